@@ -1,0 +1,4 @@
+//! haggle rents GPUs on the Vast.ai marketplace as cheaply as a job allows.
+
+pub mod ports;
+pub mod types;

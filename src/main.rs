@@ -1,0 +1,3 @@
+//! The binary, until there is something to run.
+
+fn main() {}

@@ -1,0 +1,324 @@
+//! Rented instances: as the marketplace reports them, and as we keep them.
+
+use serde::{Deserialize, Serialize};
+
+use super::ids::{AccountId, HostId, InstanceId, IntentId, MachineId, ReplicaId, Slot};
+use super::money::{BID_PARKED, Money, Rate};
+use super::time::Time;
+
+/// A state of a contract or a container, as the marketplace words it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RawState {
+    /// The container was created and nothing more.
+    Created,
+    /// The image is being pulled.
+    Loading,
+    /// Running.
+    Running,
+    /// Stopped.
+    Stopped,
+    /// The container ended; also what a stopped instance shows.
+    Exited,
+    /// Being restarted.
+    Rebooting,
+    /// Paused in memory; bills as running.
+    Frozen,
+    /// The host was lost.
+    Offline,
+    /// Anything else, including the marketplace's own `unknown`.
+    Other,
+}
+
+/// An instance as a listing shows it. Every field that may be missing is `Option`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Instance {
+    /// Its id.
+    pub id: InstanceId,
+    /// Its label, whole.
+    pub label: Option<String>,
+    /// The machine it is on.
+    pub machine: Option<MachineId>,
+    /// The machine's owner.
+    pub host: Option<HostId>,
+    /// How many GPUs.
+    pub gpus: Option<u32>,
+    /// Which. Empty: unknown.
+    pub gpu_ids: Vec<u32>,
+    /// The model.
+    pub gpu_name: Option<String>,
+    /// Whether it is interruptible.
+    pub is_bid: Option<bool>,
+    /// The standing bid, or the on-demand rate, for all its GPUs.
+    pub price: Option<Rate>,
+    /// What its disk costs per hour.
+    pub storage: Option<Rate>,
+    /// What it costs per hour in its present state.
+    pub burn: Option<Rate>,
+    /// The contract's state now.
+    pub cur_state: Option<RawState>,
+    /// The state it should have.
+    pub intended: Option<RawState>,
+    /// The state it is scheduled to have.
+    pub next_state: Option<RawState>,
+    /// The container's state; `None` while provisioning.
+    pub actual: Option<RawState>,
+    /// The marketplace's words on it.
+    pub status_msg: Option<String>,
+    /// When it was created.
+    pub started_at: Option<Time>,
+    /// When the rental ends.
+    pub ends_at: Option<Time>,
+    /// Disk in GB.
+    pub disk_gb: Option<u32>,
+    /// `host:port` for SSH.
+    pub ssh: Option<String>,
+}
+
+/// What an instance is doing, in our words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Phase {
+    /// Made, not yet running: being created, or pulling its image.
+    Provisioning,
+    /// Running, and billed.
+    Running,
+    /// Stopped: outbid, parked, stopped by the user, or its rental or the credit ended. The record
+    /// does not say which. Its disk is billed.
+    Stopped,
+    /// The container ended by itself while the contract runs on; assumed to be billed.
+    Exited,
+    /// The host is not heard from.
+    Offline,
+    /// The record says nothing that we understand. Assumed to be billed.
+    Unclear,
+}
+
+impl Phase {
+    /// The word in tables, metrics and JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Provisioning => "provisioning",
+            Self::Running => "running",
+            Self::Stopped => "stopped",
+            Self::Exited => "exited",
+            Self::Offline => "offline",
+            Self::Unclear => "unclear",
+        }
+    }
+
+    /// Every phase.
+    pub const ALL: [Self; 6] = [
+        Self::Provisioning,
+        Self::Running,
+        Self::Stopped,
+        Self::Exited,
+        Self::Offline,
+        Self::Unclear,
+    ];
+}
+
+impl Instance {
+    /// What it is doing. The contract's state outweighs the container's: a stopped contract shows
+    /// an exited container.
+    pub fn phase(&self) -> Phase {
+        match (self.cur_state, self.actual) {
+            (Some(RawState::Stopped | RawState::Exited), _) => Phase::Stopped,
+            (_, Some(RawState::Running | RawState::Frozen | RawState::Rebooting)) => Phase::Running,
+            (_, Some(RawState::Exited | RawState::Stopped)) => Phase::Exited,
+            (_, Some(RawState::Offline)) => Phase::Offline,
+            (_, Some(RawState::Created | RawState::Loading)) => Phase::Provisioning,
+            (Some(RawState::Running | RawState::Created | RawState::Loading), None) => {
+                Phase::Provisioning
+            }
+            _ => Phase::Unclear,
+        }
+    }
+
+    /// Whether it cannot resume by itself: a bid at the parked price, or an on-demand contract
+    /// that is stopped and meant to be.
+    pub fn is_parked(&self) -> bool {
+        let stopped = self.phase() == Phase::Stopped;
+        match self.is_bid {
+            Some(true) => stopped && self.price.is_some_and(|price| price <= BID_PARKED),
+            Some(false) => {
+                let meant =
+                    |s: Option<RawState>| matches!(s, Some(RawState::Stopped | RawState::Exited));
+                stopped && meant(self.intended)
+            }
+            None => false,
+        }
+    }
+}
+
+/// Every instance of the account, as one read saw them.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Listing {
+    /// The rows that could be read, ordered by id.
+    pub rows: Vec<Instance>,
+    /// Whether the last page was reached, the row count was as announced, no row was malformed,
+    /// and the account was the pinned one. Only then does an absence mean anything.
+    pub complete: bool,
+    /// Ids of rows that could not be read whole, where the id could. They exist, so they are not
+    /// absent; nothing else is known of them.
+    pub unreadable: Vec<InstanceId>,
+}
+
+/// The account, as the marketplace reports it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Account {
+    /// Whose.
+    pub id: AccountId,
+    /// Prepaid money left; may be negative. `None`: the answer did not say.
+    pub credit: Option<Money>,
+}
+
+/// How an instance is rented.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Rental {
+    /// Interruptible, at a bid.
+    Bid,
+    /// At the host's fixed rate.
+    OnDemand,
+}
+
+impl Rental {
+    /// The word in tables, metrics and JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Bid => "bid",
+            Self::OnDemand => "on-demand",
+        }
+    }
+}
+
+/// Why we took an instance down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DestroyWhy {
+    /// The job's work is done.
+    Finished,
+    /// The user said `done`, `stop` or `kill`.
+    UserRequest,
+    /// It did not come up within the provisioning timeout.
+    ProvisionTimeout,
+    /// The container ended too soon.
+    EndedTooSoon,
+    /// The create's answer or its re-read was not what was asked.
+    NotAsAsked,
+    /// A refused create left it behind.
+    Leftover,
+    /// It carries our label and nothing we know wants it.
+    Orphan,
+    /// A replacement took its place, and its data may be lost.
+    Moved,
+    /// Its rental is ending.
+    RentalEnding,
+    /// A limit forces it.
+    Limit,
+    /// The job's policy file was removed, or the replica no longer exists.
+    Drained,
+    /// It is outside the job's window, and its data may be lost.
+    WindowClosed,
+    /// It lived as long as the policy allows.
+    MaxLifetime,
+    /// The host is not heard from.
+    HostLost,
+    /// `demo`, or `run --destroy-on-exit`, ended.
+    Exit,
+}
+
+/// An instance of ours, as we keep it: everything the bill, the fence and the next decision need.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Held {
+    /// Its id.
+    pub id: InstanceId,
+    /// The intent that made it.
+    pub intent: IntentId,
+    /// What it runs.
+    pub replica: ReplicaId,
+    /// The replica's generation when it was made.
+    pub generation: u32,
+    /// Where it is.
+    pub slot: Slot,
+    /// The machine's owner.
+    pub host: Option<HostId>,
+    /// Which GPUs. Empty: unknown.
+    pub gpu_ids: Vec<u32>,
+    /// The model.
+    pub gpu_name: String,
+    /// Bid or on-demand.
+    pub rental: Rental,
+    /// The standing bid or the on-demand rate, as last read back (until then, as asked).
+    pub price: Rate,
+    /// The bid it had before it was parked, to which it may be brought back.
+    pub bid_before_park: Option<Rate>,
+    /// What its disk costs per hour.
+    pub storage: Rate,
+    /// Disk in GB.
+    pub disk_gb: u32,
+    /// When it was created.
+    pub created_at: Time,
+    /// When the rental ends.
+    pub ends_at: Option<Time>,
+    /// `host:port` for SSH.
+    pub ssh: Option<String>,
+    /// What it is doing, as last seen.
+    pub phase: Phase,
+    /// Since when, as far as we saw.
+    pub phase_since: Time,
+    /// Whether it cannot resume by itself, read back.
+    pub parked: bool,
+    /// Whether *we* last asked it to stop or to park. A stop without this is somebody else's doing.
+    pub stop_asked: bool,
+    /// When it first ran; `None` if never.
+    pub first_ran_at: Option<Time>,
+    /// When the bid was raised last.
+    pub raised_at: Option<Time>,
+    /// Raises since it last ran for an hour without a break: a rival that comes back at once is
+    /// not outbid a second time.
+    pub raises: u32,
+    /// How far the ledger has accrued it.
+    pub accrued_to: Time,
+    /// Milliseconds for which the GPUs were billed, as far as we saw.
+    pub billed_ms: i64,
+    /// Milliseconds of this unbroken run, for what a loss costs; zero while not running.
+    pub run_ms: i64,
+    /// What it has cost, as posted in the ledger: GPUs.
+    pub spent_gpu: Money,
+    /// What it has cost, as posted: disk.
+    pub spent_disk: Money,
+    /// What it has cost, as posted: traffic (known only from the bill).
+    pub spent_traffic: Money,
+    /// What the marketplace has charged for it so far, as its charge rows say.
+    pub billed: Money,
+    /// The cheapest on-demand landed rate for the same GPUs when it was last accrued.
+    pub on_demand_rate: Option<Rate>,
+    /// Why it is being destroyed, if it is. It stays here until the destroy is settled.
+    pub destroying: Option<DestroyWhy>,
+    /// When the last destroy request ended.
+    pub destroy_sent_at: Option<Time>,
+}
+
+impl Held {
+    /// Whether its GPUs count as billed right now.
+    pub fn bills_gpu(&self) -> bool {
+        matches!(self.phase, Phase::Running | Phase::Exited | Phase::Unclear)
+    }
+
+    /// What it may cost per hour at worst without our doing anything: its disk, and its GPUs
+    /// unless it is parked, for what is stopped or provisioning may run at any moment.
+    pub fn worst_rate(&self) -> Rate {
+        if self.parked {
+            self.storage + self.price.min(BID_PARKED)
+        } else {
+            self.storage + self.price
+        }
+    }
+
+    /// What it has cost.
+    pub fn spent(&self) -> Money {
+        self.spent_gpu + self.spent_disk + self.spent_traffic
+    }
+}

@@ -1,0 +1,272 @@
+//! A job: what to run, on what, for how long, for how much. The validated form of a policy file.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::ids::{HostId, JobName, MachineId};
+use super::money::{Money, Rate};
+use super::offer::Country;
+use super::schedule::Window;
+
+/// Where a secret is found. Its value is never in a policy, a world, a journal or a log.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SecretRef {
+    /// An environment variable of the daemon.
+    Env(String),
+    /// A file that the daemon can read; the trailing line break is not part of the secret.
+    File(PathBuf),
+}
+
+/// Login to a private image registry.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RegistryLogin {
+    /// The registry's host.
+    pub registry: String,
+    /// The user.
+    pub user: String,
+    /// The password.
+    pub password: SecretRef,
+}
+
+/// How the container is started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RunType {
+    /// The image's entry point with arguments.
+    Args,
+    /// An SSH server, then the command.
+    Ssh,
+    /// A notebook server, then the command.
+    Jupyter,
+}
+
+/// What to run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Run {
+    /// The image; `None` only where a template is given.
+    pub image: Option<String>,
+    /// Login for the image's registry.
+    pub login: Option<RegistryLogin>,
+    /// A template of the marketplace, by its hash.
+    pub template: Option<String>,
+    /// How it is started.
+    pub run_type: RunType,
+    /// A shell command or script, at most 4096 characters together with `args`.
+    pub onstart: Option<String>,
+    /// Arguments of the image's entry point.
+    pub args: Vec<String>,
+    /// Environment.
+    pub env: BTreeMap<String, String>,
+    /// Environment whose values are secrets.
+    pub secrets: BTreeMap<String, SecretRef>,
+    /// Ports to open, as `8000/tcp` or `8000/udp` (number, protocol).
+    pub ports: Vec<(u16, String)>,
+}
+
+/// What the slot must have. `None` and empty: no requirement.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Requirements {
+    /// GPU models, any of. Empty: any model.
+    pub gpu_models: Vec<String>,
+    /// GPUs of the slot, exactly.
+    pub gpu_count: u32,
+    /// Least memory of one GPU, MB.
+    pub gpu_ram_mb_min: Option<u32>,
+    /// Least compute capability, times 100.
+    pub compute_cap_min: Option<u32>,
+    /// Least CUDA version, times 100.
+    pub cuda_min: Option<u32>,
+    /// Least driver version, three groups as one number.
+    pub driver_min: Option<u32>,
+    /// Least NVLink bandwidth, GB/s.
+    pub nvlink_gb_s_min: Option<f32>,
+    /// Least PCIe bandwidth, GB/s.
+    pub pcie_gb_s_min: Option<f32>,
+    /// Least CPU cores.
+    pub cpu_cores_min: Option<f32>,
+    /// Least RAM, MB.
+    pub cpu_ram_mb_min: Option<u32>,
+    /// Disk to rent, GB; at least 8.
+    pub disk_gb: u32,
+    /// Least disk bandwidth, MB/s.
+    pub disk_mb_s_min: Option<f32>,
+    /// Least download, Mb/s.
+    pub inet_down_mbit_s_min: Option<f32>,
+    /// Least upload, Mb/s.
+    pub inet_up_mbit_s_min: Option<f32>,
+    /// Greatest price of a GB of traffic, either way.
+    pub traffic_price_max: Option<Money>,
+    /// Greatest price of a GB of disk and month.
+    pub storage_price_max: Option<Money>,
+    /// Least reliability, 0 to 1.
+    pub reliability_min: Option<f32>,
+    /// Only verified machines.
+    pub verified: bool,
+    /// Only machines in datacenters.
+    pub datacenter: bool,
+    /// Only machines with a static address.
+    pub static_ip: bool,
+    /// Least number of direct ports.
+    pub direct_ports_min: Option<u32>,
+    /// Countries allowed. Empty: all.
+    pub countries: Vec<Country>,
+    /// Countries denied.
+    pub countries_denied: Vec<Country>,
+    /// Machines denied.
+    pub machines_denied: Vec<MachineId>,
+    /// Hosts denied.
+    pub hosts_denied: Vec<HostId>,
+    /// Least time until the rental ends.
+    pub remaining_min: Duration,
+}
+
+/// Which rentals the job takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RentalChoice {
+    /// Bids only.
+    Interruptible,
+    /// The host's fixed rate only.
+    OnDemand,
+    /// Bids, or on-demand where it is no dearer.
+    Auto,
+}
+
+/// Where a job's checkpoints are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CheckpointPlace {
+    /// On the instance's disk: survives a pause, not a move.
+    Disk,
+    /// Somewhere else, by the job's own doing: survives both.
+    Remote,
+}
+
+/// When a job's replica is finished.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Finish {
+    /// When its share of `work` is done.
+    Work,
+    /// When its container ends, not before `min_run`.
+    Exit,
+    /// When its instance is gone: it destroyed itself.
+    Gone,
+    /// When the user says `done`.
+    Manual,
+    /// Never: a service. A container that ends is a failure.
+    Never,
+}
+
+/// What may be spent. `None`: no limit of its own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Budget {
+    /// In total.
+    pub total: Option<Money>,
+    /// In a calendar day of the configured time zone.
+    pub per_day: Option<Money>,
+    /// At any moment, the sum of rates.
+    pub per_hour: Option<Rate>,
+}
+
+/// How much the bid is put over the floor.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum BidMargin {
+    /// A fraction of the floor in parts per million: 5 % is 50 000.
+    PartsPerMillion(u32),
+    /// A rate per GPU.
+    PerGpu(Rate),
+}
+
+/// Retries after a failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Retries {
+    /// Failures in a row after which the replica is failed for good.
+    pub max: u32,
+    /// Wait after the first; doubles with each, to `backoff_max`.
+    pub backoff: Duration,
+    /// Longest wait.
+    pub backoff_max: Duration,
+}
+
+/// A validated policy.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Job {
+    /// Its name.
+    pub name: JobName,
+    /// Who pays for it, for reports.
+    pub owner: Option<String>,
+    /// Tags, for reports.
+    pub tags: Vec<String>,
+    /// Higher is served first.
+    pub priority: i32,
+    /// How many copies.
+    pub replicas: u32,
+    /// What to run.
+    pub run: Run,
+    /// On what.
+    pub requirements: Requirements,
+    /// Expected download over a stay, GB.
+    pub traffic_down_gb: f64,
+    /// Expected upload over a stay, GB.
+    pub traffic_up_gb: f64,
+    /// Most traffic in all, GB both ways, for the reservation.
+    pub traffic_gb_max: Option<f64>,
+    /// Which rentals.
+    pub rental: RentalChoice,
+    /// Ceiling on (compute + disk) per raw GPU-hour.
+    pub price_max: Rate,
+    /// Margin over the floor.
+    pub bid_margin: BidMargin,
+    /// How long an outbid instance is waited for.
+    pub patience: Duration,
+    /// What may be spent.
+    pub budget: Budget,
+    /// Work per job, all replicas together, in milli-GPU-hours of the reference GPU.
+    pub work_mgpu_h: Option<i64>,
+    /// The GPU by which work is counted; the first model, or raw hours, without it.
+    pub reference_gpu: Option<String>,
+    /// Useful hours that an hour of another model counts, in parts per million.
+    pub factors_ppm: BTreeMap<String, u32>,
+    /// How often it checkpoints; `None`: it does not.
+    pub checkpoint_every: Option<Duration>,
+    /// Where the checkpoints are; `None`: there are none.
+    pub checkpoint_place: Option<CheckpointPlace>,
+    /// Whether its disk may be lost.
+    pub disposable: bool,
+    /// Time from running to useful work, each start.
+    pub boot_overhead: Duration,
+    /// When it may run. Empty: always.
+    pub windows: Vec<Window>,
+    /// When it is finished.
+    pub finish: Finish,
+    /// A container that ends sooner than this has failed.
+    pub min_run: Duration,
+    /// Retries after failures.
+    pub retries: Retries,
+    /// Longest life of one instance.
+    pub lifetime_max: Option<Duration>,
+    /// How long an instance may take to run.
+    pub provision_timeout: Duration,
+}
+
+impl Job {
+    /// Useful time per time on a GPU model, in parts per million. The reference counts 1; a model
+    /// without a factor counts 1 as well, for without a measurement an hour is an hour.
+    pub fn factor_ppm(&self, gpu_name: &str) -> u32 {
+        self.factors_ppm.get(gpu_name).copied().unwrap_or(1_000_000)
+    }
+
+    /// One replica's share of the work, in useful GPU-milliseconds, rounded up.
+    pub fn work_share_gpu_ms(&self) -> Option<i64> {
+        // A milli-GPU-hour is 3.6 GPU-seconds.
+        let replicas = i64::from(self.replicas.max(1));
+        self.work_mgpu_h
+            .map(|work| work.saturating_mul(3600).saturating_add(replicas - 1) / replicas)
+    }
+}

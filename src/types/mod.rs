@@ -1,0 +1,15 @@
+//! The vocabulary: plain values, no I/O, no clock.
+
+pub mod ids;
+pub mod instance;
+pub mod intent;
+pub mod job;
+pub mod money;
+pub mod offer;
+pub mod plan;
+pub mod schedule;
+pub(crate) mod spelling;
+pub mod state;
+pub mod time;
+pub(crate) mod units;
+pub mod world;

@@ -1,0 +1,433 @@
+//! What a decision is: actions as data, and a report that says why.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::ids::{JobName, OfferId, ReplicaId, Slot};
+use super::instance::Rental;
+use super::intent::Effect;
+use super::money::{Money, Rate};
+use super::state::{Ending, Severity};
+use super::time::Time;
+
+/// Why an offer is not taken for a job. Closed, so that it can be counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Refusal {
+    /// Another GPU model.
+    GpuModel,
+    /// Another number of GPUs.
+    GpuCount,
+    /// Too little GPU memory, or unknown.
+    GpuRam,
+    /// Compute capability too low, or unknown.
+    ComputeCap,
+    /// CUDA version too low, or unknown.
+    Cuda,
+    /// Driver too old, or unknown.
+    Driver,
+    /// NVLink too slow, absent or unknown.
+    Nvlink,
+    /// PCIe too slow, or unknown.
+    Pcie,
+    /// Too few CPU cores, or unknown.
+    CpuCores,
+    /// Too little RAM, or unknown.
+    CpuRam,
+    /// Too little disk, or unknown.
+    DiskSize,
+    /// Disk too slow, or unknown.
+    DiskBandwidth,
+    /// Download too slow, or unknown.
+    Download,
+    /// Upload too slow, or unknown.
+    Upload,
+    /// Traffic too dear, or its price unknown.
+    TrafficPrice,
+    /// Storage too dear, or its price unknown.
+    StoragePrice,
+    /// Reliability too low, or unknown.
+    Reliability,
+    /// Not verified, or unknown.
+    Unverified,
+    /// Not in a datacenter, or unknown.
+    NotDatacenter,
+    /// No static address, or unknown.
+    NoStaticIp,
+    /// Too few direct ports, or unknown.
+    DirectPorts,
+    /// Country not allowed, or unknown where it matters.
+    Country,
+    /// The policy excludes the machine.
+    MachineDenied,
+    /// The policy excludes the host.
+    HostDenied,
+    /// The rental would end too soon, or its end is unknown.
+    EndsTooSoon,
+    /// Not rentable now.
+    NotRentable,
+    /// We hold it already, or its GPUs overlap with ours, or might.
+    Held,
+    /// It was seen too long ago.
+    StaleOffer,
+    /// The machine is cooling down after failures.
+    CoolingDown,
+    /// The least bid, or the on-demand rate, is over the ceiling.
+    OverCeiling,
+    /// The price that the rental needs is unknown.
+    PriceUnknown,
+    /// A bid would not be under the on-demand rate, and the job takes bids only.
+    BidNotBelowOnDemand,
+    /// Our own traces keep the floor up: it is no evidence, and without it there is no bid.
+    RatchetGuard,
+    /// This route cannot bid.
+    CannotBid,
+    /// The score came out as not a number.
+    NotANumber,
+}
+
+impl Refusal {
+    /// The word in tables and metrics, the same as in JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::GpuModel => "gpu-model",
+            Self::GpuCount => "gpu-count",
+            Self::GpuRam => "gpu-ram",
+            Self::ComputeCap => "compute-cap",
+            Self::Cuda => "cuda",
+            Self::Driver => "driver",
+            Self::Nvlink => "nvlink",
+            Self::Pcie => "pcie",
+            Self::CpuCores => "cpu-cores",
+            Self::CpuRam => "cpu-ram",
+            Self::DiskSize => "disk-size",
+            Self::DiskBandwidth => "disk-bandwidth",
+            Self::Download => "download",
+            Self::Upload => "upload",
+            Self::TrafficPrice => "traffic-price",
+            Self::StoragePrice => "storage-price",
+            Self::Reliability => "reliability",
+            Self::Unverified => "unverified",
+            Self::NotDatacenter => "not-datacenter",
+            Self::NoStaticIp => "no-static-ip",
+            Self::DirectPorts => "direct-ports",
+            Self::Country => "country",
+            Self::MachineDenied => "machine-denied",
+            Self::HostDenied => "host-denied",
+            Self::EndsTooSoon => "ends-too-soon",
+            Self::NotRentable => "not-rentable",
+            Self::Held => "held",
+            Self::StaleOffer => "stale-offer",
+            Self::CoolingDown => "cooling-down",
+            Self::OverCeiling => "over-ceiling",
+            Self::PriceUnknown => "price-unknown",
+            Self::BidNotBelowOnDemand => "bid-not-below-on-demand",
+            Self::RatchetGuard => "ratchet-guard",
+            Self::CannotBid => "cannot-bid",
+            Self::NotANumber => "not-a-number",
+        }
+    }
+}
+
+/// The parts of a landed price, in dollars per useful GPU-hour. They add up to the whole.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct PriceParts {
+    /// Compute at the bid or the on-demand rate.
+    pub compute: f64,
+    /// Disk.
+    pub disk: f64,
+    /// Expected traffic over the expected stay.
+    pub traffic: f64,
+    /// Boot and image pull: what is paid for time before work begins.
+    pub boot: f64,
+    /// Work lost to interruptions.
+    pub interruption: f64,
+}
+
+impl PriceParts {
+    /// The landed price.
+    pub fn total(&self) -> f64 {
+        self.compute + self.disk + self.traffic + self.boot + self.interruption
+    }
+}
+
+/// A slot that a job could take, with what it would pay.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Candidate {
+    /// The slot.
+    pub slot: Slot,
+    /// The row.
+    pub offer: OfferId,
+    /// The model.
+    pub gpu_name: String,
+    /// Bid or on-demand.
+    pub rental: Rental,
+    /// The bid, or the on-demand rate, for all GPUs.
+    pub price: Rate,
+    /// The disk's rate.
+    pub storage: Rate,
+    /// The landed price, in parts.
+    pub parts: PriceParts,
+}
+
+/// What a replica is doing and waiting for, in a word.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "is")]
+pub enum Situation {
+    /// It runs.
+    Running,
+    /// Its instance is coming up.
+    Provisioning {
+        /// Given up at this time.
+        until: Time,
+    },
+    /// A create has been sent and is not settled.
+    Settling,
+    /// It is outbid; its instance is waited for until this time.
+    Outbid {
+        /// Then it is moved.
+        until: Time,
+    },
+    /// An instance of it is being destroyed, and until that is settled nothing replaces it.
+    Clearing,
+    /// Rented in this tick.
+    Renting,
+    /// Nothing suits.
+    NoOffer,
+    /// Something suits, but a limit forbids it.
+    OverLimit {
+        /// Which.
+        limit: Limit,
+    },
+    /// The market, the listing or the account is not known well enough.
+    Blind {
+        /// What is missing.
+        missing: Missing,
+    },
+    /// After a failure, waiting.
+    BackingOff {
+        /// Until then.
+        until: Time,
+    },
+    /// Outside its windows.
+    WindowClosed {
+        /// It opens then; `None`: never again.
+        opens: Option<Time>,
+    },
+    /// The user said so.
+    Paused,
+    /// The user said so.
+    Stopped,
+    /// It ended.
+    Ended {
+        /// How.
+        ending: Ending,
+    },
+    /// Spending is forbidden.
+    Killed,
+}
+
+/// What a decision could not see.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Missing {
+    /// No recent snapshot of the market.
+    Offers,
+    /// The listing of instances failed or was incomplete.
+    Listing,
+    /// The account could not be read.
+    Account,
+}
+
+/// A limit that an action may not pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Limit {
+    /// The job's total.
+    JobTotal,
+    /// The job's day.
+    JobDay,
+    /// The job's sum of rates.
+    JobHour,
+    /// The account's credit less its reserve.
+    Credit,
+    /// The account's day.
+    AccountDay,
+    /// The account's sum of rates.
+    AccountHour,
+    /// The number of instances.
+    Instances,
+    /// The job's ceiling per GPU-hour.
+    Ceiling,
+    /// The last seen on-demand rate of the slot.
+    OnDemandRate,
+    /// One new rental a machine and tick, disjoint GPUs, never against our own.
+    OwnSlots,
+    /// One instance at work per replica.
+    Fence,
+}
+
+impl Limit {
+    /// The word in tables and metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::JobTotal => "job-total",
+            Self::JobDay => "job-day",
+            Self::JobHour => "job-hour",
+            Self::Credit => "credit",
+            Self::AccountDay => "account-day",
+            Self::AccountHour => "account-hour",
+            Self::Instances => "instances",
+            Self::Ceiling => "ceiling",
+            Self::OnDemandRate => "on-demand-rate",
+            Self::OwnSlots => "own-slots",
+            Self::Fence => "fence",
+        }
+    }
+}
+
+/// Why an action is taken. Closed, so that it can be counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Why {
+    /// The cheapest slot for a replica without one.
+    Cheapest,
+    /// Outbid, and one raise still fits under the ceiling.
+    Outbid,
+    /// The floor has long been lower than the bid.
+    FloorFell,
+    /// Waited long enough; parked before moving.
+    PatienceOver,
+    /// The user asked.
+    UserRequest,
+    /// Outside the job's windows.
+    WindowClosed,
+    /// Inside the job's windows again, or resumed.
+    Resume,
+    /// The replica ended.
+    Ended,
+    /// It did not come up.
+    ProvisionTimeout,
+    /// The rental ends soon.
+    RentalEnding,
+    /// The host is lost.
+    HostLost,
+    /// It lived long enough.
+    MaxLifetime,
+    /// Nothing wants it.
+    Orphan,
+    /// It replaces nothing any more.
+    Superseded,
+    /// A limit is at hand.
+    Limit,
+    /// A start was queued that we no longer want.
+    CancelQueued,
+    /// Its destroy has not taken.
+    DestroyAgain,
+}
+
+impl Why {
+    /// The word in tables and metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Cheapest => "cheapest",
+            Self::Outbid => "outbid",
+            Self::FloorFell => "floor-fell",
+            Self::PatienceOver => "patience-over",
+            Self::UserRequest => "user-request",
+            Self::WindowClosed => "window-closed",
+            Self::Resume => "resume",
+            Self::Ended => "ended",
+            Self::ProvisionTimeout => "provision-timeout",
+            Self::RentalEnding => "rental-ending",
+            Self::HostLost => "host-lost",
+            Self::MaxLifetime => "max-lifetime",
+            Self::Orphan => "orphan",
+            Self::Superseded => "superseded",
+            Self::Limit => "limit",
+            Self::CancelQueued => "cancel-queued",
+            Self::DestroyAgain => "destroy-again",
+        }
+    }
+}
+
+/// One thing to do. The executor does it or drops it; it chooses nothing.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Action {
+    /// For which replica; `None` for an orphan.
+    pub replica: Option<ReplicaId>,
+    /// What.
+    pub effect: Effect,
+    /// Why.
+    pub why: Why,
+    /// The most that it may cost until we can surely stop it; zero for what only saves.
+    pub reserve: Money,
+    /// For a rent: the offer's parts, for the record.
+    pub parts: Option<PriceParts>,
+    /// For a rent or a raise: the highest price that a revalidated offer may ask, and the
+    /// on-demand rate that was seen (unknown: no raise).
+    pub on_demand_seen: Option<Rate>,
+}
+
+/// What one tick decided. Actions are ordered: what saves money first, then by priority.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Plan {
+    /// What to do.
+    pub actions: Vec<Action>,
+}
+
+/// Something to tell the user that no action shows. The daemon tells a notice once, and again
+/// only after it was absent for a while.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Notice {
+    /// How urgent.
+    pub severity: Severity,
+    /// A word that can be counted.
+    pub kind: String,
+    /// Of which replica.
+    pub replica: Option<ReplicaId>,
+    /// A sentence.
+    pub text: String,
+}
+
+/// Why one replica is where it is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ReplicaReport {
+    /// Which.
+    pub replica: ReplicaId,
+    /// What it is doing and waiting for.
+    pub situation: Situation,
+}
+
+/// Why a job got what it got.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct JobReport {
+    /// Which.
+    pub job: JobName,
+    /// Its replicas.
+    pub replicas: Vec<ReplicaReport>,
+    /// Slots that it could take.
+    pub eligible: u32,
+    /// The best of them, cheapest first; a bounded number.
+    pub best: Vec<Candidate>,
+    /// Slots refused, by the first reason against each.
+    pub refused: BTreeMap<Refusal, u32>,
+    /// The best refused slots whose price is known, with the least rate at which the job could have
+    /// rented each, cheapest first; a bounded number.
+    pub best_refused: Vec<(Slot, OfferId, Rate, Refusal)>,
+    /// The cheapest eligible on-demand candidate, whatever rental the job takes: what savings are
+    /// measured against.
+    pub on_demand_best: Option<Candidate>,
+}
+
+/// Why a tick decided what it decided.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    /// By job, in the order of the world.
+    pub jobs: Vec<JobReport>,
+    /// What to tell.
+    pub notices: Vec<Notice>,
+    /// Actions that the check refused, with the limit.
+    pub dropped: Vec<(Action, Limit)>,
+}

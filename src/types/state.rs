@@ -1,0 +1,420 @@
+//! What haggle knows between ticks, and the changes by which it comes to know it.
+//!
+//! The daemon holds a [`State`] in memory and the store holds the same in tables. Both are made by
+//! the same [`Change`]s: the store writes them in one transaction, then [`State::apply`] takes them
+//! up. So a restart loads exactly what was known, and nothing is known that is not durable.
+
+use std::collections::BTreeMap;
+
+use chrono::NaiveDate;
+use serde::{Deserialize, Serialize};
+
+use super::ids::{AccountId, Installation, InstanceId, IntentId, JobName, MachineId, ReplicaId};
+use super::instance::Held;
+use super::intent::{Entry, EntryKind, Intent};
+use super::money::{Money, Rate};
+use super::time::Time;
+
+/// What the user wants of a job.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Wish {
+    /// Run it.
+    #[default]
+    Run,
+    /// Park its instances, keep the disks.
+    Pause,
+    /// Destroy its instances, stay down until resumed.
+    Stop,
+    /// Destroy its instances, for good.
+    Done,
+}
+
+/// How a replica ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Ending {
+    /// Its work is done.
+    Finished,
+    /// It failed more often than its retries allow.
+    Failed,
+}
+
+/// What is kept of a job beside its policy.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct JobRecord {
+    /// Which.
+    pub name: JobName,
+    /// What the user wants of it.
+    pub wish: Wish,
+    /// Posted in all.
+    pub posted: Money,
+    /// Posted today.
+    pub posted_today: Money,
+    /// Which day `posted_today` is of.
+    pub today: Option<NaiveDate>,
+    /// What the same useful GPU-hours would have cost on-demand: at each accrual, the cheapest
+    /// eligible on-demand landed rate.
+    pub on_demand_equivalent: Money,
+}
+
+impl JobRecord {
+    /// A job that nothing is known of yet.
+    pub fn new(name: JobName) -> Self {
+        Self {
+            name,
+            wish: Wish::Run,
+            posted: Money::ZERO,
+            posted_today: Money::ZERO,
+            today: None,
+            on_demand_equivalent: Money::ZERO,
+        }
+    }
+}
+
+/// What is kept of a replica.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ReplicaRecord {
+    /// Which.
+    pub id: ReplicaId,
+    /// Its fencing number; grows with every instance made for it.
+    pub generation: u32,
+    /// Useful GPU-milliseconds that a loss cannot take back.
+    pub durable_gpu_ms: i64,
+    /// Useful GPU-milliseconds since the last checkpoint.
+    pub volatile_gpu_ms: i64,
+    /// Useful GPU-milliseconds that losses took.
+    pub lost_gpu_ms: i64,
+    /// Failures in a row.
+    pub failures: u32,
+    /// Not to be rented for before this.
+    pub retry_at: Option<Time>,
+    /// Losses of a running instance to a rival or the host.
+    pub outbids: u32,
+    /// Instances made for it.
+    pub starts: u32,
+    /// How it ended, and when.
+    pub ending: Option<(Ending, Time)>,
+}
+
+impl ReplicaRecord {
+    /// A replica that nothing is known of yet.
+    pub fn new(id: ReplicaId) -> Self {
+        Self {
+            id,
+            generation: 0,
+            durable_gpu_ms: 0,
+            volatile_gpu_ms: 0,
+            lost_gpu_ms: 0,
+            failures: 0,
+            retry_at: None,
+            outbids: 0,
+            starts: 0,
+            ending: None,
+        }
+    }
+
+    /// Useful GPU-milliseconds done so far.
+    pub fn done_gpu_ms(&self) -> i64 {
+        self.durable_gpu_ms + self.volatile_gpu_ms
+    }
+}
+
+/// What is kept of a machine.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MachineRecord {
+    /// Which.
+    pub id: MachineId,
+    /// Failures (starts that did not come up, hosts lost, too-early ends) in a row.
+    pub failures: u32,
+    /// No new rental there before this.
+    pub cool_until: Option<Time>,
+    /// Our highest bid there, and when we last held or bid: evidence against ratchets.
+    pub highest_bid: Option<(Rate, Time)>,
+}
+
+/// What the user asked through another process.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "ask")]
+pub enum Ask {
+    /// A wish for one job.
+    Job {
+        /// Which.
+        job: JobName,
+        /// What.
+        wish: Wish,
+    },
+    /// Spend again after a kill, all jobs that are paused or stopped resumed.
+    ResumeAll,
+    /// Destroy all, and refuse to spend.
+    Kill,
+}
+
+/// A request of the user, appended to a table that the daemon takes up.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UserRequest {
+    /// Its number.
+    pub id: i64,
+    /// When it was made.
+    pub at: Time,
+    /// What is asked.
+    pub ask: Ask,
+}
+
+/// How urgent an event is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Severity {
+    /// What happened.
+    Info,
+    /// What a person may want to act on.
+    Warning,
+    /// What a person must act on.
+    Alarm,
+}
+
+/// Something that happened, for the user: the story of a job in order.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Event {
+    /// When.
+    pub at: Time,
+    /// How urgent.
+    pub severity: Severity,
+    /// A word that can be counted, such as `outbid`.
+    pub kind: String,
+    /// Of which replica, if of one.
+    pub replica: Option<ReplicaId>,
+    /// Of which instance, if of one.
+    pub instance: Option<InstanceId>,
+    /// A sentence. Never holds a secret.
+    pub text: String,
+}
+
+/// What rebuilds a tick's world, and what the tick decided.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TickRecord {
+    /// Ticks since the installation began.
+    pub tick: u64,
+    /// When.
+    pub at: Time,
+    /// The snapshot that it decided on; `None` before the first good poll.
+    pub snapshot: Option<i64>,
+    /// SHA-256 of the engine's configuration, hexadecimal.
+    pub config_hash: String,
+    /// SHA-256 of the jobs, hexadecimal.
+    pub jobs_hash: String,
+    /// The world without its offers, as JSON, where the plan is not empty: what `explain` and a
+    /// replay need. Quiet ticks keep only its hash.
+    pub world: Option<String>,
+    /// SHA-256 of the world without its offers, hexadecimal.
+    pub world_hash: String,
+    /// The plan as JSON.
+    pub plan: String,
+}
+
+/// One thing that became known. Every change is durable before it is believed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "change")]
+pub enum Change {
+    /// The account was seen for the first time.
+    Pin {
+        /// Whose it is.
+        account: AccountId,
+    },
+    /// Spending was forbidden, or allowed again.
+    Killed {
+        /// Whether it is forbidden.
+        killed: bool,
+    },
+    /// Something learnt about the marketplace's wire, such as which URL form a path family takes.
+    Wire {
+        /// What.
+        key: String,
+        /// `None` forgets it.
+        value: Option<String>,
+    },
+    /// An intent, new or moved on.
+    Intent(Intent),
+    /// An instance of ours, new or changed.
+    Held(Box<Held>),
+    /// An instance of ours is gone, settled. Its last record is kept in the store's history.
+    Gone {
+        /// Which.
+        instance: InstanceId,
+        /// When it was settled.
+        at: Time,
+    },
+    /// A job's record.
+    Job(JobRecord),
+    /// A replica's record.
+    Replica(ReplicaRecord),
+    /// A machine's record.
+    Machine(MachineRecord),
+    /// A line of the ledger.
+    Entry(Entry),
+    /// A request of the user was taken up.
+    RequestDone {
+        /// Which.
+        id: i64,
+    },
+    /// Something to tell.
+    Event(Event),
+    /// A tick was decided.
+    Tick(Box<TickRecord>),
+}
+
+/// What haggle knows between ticks.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct State {
+    /// Which installation this is.
+    pub installation: Installation,
+    /// The account that it is bound to.
+    pub account: Option<AccountId>,
+    /// Whether spending is forbidden until `resume --all`.
+    pub killed: bool,
+    /// What was learnt about the wire.
+    pub wire: BTreeMap<String, String>,
+    /// The last intent ever recorded.
+    pub last_intent: Option<IntentId>,
+    /// Ticks so far.
+    pub ticks: u64,
+    /// Intents not yet settled.
+    pub intents: BTreeMap<IntentId, Intent>,
+    /// Instances of ours that are not proven gone.
+    pub held: BTreeMap<InstanceId, Held>,
+    /// Jobs ever seen.
+    pub jobs: BTreeMap<JobName, JobRecord>,
+    /// Replicas ever seen. JSON has no keys of two parts, so there they are a list.
+    #[serde(with = "replicas_as_list")]
+    pub replicas: BTreeMap<ReplicaId, ReplicaRecord>,
+    /// Machines that something is known of.
+    pub machines: BTreeMap<MachineId, MachineRecord>,
+    /// Money set aside for open intents, by intent: the sum of its reserve and release lines.
+    pub reserved: BTreeMap<IntentId, Money>,
+}
+
+mod replicas_as_list {
+    use super::{BTreeMap, Deserialize, ReplicaId, ReplicaRecord};
+    use serde::{Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(
+        replicas: &BTreeMap<ReplicaId, ReplicaRecord>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(replicas.values())
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<BTreeMap<ReplicaId, ReplicaRecord>, D::Error> {
+        let records = Vec::<ReplicaRecord>::deserialize(deserializer)?;
+        Ok(records.into_iter().map(|r| (r.id.clone(), r)).collect())
+    }
+}
+
+impl State {
+    /// A new installation that knows nothing.
+    pub fn new(installation: Installation) -> Self {
+        Self {
+            installation,
+            account: None,
+            killed: false,
+            wire: BTreeMap::new(),
+            last_intent: None,
+            ticks: 0,
+            intents: BTreeMap::new(),
+            held: BTreeMap::new(),
+            jobs: BTreeMap::new(),
+            replicas: BTreeMap::new(),
+            machines: BTreeMap::new(),
+            reserved: BTreeMap::new(),
+        }
+    }
+
+    /// Takes up a change that has been made durable.
+    pub fn apply(&mut self, change: &Change) {
+        match change {
+            Change::Pin { account } => self.account = Some(*account),
+            Change::Killed { killed } => self.killed = *killed,
+            Change::Wire {
+                key,
+                value: Some(value),
+            } => {
+                self.wire.insert(key.clone(), value.clone());
+            }
+            Change::Wire { key, value: None } => {
+                self.wire.remove(key);
+            }
+            Change::Intent(intent) => {
+                self.last_intent = self.last_intent.max(Some(intent.id));
+                if intent.state.is_open() {
+                    self.intents.insert(intent.id, intent.clone());
+                } else {
+                    self.intents.remove(&intent.id);
+                }
+            }
+            Change::Held(held) => {
+                self.held.insert(held.id, (**held).clone());
+            }
+            Change::Gone { instance, .. } => {
+                self.held.remove(instance);
+            }
+            Change::Job(record) => {
+                self.jobs.insert(record.name.clone(), record.clone());
+            }
+            Change::Replica(record) => {
+                self.replicas.insert(record.id.clone(), record.clone());
+            }
+            Change::Machine(record) => {
+                self.machines.insert(record.id, record.clone());
+            }
+            Change::Entry(entry) => self.apply_entry(entry),
+            Change::Tick(record) => self.ticks = record.tick,
+            Change::RequestDone { .. } | Change::Event(_) => {}
+        }
+    }
+
+    fn apply_entry(&mut self, entry: &Entry) {
+        if !matches!(entry.kind, EntryKind::Reserve | EntryKind::Release) {
+            return;
+        }
+        let sum = self.reserved.entry(entry.intent).or_default();
+        *sum += entry.amount;
+        if *sum == Money::ZERO {
+            self.reserved.remove(&entry.intent);
+        }
+    }
+
+    /// A replica's record, or the one it begins with.
+    pub fn replica(&self, id: &ReplicaId) -> ReplicaRecord {
+        self.replicas
+            .get(id)
+            .cloned()
+            .unwrap_or_else(|| ReplicaRecord::new(id.clone()))
+    }
+
+    /// A job's record, or the one it begins with.
+    pub fn job(&self, name: &JobName) -> JobRecord {
+        self.jobs
+            .get(name)
+            .cloned()
+            .unwrap_or_else(|| JobRecord::new(name.clone()))
+    }
+
+    /// A machine's record, or the one it begins with.
+    pub fn machine(&self, id: MachineId) -> MachineRecord {
+        self.machines.get(&id).cloned().unwrap_or(MachineRecord {
+            id,
+            failures: 0,
+            cool_until: None,
+            highest_bid: None,
+        })
+    }
+
+    /// The instances of a replica, oldest first.
+    pub fn held_by<'a>(&'a self, replica: &'a ReplicaId) -> impl Iterator<Item = &'a Held> {
+        self.held
+            .values()
+            .filter(move |held| held.replica == *replica)
+    }
+}

@@ -1,0 +1,108 @@
+//! Everything one decision may look at, in one value.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono_tz::Tz;
+use serde::{Deserialize, Serialize};
+
+use super::instance::{Account, Listing};
+use super::job::Job;
+use super::money::{Money, Rate};
+use super::offer::Snapshot;
+use super::state::State;
+use super::time::Time;
+
+/// The engine's configuration: what bounds a decision beside the jobs.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EngineConfig {
+    /// Time between polls.
+    pub poll_every: Duration,
+    /// From deciding to the request having its effect.
+    pub reaction: Duration,
+    /// Time that one mutation takes in the queue, by the marketplace's intervals.
+    pub request_interval: Duration,
+    /// How long we may be cut off from the marketplace without a limit being passed.
+    pub outage_allowance: Duration,
+    /// Credit that is never touched.
+    pub credit_reserve: Money,
+    /// Most instances at once, parked ones included.
+    pub instances_max: u32,
+    /// Most new rentals in a tick.
+    pub rents_per_tick_max: u32,
+    /// The account's own cap, for a calendar day.
+    pub per_day: Option<Money>,
+    /// The account's own cap on the sum of rates.
+    pub per_hour: Option<Rate>,
+    /// Days begin here.
+    pub timezone: Tz,
+    /// Snapshots older than this are not rented from.
+    pub offers_max_age: Duration,
+    /// First cooling of a machine after a failure; doubles with each.
+    pub cooldown: Duration,
+    /// Longest cooling.
+    pub cooldown_max: Duration,
+    /// How long a host may be unheard of before its instance is given up.
+    pub offline_patience: Duration,
+}
+
+impl Default for EngineConfig {
+    fn default() -> Self {
+        const MINUTE: u64 = 60;
+        Self {
+            poll_every: Duration::from_secs(MINUTE),
+            reaction: Duration::from_secs(30),
+            request_interval: Duration::from_millis(5500),
+            outage_allowance: Duration::from_secs(30 * MINUTE),
+            credit_reserve: Money::dollars(1),
+            instances_max: 32,
+            rents_per_tick_max: 8,
+            per_day: None,
+            per_hour: None,
+            timezone: Tz::UTC,
+            offers_max_age: Duration::from_secs(10 * MINUTE),
+            cooldown: Duration::from_secs(10 * MINUTE),
+            cooldown_max: Duration::from_secs(24 * 60 * MINUTE),
+            offline_patience: Duration::from_secs(15 * MINUTE),
+        }
+    }
+}
+
+impl EngineConfig {
+    /// The time that a reservation covers: until the next poll, the reaction to it, the queue of
+    /// `queued` requests before ours, and an outage.
+    pub fn horizon(&self, queued: u32) -> Duration {
+        self.poll_every
+            + self.reaction
+            + self.request_interval * (queued + 1)
+            + self.outage_allowance
+    }
+}
+
+/// The input of a decision. Equal worlds give equal plans.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct World {
+    /// The wall clock, read once for the tick.
+    pub now: Time,
+    /// Drives what is random, such as jitter; from the installation's seed and the tick.
+    pub seed: u64,
+    /// The configuration.
+    pub config: EngineConfig,
+    /// The jobs whose policies are valid, by priority (highest first), then name.
+    pub jobs: Vec<Arc<Job>>,
+    /// Jobs whose policy file is there but cannot be read: they are left as they are.
+    pub unreadable_jobs: Vec<super::ids::JobName>,
+    /// What was known before this poll, with this poll's observations taken up.
+    pub state: State,
+    /// The market as last seen, with its coverage. Left out of the journal; its number is kept.
+    #[serde(skip)]
+    pub market: Arc<Snapshot>,
+    /// Our and others' instances as this poll saw them. `None`: the listing failed; unknown.
+    pub listing: Option<Listing>,
+    /// The account. `None`: unreadable; nothing to spend.
+    pub account: Option<Account>,
+    /// Whether the marketplace takes bids through this route.
+    pub can_bid: bool,
+    /// Whether nothing new may be rented, whatever the jobs want (shutting down, store failing).
+    pub wind_down: bool,
+}
