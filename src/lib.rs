@@ -1,4 +1,6 @@
 //! haggle rents GPUs on the Vast.ai marketplace as cheaply as a job allows.
 
+pub mod config;
+pub mod policy;
 pub mod ports;
 pub mod types;

@@ -1,0 +1,318 @@
+//! A configuration as its layers give it, and the checks that make it one that holds.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use chrono_tz::Tz;
+use figment::value::Value;
+use serde::Deserialize;
+use serde::de::{self, Deserializer, MapAccess, Visitor};
+
+use super::{Config, ConfigError, Limits, Poll, ProviderConfig, ProviderKind};
+use crate::types::job::SecretRef;
+use crate::types::money::{Money, Rate};
+use crate::types::schedule::Schedule;
+use crate::types::spelling::nearest;
+use crate::types::units::{self, DOLLARS, PER_HOUR};
+
+/// As the layers give it.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Raw {
+    database: PathBuf,
+    policies: PathBuf,
+    live: bool,
+    listen: SocketAddr,
+    #[serde(deserialize_with = "zone")]
+    timezone: Tz,
+    provider: RawProvider,
+    #[serde(default)]
+    poll: RawPoll,
+    limits: RawLimits,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawProvider {
+    kind: String,
+    base_url: String,
+    #[serde(default, deserialize_with = "some_secret")]
+    token: Option<SecretRef>,
+    #[serde(deserialize_with = "span")]
+    timeout: Duration,
+    paths: BTreeMap<String, String>,
+    fields: BTreeMap<String, String>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawPoll {
+    #[serde(default, deserialize_with = "some_span")]
+    every: Option<Duration>,
+    cron: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawLimits {
+    #[serde(deserialize_with = "dollars")]
+    credit_reserve: Money,
+    #[serde(default, deserialize_with = "some_dollars")]
+    per_day: Option<Money>,
+    #[serde(default, deserialize_with = "some_per_hour")]
+    per_hour: Option<Rate>,
+    instances_max: u32,
+    rents_per_tick_max: u32,
+    #[serde(deserialize_with = "span")]
+    outage_allowance: Duration,
+}
+
+impl Raw {
+    /// Checks the bounds; all that is out of them is told.
+    pub(super) fn validate(self) -> Result<Config, ConfigError> {
+        let mut wrong = Vec::new();
+        let kind = match self.provider.kind.as_str() {
+            "lowcodeapi" => Some(ProviderKind::LowCodeApi),
+            "vast" => {
+                wrong.push(
+                    "`provider.kind` = \"vast\" is not in effect yet; it is \"lowcodeapi\""
+                        .to_owned(),
+                );
+                None
+            }
+            _ => {
+                wrong.push("`provider.kind` is not known; it is \"lowcodeapi\"".to_owned());
+                None
+            }
+        };
+        let base_url = self.provider.base_url.trim_end_matches('/').to_owned();
+        if !is_url(&base_url) {
+            // Not repeated: a URL may have a token in its query.
+            wrong.push("`provider.base_url` must be http:// or https:// with a host, and no query, blank or @".to_owned());
+        }
+        let mut within = |key: &str, ok: bool, bounds: &str| {
+            if !ok {
+                wrong.push(format!("`{key}` must be {bounds}"));
+            }
+        };
+        let seconds = |least, most| Duration::from_secs(least)..=Duration::from_secs(most);
+        let timeout = self.provider.timeout;
+        within(
+            "provider.timeout",
+            seconds(1, 300).contains(&timeout),
+            "from 1s to 5m",
+        );
+        within(
+            "poll.every",
+            self.poll
+                .every
+                .is_none_or(|every| seconds(10, 3600).contains(&every)),
+            "from 10s to 1h: searches are rate-limited, and reservations reach to the next poll",
+        );
+        let limits = &self.limits;
+        within(
+            "limits.instances_max",
+            (1..=1000).contains(&limits.instances_max),
+            "from 1 to 1000",
+        );
+        within(
+            "limits.rents_per_tick_max",
+            (1..=100).contains(&limits.rents_per_tick_max),
+            "from 1 to 100",
+        );
+        within(
+            "limits.outage_allowance",
+            seconds(0, 86_400).contains(&limits.outage_allowance),
+            "from 0s to 1d",
+        );
+        within(
+            "database",
+            !self.database.as_os_str().is_empty(),
+            "a file's name",
+        );
+        within(
+            "policies",
+            !self.policies.as_os_str().is_empty(),
+            "a directory's name",
+        );
+        let poll = self.poll.validate(self.timezone, &mut wrong);
+        match (kind, poll) {
+            (Some(kind), Some(poll)) if wrong.is_empty() => Ok(Config {
+                database: self.database,
+                policies: self.policies,
+                live: self.live,
+                listen: self.listen,
+                timezone: self.timezone,
+                provider: ProviderConfig {
+                    kind,
+                    base_url,
+                    token: self
+                        .provider
+                        .token
+                        .unwrap_or_else(|| SecretRef::Env("HAGGLE_TOKEN".to_owned())),
+                    timeout,
+                    paths: self.provider.paths,
+                    fields: self.provider.fields,
+                },
+                poll,
+                limits: Limits {
+                    credit_reserve: self.limits.credit_reserve,
+                    per_day: self.limits.per_day,
+                    per_hour: self.limits.per_hour,
+                    instances_max: self.limits.instances_max,
+                    rents_per_tick_max: self.limits.rents_per_tick_max,
+                    outage_allowance: self.limits.outage_allowance,
+                },
+            }),
+            _ => Err(ConfigError::Invalid(wrong)),
+        }
+    }
+}
+
+impl RawPoll {
+    fn validate(self, zone: Tz, wrong: &mut Vec<String>) -> Option<Poll> {
+        const DEFAULT: Duration = Duration::from_mins(1);
+        match (self.every, self.cron) {
+            (None, None) => Some(Poll::Every(DEFAULT)),
+            (Some(every), None) => Some(Poll::Every(every)),
+            (None, Some(cron)) => match Schedule::parse(&cron, zone) {
+                Ok(schedule) => Some(Poll::At(schedule)),
+                Err(why) => {
+                    wrong.push(format!("`poll.cron`: {why}"));
+                    None
+                }
+            },
+            (Some(_), Some(_)) => {
+                wrong.push("`poll.every` and `poll.cron` exclude each other; keep one".to_owned());
+                None
+            }
+        }
+    }
+}
+
+fn is_url(url: &str) -> bool {
+    let Some(rest) = url
+        .strip_prefix("https://")
+        .or_else(|| url.strip_prefix("http://"))
+    else {
+        return false;
+    };
+    let host = rest.split('/').next().unwrap_or_default();
+    !host.is_empty() && !rest.contains(|c: char| c.is_whitespace() || "?#@".contains(c))
+}
+
+// ----------------------------------------------------------------------------- values from layers
+
+/// Text that a function reads.
+fn text<'de, D: Deserializer<'de>, T>(
+    deserializer: D,
+    read: impl FnOnce(&str) -> Result<T, String>,
+) -> Result<T, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    read(&text).map_err(de::Error::custom)
+}
+
+fn span<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    text(deserializer, units::duration)
+}
+
+fn some_span<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+    span(deserializer).map(Some)
+}
+
+fn dollars<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Money, D::Error> {
+    text(deserializer, |text| DOLLARS.read(text)).and_then(not_negative)
+}
+
+fn not_negative<E: de::Error>(money: Money) -> Result<Money, E> {
+    if money < Money::ZERO {
+        return Err(E::custom("an amount is not negative"));
+    }
+    Ok(money)
+}
+
+fn some_dollars<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Money>, D::Error> {
+    dollars(deserializer).map(Some)
+}
+
+fn some_per_hour<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Rate>, D::Error> {
+    let money = text(deserializer, |text| PER_HOUR.read(text)).and_then(not_negative)?;
+    Ok(Some(Rate(money.0)))
+}
+
+fn zone<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Tz, D::Error> {
+    text(deserializer, |text| {
+        text.parse().map_err(|_| {
+            let zones = chrono_tz::TZ_VARIANTS.iter().map(|zone| zone.name());
+            match nearest(text, zones) {
+                Some(near) => format!("not a time zone; did you mean \"{near}\"?"),
+                None => "not a time zone, such as \"Europe/Berlin\"".to_owned(),
+            }
+        })
+    })
+}
+
+fn some_secret<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<SecretRef>, D::Error> {
+    deserializer.deserialize_any(SecretVisitor).map(Some)
+}
+
+/// Takes a reference, and refuses anything else without repeating it: it may be the secret.
+struct SecretVisitor;
+
+const BY_REFERENCE: &str = "a secret is given by reference, never by its value: \
+     { env = \"NAME\" } or { file = \"path\" }";
+
+/// The visits of plain values, all refused alike.
+macro_rules! refuse {
+    ($($visit:ident($type:ty);)*) => {
+        $(fn $visit<E: de::Error>(self, _: $type) -> Result<SecretRef, E> {
+            Err(E::custom(BY_REFERENCE))
+        })*
+    };
+}
+
+impl<'de> Visitor<'de> for SecretVisitor {
+    type Value = SecretRef;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("{ env = \"NAME\" } or { file = \"path\" }")
+    }
+
+    refuse! {
+        visit_str(&str);
+        visit_bool(bool);
+        visit_i64(i64);
+        visit_i128(i128);
+        visit_u64(u64);
+        visit_u128(u128);
+        visit_f64(f64);
+        visit_char(char);
+        visit_bytes(&[u8]);
+    }
+
+    fn visit_seq<A: de::SeqAccess<'de>>(self, _: A) -> Result<SecretRef, A::Error> {
+        Err(de::Error::custom(BY_REFERENCE))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<SecretRef, A::Error> {
+        // Layers are joined key by key, so that two places may meet here; which was meant is not
+        // known.
+        let entry = map.next_entry::<String, Value>()?;
+        let more = map.next_entry::<String, Value>()?.is_some();
+        let Some((key, place)) = entry.filter(|_| !more) else {
+            return Err(de::Error::custom(
+                "a secret has one place: either { env = \"NAME\" } or { file = \"path\" }",
+            ));
+        };
+        match (key.as_str(), place.as_str()) {
+            ("env", Some(name)) if !name.trim().is_empty() => Ok(SecretRef::Env(name.to_owned())),
+            ("file", Some(path)) if !path.trim().is_empty() => {
+                Ok(SecretRef::File(PathBuf::from(path)))
+            }
+            _ => Err(de::Error::custom(BY_REFERENCE)),
+        }
+    }
+}
