@@ -1,6 +1,7 @@
 //! haggle rents GPUs on the Vast.ai marketplace as cheaply as a job allows.
 
 pub mod config;
+pub mod engine;
 pub mod policy;
 pub mod ports;
 pub mod types;

@@ -1,0 +1,113 @@
+//! What time costs and what it achieves.
+//!
+//! Costs come from cumulative milliseconds, so that rounding up happens once and not each tick.
+//! The GPUs count as billed for a whole interval where they were billed at either end of it: that
+//! errs upward, and the bill corrects it. Work counts only where the instance ran at both ends.
+
+use crate::types::instance::{Held, Phase};
+use crate::types::job::{CheckpointPlace, Finish, Job};
+use crate::types::money::{Money, Rate};
+use crate::types::state::ReplicaRecord;
+use crate::types::time::{Time, millis};
+
+use super::eligible::factor_ppm;
+
+/// What an instance was like when it was last seen.
+#[derive(Clone, Copy)]
+pub(crate) struct Before {
+    pub(crate) phase: Phase,
+    pub(crate) price: Rate,
+    pub(crate) storage: Rate,
+}
+
+impl Before {
+    pub(crate) fn of(held: &Held) -> Self {
+        Self {
+            phase: held.phase,
+            price: held.price,
+            storage: held.storage,
+        }
+    }
+}
+
+/// What an interval cost, and how long it was.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Cost {
+    pub(crate) ms: i64,
+    pub(crate) gpu: Money,
+    pub(crate) disk: Money,
+}
+
+fn bills(phase: Phase) -> bool {
+    matches!(phase, Phase::Running | Phase::Exited | Phase::Unclear)
+}
+
+/// Accrues an instance up to `now`. Where a price changed in between, the higher one counts.
+pub(crate) fn accrue(held: &mut Held, before: Before, now: Time) -> Cost {
+    let ms = now.ms_since(held.accrued_to).max(0);
+    if ms == 0 {
+        return Cost::default();
+    }
+    let step = |rate: Rate, from: i64| rate.cost_ms(from + ms) - rate.cost_ms(from);
+    let age = held.accrued_to.ms_since(held.created_at).max(0);
+    let disk = step(held.storage.max(before.storage), age);
+    let gpu = if bills(before.phase) || bills(held.phase) {
+        let cost = step(held.price.max(before.price), held.billed_ms);
+        held.billed_ms += ms;
+        cost
+    } else {
+        Money::ZERO
+    };
+    held.accrued_to = now;
+    held.spent_gpu += gpu;
+    held.spent_disk += disk;
+    Cost { ms, gpu, disk }
+}
+
+/// Useful GPU-milliseconds of so much time at work, rounded down.
+fn useful(job: &Job, held: &Held, ms: i64) -> i64 {
+    let exact =
+        i128::from(ms) * i128::from(held.slot.gpus) * i128::from(factor_ppm(job, &held.gpu_name))
+            / 1_000_000;
+    i64::try_from(exact).unwrap_or(i64::MAX)
+}
+
+/// Books `ms` of unbroken running as work: after the boot overhead of the run, and durable by
+/// whole checkpoint intervals. Returns the useful GPU-milliseconds that were added.
+pub(crate) fn work(job: &Job, held: &mut Held, replica: &mut ReplicaRecord, ms: i64) -> i64 {
+    let boot = millis(job.boot_overhead);
+    let at_work = |run_ms: i64| (run_ms - boot).max(0);
+    let (from, to) = (at_work(held.run_ms), at_work(held.run_ms + ms));
+    held.run_ms += ms;
+    let added = useful(job, held, to) - useful(job, held, from);
+    let every = job.checkpoint_every.map_or(0, millis);
+    let kept = if job.finish == Finish::Never {
+        // What a service has served cannot be lost.
+        added
+    } else if job.checkpoint_place.is_some() && every > 0 {
+        useful(job, held, to / every * every) - useful(job, held, from / every * every)
+    } else {
+        0
+    };
+    replica.durable_gpu_ms += kept;
+    replica.volatile_gpu_ms = (replica.volatile_gpu_ms + added - kept).max(0);
+    added
+}
+
+/// A run was broken: what was not in a checkpoint is lost.
+pub(crate) fn lose_volatile(held: &mut Held, replica: &mut ReplicaRecord) -> i64 {
+    let lost = std::mem::take(&mut replica.volatile_gpu_ms);
+    replica.lost_gpu_ms += lost;
+    held.run_ms = 0;
+    lost
+}
+
+/// A disk is out of reach: its checkpoints are lost too, unless the job keeps them elsewhere.
+pub(crate) fn lose_disk(job: &Job, replica: &mut ReplicaRecord) -> i64 {
+    if job.checkpoint_place == Some(CheckpointPlace::Remote) || job.finish == Finish::Never {
+        return 0;
+    }
+    let lost = std::mem::take(&mut replica.durable_gpu_ms);
+    replica.lost_gpu_ms += lost;
+    lost
+}

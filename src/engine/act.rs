@@ -1,0 +1,123 @@
+//! The actions on an instance, and what is under way on it.
+
+use std::time::Duration;
+
+use crate::types::instance::{DestroyWhy, Held, Phase, Rental};
+use crate::types::intent::Effect;
+use crate::types::job::{CheckpointPlace, Job};
+use crate::types::money::{BID_PARKED, Money, Rate};
+use crate::types::offer::Offer;
+use crate::types::plan::{Action, Why};
+use crate::types::time::{Time, millis};
+use crate::types::world::World;
+
+use super::budget::rows_of;
+
+/// A destroy that shows no effect is sent again after this. It leaves the proof of absence, which
+/// begins anew with each request, the time that it needs.
+const DESTROY_AGAIN_AFTER: Duration = Duration::from_mins(3);
+
+pub(crate) fn plain(held: &Held, effect: Effect, why: Why) -> Action {
+    Action {
+        replica: Some(held.replica.clone()),
+        effect,
+        why,
+        reserve: Money::ZERO,
+        parts: None,
+        on_demand_seen: None,
+    }
+}
+
+pub(crate) fn set_bid(held: &Held, bid: Rate) -> Effect {
+    Effect::SetBid {
+        instance: held.id,
+        bid,
+    }
+}
+
+/// Destroys an instance.
+pub(crate) fn destroy(held: &Held, why: DestroyWhy, word: Why) -> Action {
+    let instance = held.id;
+    plain(held, Effect::Destroy { instance, why }, word)
+}
+
+/// Sends a destroy again that shows no effect: the instance is still listed.
+pub(crate) fn destroy_again(world: &World, held: &Held) -> Option<Action> {
+    let why = held.destroying?;
+    let overdue = |sent: Time| world.now.ms_since(sent) >= millis(DESTROY_AGAIN_AFTER);
+    let listed = world.listing.as_ref().is_some_and(|listing| {
+        listing.rows.iter().any(|row| row.id == held.id) || listing.unreadable.contains(&held.id)
+    });
+    let due = match held.destroy_sent_at {
+        None => true,
+        Some(sent) => overdue(sent) && listed,
+    };
+    due.then(|| destroy(held, why, Why::DestroyAgain))
+}
+
+/// The request that parks an instance; `None` where it is parked, or on its way.
+pub(crate) fn park(world: &World, held: &Held, why: Why) -> Option<Action> {
+    if held.parked || parking(world, held) {
+        return None;
+    }
+    let effect = match held.rental {
+        Rental::Bid if held.price > BID_PARKED || !held.stop_asked => set_bid(held, BID_PARKED),
+        Rental::OnDemand if held.phase != Phase::Stopped || !held.stop_asked => {
+            Effect::Stop { instance: held.id }
+        }
+        _ => return None,
+    };
+    let queued = held.rental == Rental::OnDemand && held.phase == Phase::Stopped;
+    Some(plain(
+        held,
+        effect,
+        if queued { Why::CancelQueued } else { why },
+    ))
+}
+
+pub(crate) fn requests<'a>(world: &'a World, held: &'a Held) -> impl Iterator<Item = &'a Effect> {
+    world
+        .state
+        .intents
+        .values()
+        .map(|intent| &intent.effect)
+        .filter(move |effect| effect.instance() == Some(held.id))
+}
+
+/// Whether a request on it is not settled.
+pub(crate) fn busy(world: &World, held: &Held) -> bool {
+    requests(world, held).next().is_some()
+}
+
+/// Whether a request that parks it is not settled.
+pub(crate) fn parking(world: &World, held: &Held) -> bool {
+    requests(world, held).any(|effect| match effect {
+        Effect::SetBid { bid, .. } => *bid <= BID_PARKED,
+        Effect::Stop { .. } => true,
+        _ => false,
+    })
+}
+
+/// Whether it cannot run by itself, and nothing under way makes it run.
+pub(crate) fn at_rest(world: &World, held: &Held) -> bool {
+    held.parked && !busy(world, held)
+}
+
+/// Whether it was waited for long enough: there is no price to bring it back to.
+pub(crate) fn given_up(held: &Held) -> bool {
+    held.bid_before_park.is_some_and(|bid| bid <= BID_PARKED)
+}
+
+/// Whether its disk may be lost: the policy says so, the work is elsewhere, or it never ran.
+pub(crate) fn expendable(job: &Job, held: &Held) -> bool {
+    job.disposable
+        || job.checkpoint_place == Some(CheckpointPlace::Remote)
+        || held.first_ran_at.is_none()
+}
+
+/// The market's row for the slot that an instance is on.
+pub(crate) fn row<'a>(world: &'a World, held: &Held) -> Option<&'a Offer> {
+    rows_of(world, held.slot.machine)
+        .iter()
+        .find(|offer| offer.slot() == held.slot)
+}

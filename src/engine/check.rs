@@ -1,0 +1,556 @@
+//! The second reckoning: every plan is held against the invariants by code that shares nothing
+//! with the code that made it. What does not pass is dropped, with the limit it would have passed.
+//!
+//! What only saves passes, where it is about an instance of ours. What spends must keep every
+//! limit, together with all that is posted, held, reserved and planned before it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::types::ids::{InstanceId, JobName, MachineId, ReplicaId, Slot};
+use crate::types::instance::{Held, Rental};
+use crate::types::intent::Effect;
+use crate::types::job::Job;
+use crate::types::money::{BID_PARKED, BID_STEP, Rate};
+use crate::types::plan::{Action, Limit, Plan};
+use crate::types::world::World;
+
+/// The plan without the actions that break an invariant, and those with what they break.
+pub fn check(world: &World, plan: &Plan) -> (Plan, Vec<(Action, Limit)>) {
+    let mut checker = Checker::new(world, plan.actions.len());
+    let mut kept = Plan::default();
+    let mut dropped = Vec::new();
+    for action in &plan.actions {
+        match checker.pass(action) {
+            Ok(()) => kept.actions.push(action.clone()),
+            Err(limit) => dropped.push((action.clone(), limit)),
+        }
+    }
+    (kept, dropped)
+}
+
+/// Nano-dollars, and nano-dollars per hour, wide enough never to overflow.
+#[derive(Clone, Copy, Default)]
+struct Sum {
+    total: i128,
+    day: i128,
+    rate: i128,
+}
+
+struct Checker<'a> {
+    world: &'a World,
+    horizon_ms: i128,
+    jobs: BTreeMap<&'a JobName, Sum>,
+    account: Sum,
+    /// Future spending that the credit must cover.
+    ahead: i128,
+    instances: u32,
+    machines_begun: BTreeSet<MachineId>,
+    replicas_begun: BTreeSet<ReplicaId>,
+    touched: BTreeSet<InstanceId>,
+}
+
+/// What a rate costs over a time, rounded up.
+fn cost(rate: i128, ms: i128) -> i128 {
+    let product = rate * ms;
+    product.div_euclid(3_600_000) + i128::from(product.rem_euclid(3_600_000) != 0)
+}
+
+fn worst(held: &Held) -> i128 {
+    let gpu = if held.parked {
+        held.price.0.min(BID_PARKED.0)
+    } else {
+        held.price.0
+    };
+    i128::from(held.storage.0) + i128::from(gpu)
+}
+
+/// By how much an effect may raise what an instance costs per hour.
+fn rise(held: &Held, effect: &Effect) -> i128 {
+    let to = match effect {
+        Effect::SetBid { bid, .. } => bid.0,
+        Effect::Start { .. } => held.price.0,
+        _ => return 0,
+    };
+    (i128::from(held.storage.0) + i128::from(to) - worst(held)).max(0)
+}
+
+impl<'a> Checker<'a> {
+    fn new(world: &'a World, requests: usize) -> Self {
+        let config = &world.config;
+        let wait = config.poll_every + config.reaction + config.outage_allowance;
+        let queue = config.request_interval.as_millis() as i128 * (requests as i128 + 1);
+        let mut checker = Self {
+            world,
+            horizon_ms: wait.as_millis() as i128 + queue,
+            jobs: BTreeMap::new(),
+            account: Sum::default(),
+            ahead: 0,
+            instances: 0,
+            machines_begun: BTreeSet::new(),
+            replicas_begun: BTreeSet::new(),
+            touched: BTreeSet::new(),
+        };
+        checker.count_posted();
+        checker.count_held();
+        checker.count_reserved();
+        checker
+    }
+
+    fn count_posted(&mut self) {
+        let today = self.world.now.day(self.world.config.timezone);
+        for (name, record) in &self.world.state.jobs {
+            let sum = self.jobs.entry(name).or_default();
+            sum.total += i128::from(record.posted.0);
+            if record.today == Some(today) {
+                sum.day += i128::from(record.posted_today.0);
+                self.account.day += i128::from(record.posted_today.0);
+            }
+        }
+    }
+
+    fn count_held(&mut self) {
+        for held in self.world.state.held.values() {
+            let rate = worst(held);
+            let lag = i128::from(self.world.now.ms_since(held.accrued_to).max(0));
+            let ahead = cost(rate, self.horizon_ms);
+            self.add(&held.replica.job, ahead + cost(rate, lag), rate);
+            self.ahead += ahead;
+            self.instances += 1;
+        }
+    }
+
+    fn count_reserved(&mut self) {
+        let state = &self.world.state;
+        for intent in state.intents.values() {
+            let reserved = state
+                .reserved
+                .get(&intent.id)
+                .map_or(0, |m| i128::from(m.0));
+            match &intent.effect {
+                Effect::Rent {
+                    replica,
+                    price,
+                    storage,
+                    ..
+                } => {
+                    self.instances += 1;
+                    let rate = i128::from(price.0) + i128::from(storage.0);
+                    self.add(&replica.job, reserved, rate);
+                }
+                other => {
+                    let held = other.instance().and_then(|id| state.held.get(&id));
+                    if let Some(held) = held {
+                        let rate = rise(held, other);
+                        self.add(&held.replica.job, reserved, rate);
+                    }
+                }
+            }
+            self.ahead += reserved;
+        }
+    }
+
+    fn add(&mut self, job: &'a JobName, amount: i128, rate: i128) {
+        let sum = self.jobs.entry(job).or_default();
+        for sum in [sum, &mut self.account] {
+            sum.total += amount;
+            sum.day += amount;
+            sum.rate += rate;
+        }
+    }
+
+    // ------------------------------------------------------------------------------------ passing
+
+    fn pass(&mut self, action: &'a Action) -> Result<(), Limit> {
+        match &action.effect {
+            Effect::Rent {
+                replica,
+                slot,
+                rental,
+                price,
+                storage,
+                ..
+            } => self.rent(action, replica, *slot, *rental, *price, *storage),
+            Effect::SetBid { instance, bid } => {
+                let held = self.ours(*instance)?;
+                if *bid < BID_PARKED || bid.0 % BID_STEP.0 != 0 {
+                    return Err(Limit::Ceiling);
+                }
+                if *bid <= BID_PARKED || (*bid <= held.price && !held.stop_asked) {
+                    return Ok(());
+                }
+                let most = action.on_demand_seen.ok_or(Limit::OnDemandRate)?;
+                if *bid > most {
+                    return Err(Limit::OnDemandRate);
+                }
+                self.grow(action, held, *bid)
+            }
+            Effect::Start { instance } => {
+                let held = self.ours(*instance)?;
+                self.grow(action, held, held.price)
+            }
+            Effect::Stop { instance } | Effect::Destroy { instance, .. } => {
+                self.ours(*instance).map(|_| ())
+            }
+        }
+    }
+
+    /// An instance of ours, acted on once a tick.
+    fn ours(&mut self, id: InstanceId) -> Result<&'a Held, Limit> {
+        let held = self.world.state.held.get(&id).ok_or(Limit::OwnSlots)?;
+        if self.touched.insert(id) {
+            Ok(held)
+        } else {
+            Err(Limit::Fence)
+        }
+    }
+
+    fn rent(
+        &mut self,
+        action: &'a Action,
+        replica: &'a ReplicaId,
+        slot: Slot,
+        rental: Rental,
+        price: Rate,
+        storage: Rate,
+    ) -> Result<(), Limit> {
+        let job = self.may_spend(&replica.job)?;
+        if !self.world.listing.as_ref().is_some_and(|l| l.complete) {
+            return Err(Limit::Fence);
+        }
+        within_ceiling(job, price, storage, slot.gpus)?;
+        match (rental, action.on_demand_seen) {
+            (Rental::Bid, Some(most)) if price > most => return Err(Limit::OnDemandRate),
+            (Rental::Bid, _) if price <= BID_PARKED || price.0 % BID_STEP.0 != 0 => {
+                return Err(Limit::Ceiling);
+            }
+            (Rental::OnDemand, None) => return Err(Limit::OnDemandRate),
+            _ => {}
+        }
+        self.own_slots(slot)?;
+        self.fence(replica, None)?;
+        let rate = i128::from(price.0) + i128::from(storage.0);
+        self.limits(job, action, rate, cost(rate, self.horizon_ms), 1)?;
+        self.machines_begun.insert(slot.machine);
+        self.replicas_begun.insert(replica.clone());
+        self.instances += 1;
+        Ok(())
+    }
+
+    /// A raise, or bringing back what is parked or stopped.
+    fn grow(&mut self, action: &'a Action, held: &'a Held, price: Rate) -> Result<(), Limit> {
+        let job = self.may_spend(&held.replica.job)?;
+        within_ceiling(job, price, held.storage, held.slot.gpus)?;
+        if held.parked {
+            self.own_slots(held.slot)?;
+        }
+        self.fence(&held.replica, Some(held.id))?;
+        let rate = rise(held, &action.effect);
+        self.limits(job, action, rate, cost(rate, self.horizon_ms), 0)?;
+        self.machines_begun.insert(held.slot.machine);
+        self.replicas_begun.insert(held.replica.clone());
+        Ok(())
+    }
+
+    /// Nothing is spent while that is forbidden, nor on what is not known.
+    fn may_spend(&self, name: &JobName) -> Result<&'a Job, Limit> {
+        let world = self.world;
+        let credit = world.account.and_then(|account| account.credit);
+        let other = matches!(
+            (world.account, world.state.account),
+            (Some(seen), Some(pinned)) if seen.id != pinned
+        );
+        if world.state.killed || world.wind_down || other || credit.is_none() {
+            return Err(Limit::Credit);
+        }
+        let job = world.jobs.iter().find(|job| job.name == *name);
+        job.map(|job| &**job).ok_or(Limit::Credit)
+    }
+
+    /// One new rental a machine and tick, and no more of its GPUs than it has.
+    fn own_slots(&self, slot: Slot) -> Result<(), Limit> {
+        let world = self.world;
+        let rents = world.state.intents.values().filter_map(|i| match i.effect {
+            Effect::Rent { slot, .. } => Some(slot),
+            _ => None,
+        });
+        let held = world.state.held.values();
+        let ours: i64 = held
+            .filter(|held| held.slot.machine == slot.machine && !held.parked)
+            .map(|held| i64::from(held.slot.gpus))
+            .chain(
+                rents
+                    .filter(|other| other.machine == slot.machine)
+                    .map(|other| i64::from(other.gpus)),
+            )
+            .sum();
+        let rows = world.market.offers.iter();
+        let known = rows
+            .filter(|offer| offer.machine == slot.machine)
+            .filter_map(|offer| offer.machine_gpus)
+            .max();
+        let too_many = match known {
+            Some(all) => ours + i64::from(slot.gpus) > i64::from(all),
+            None => ours > 0,
+        };
+        if self.machines_begun.contains(&slot.machine) || too_many {
+            return Err(Limit::OwnSlots);
+        }
+        Ok(())
+    }
+
+    /// Whether an instance at work would be the replica's only one.
+    fn fence(&self, replica: &ReplicaId, but: Option<InstanceId>) -> Result<(), Limit> {
+        let state = &self.world.state;
+        let mut others = state
+            .held
+            .values()
+            .filter(|held| held.replica == *replica && Some(held.id) != but);
+        let might_run = others.any(|held| {
+            let stirring = state.intents.values().any(|intent| match intent.effect {
+                Effect::SetBid { instance, bid } => instance == held.id && bid > BID_PARKED,
+                Effect::Start { instance } => instance == held.id,
+                _ => false,
+            });
+            !held.parked || stirring
+        });
+        let renting = state.intents.values().any(|intent| {
+            matches!(&intent.effect, Effect::Rent { replica: other, .. } if other == replica)
+        });
+        if might_run || renting || self.replicas_begun.contains(replica) {
+            return Err(Limit::Fence);
+        }
+        Ok(())
+    }
+
+    fn limits(
+        &mut self,
+        job: &'a Job,
+        action: &Action,
+        rate: i128,
+        least: i128,
+        instances: u32,
+    ) -> Result<(), Limit> {
+        let reserve = i128::from(action.reserve.0);
+        // A reserve that is less than the worst case is no reserve.
+        if reserve < least {
+            return Err(Limit::Credit);
+        }
+        let mine = self.jobs.get(&job.name).copied().unwrap_or_default();
+        let config = &self.world.config;
+        let credit = self.world.account.and_then(|account| account.credit);
+        let credit = credit.map_or(0, |c| i128::from(c.0) - i128::from(config.credit_reserve.0));
+        let money = |limit: Option<crate::types::money::Money>| limit.map(|m| i128::from(m.0));
+        let per_hour = |limit: Option<Rate>| limit.map(|r| i128::from(r.0));
+        let bounds = [
+            (
+                mine.total + reserve,
+                money(job.budget.total),
+                Limit::JobTotal,
+            ),
+            (mine.day + reserve, money(job.budget.per_day), Limit::JobDay),
+            (
+                mine.rate + rate,
+                per_hour(job.budget.per_hour),
+                Limit::JobHour,
+            ),
+            (self.ahead + reserve, Some(credit), Limit::Credit),
+            (
+                self.account.day + reserve,
+                money(config.per_day),
+                Limit::AccountDay,
+            ),
+            (
+                self.account.rate + rate,
+                per_hour(config.per_hour),
+                Limit::AccountHour,
+            ),
+            (
+                if instances == 0 {
+                    0
+                } else {
+                    i128::from(self.instances + instances)
+                },
+                Some(i128::from(config.instances_max)),
+                Limit::Instances,
+            ),
+        ];
+        for (would_be, bound, limit) in bounds {
+            if bound.is_some_and(|bound| would_be > bound) {
+                return Err(limit);
+            }
+        }
+        self.add(&job.name, reserve, rate);
+        self.ahead += reserve;
+        Ok(())
+    }
+}
+
+/// (compute + disk) per raw GPU-hour, in integers.
+fn within_ceiling(job: &Job, price: Rate, storage: Rate, gpus: u32) -> Result<(), Limit> {
+    let asked = i128::from(price.0) + i128::from(storage.0);
+    if asked > i128::from(job.price_max.0) * i128::from(gpus) {
+        return Err(Limit::Ceiling);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::super::eligible::samples::{NOW, held, job, offer, usd, world};
+    use super::*;
+    use crate::types::instance::Listing;
+    use crate::types::money::Money;
+    use crate::types::plan::Why;
+    use crate::types::state::JobRecord;
+
+    fn scene() -> World {
+        let mut world = world(vec![offer(1), offer(2)]);
+        let mut second = job("b");
+        second.price_max = usd(0.5);
+        world.jobs = vec![Arc::new(job("a")), Arc::new(second)];
+        world.listing = Some(Listing {
+            complete: true,
+            ..Listing::default()
+        });
+        world
+    }
+
+    fn rent(name: &str, machine: u64, price: f64) -> Action {
+        let replica = ReplicaId {
+            job: name.parse().unwrap(),
+            index: 0,
+        };
+        Action {
+            replica: Some(replica.clone()),
+            effect: Effect::Rent {
+                replica,
+                generation: 2,
+                slot: Slot {
+                    machine: MachineId(machine),
+                    gpus: 1,
+                },
+                offer: crate::types::ids::OfferId(machine * 10),
+                rental: Rental::Bid,
+                price: usd(price),
+                disk_gb: 48,
+                storage: usd(0.01),
+            },
+            why: Why::Cheapest,
+            reserve: Money::dollars(1),
+            parts: None,
+            on_demand_seen: Some(usd(0.9)),
+        }
+    }
+
+    fn verdicts(world: &World, actions: Vec<Action>) -> Vec<Limit> {
+        let (kept, dropped) = check(
+            world,
+            &Plan {
+                actions: actions.clone(),
+            },
+        );
+        assert_eq!(kept.actions.len() + dropped.len(), actions.len());
+        dropped.into_iter().map(|(_, limit)| limit).collect()
+    }
+
+    #[test]
+    fn a_sound_plan_passes() {
+        assert_eq!(
+            verdicts(&scene(), vec![rent("a", 1, 0.2), rent("b", 2, 0.2)]),
+            []
+        );
+    }
+
+    #[test]
+    fn each_invariant_is_held() {
+        let world = scene();
+        assert_eq!(
+            verdicts(&world, vec![rent("b", 1, 0.4901)]),
+            [Limit::Ceiling]
+        );
+        assert_eq!(
+            verdicts(&world, vec![rent("a", 1, 0.900_1)]),
+            [Limit::OnDemandRate]
+        );
+        assert_eq!(
+            verdicts(&world, vec![rent("a", 1, 0.200_05)]),
+            [Limit::Ceiling]
+        );
+        let twice = vec![rent("a", 1, 0.2), rent("b", 1, 0.2)];
+        assert_eq!(verdicts(&world, twice), [Limit::OwnSlots]);
+        let same = vec![rent("a", 1, 0.2), rent("a", 2, 0.2)];
+        assert_eq!(verdicts(&world, same), [Limit::Fence]);
+        let mut short = rent("a", 1, 0.2);
+        short.reserve = Money(1);
+        assert_eq!(verdicts(&world, vec![short]), [Limit::Credit]);
+    }
+
+    #[test]
+    fn what_is_posted_counts_against_the_total() {
+        let mut world = scene();
+        let mut limited = job("a");
+        limited.budget.total = Some(Money::dollars(3));
+        world.jobs[0] = Arc::new(limited);
+        let mut record = JobRecord::new("a".parse().unwrap());
+        record.posted = Money::dollars(2);
+        world.state.jobs.insert(record.name.clone(), record.clone());
+        assert_eq!(verdicts(&world, vec![rent("a", 1, 0.2)]), []);
+        record.posted += Money(1);
+        world.state.jobs.insert(record.name.clone(), record);
+        assert_eq!(verdicts(&world, vec![rent("a", 1, 0.2)]), [Limit::JobTotal]);
+    }
+
+    #[test]
+    fn nothing_is_spent_where_that_is_forbidden_or_unknown() {
+        let sound = || vec![rent("a", 1, 0.2)];
+        let spoil: [fn(&mut World); 4] = [
+            |world| world.account = None,
+            |world| world.state.killed = true,
+            |world| world.wind_down = true,
+            |world| world.state.account = Some(crate::types::ids::AccountId(2)),
+        ];
+        for spoil in spoil {
+            let mut world = scene();
+            spoil(&mut world);
+            assert_eq!(verdicts(&world, sound()), [Limit::Credit]);
+        }
+        let mut world = scene();
+        world.listing = None;
+        assert_eq!(verdicts(&world, sound()), [Limit::Fence]);
+    }
+
+    #[test]
+    fn nothing_replaces_what_may_run() {
+        let mut world = scene();
+        let mut running = held(5, &job("a"), &offer(9), usd(0.2));
+        running.created_at = NOW;
+        world.state.held.insert(running.id, running.clone());
+        assert_eq!(verdicts(&world, vec![rent("a", 1, 0.2)]), [Limit::Fence]);
+        running.parked = true;
+        world.state.held.insert(running.id, running);
+        assert_eq!(verdicts(&world, vec![rent("a", 1, 0.2)]), []);
+    }
+
+    #[test]
+    fn a_raise_needs_a_known_on_demand_rate() {
+        let mut world = scene();
+        let stopped = held(5, &job("a"), &offer(9), usd(0.2));
+        world.state.held.insert(stopped.id, stopped);
+        let raise = |seen| Action {
+            effect: Effect::SetBid {
+                instance: InstanceId(5),
+                bid: usd(0.3),
+            },
+            on_demand_seen: seen,
+            ..rent("a", 1, 0.2)
+        };
+        assert_eq!(verdicts(&world, vec![raise(None)]), [Limit::OnDemandRate]);
+        assert_eq!(
+            verdicts(&world, vec![raise(Some(usd(0.29)))]),
+            [Limit::OnDemandRate]
+        );
+        assert_eq!(verdicts(&world, vec![raise(Some(usd(0.3)))]), []);
+    }
+}

@@ -1,0 +1,393 @@
+//! One decision: a world becomes a plan and a report that says why.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::types::ids::{InstanceId, MachineId, ReplicaId};
+use crate::types::instance::{DestroyWhy, Held, Rental};
+use crate::types::intent::Effect;
+use crate::types::job::Job;
+use crate::types::money::BID_PARKED;
+use crate::types::offer::Offer;
+use crate::types::plan::{
+    Action, Candidate, JobReport, Limit, Missing, Notice, Plan, ReplicaReport, Report, Situation,
+    Why,
+};
+use crate::types::state::{Severity, Wish};
+use crate::types::world::World;
+
+use super::act::{destroy, destroy_again, expendable, park};
+use super::assign::{Need, assign};
+use super::budget::{Purse, Saving, begin_margin, rent_reserve, rows_of, wind_down};
+use super::rank::{MarketIndex, Ranking, rank};
+use super::replica::{Ground, step};
+
+/// Best slots that a report shows for a job.
+const BEST_SHOWN: usize = 5;
+
+/// What this tick should do, and why. Saving comes first, then what spends by priority.
+pub fn decide(world: &World) -> (Plan, Report) {
+    let saving = wind_down(world);
+    let mut tick = Tick {
+        world,
+        saving: &saving,
+        purse: Purse::of(world),
+        actions: Vec::new(),
+        needs: Vec::new(),
+        report: Report::default(),
+    };
+    tick.leftovers();
+    let index = MarketIndex::new(&world.market);
+    for (order, job) in world.jobs.iter().enumerate() {
+        tick.job(order, job, &index);
+    }
+    tick.rent();
+    tick.finish()
+}
+
+/// A decision under way.
+struct Tick<'a> {
+    world: &'a World,
+    saving: &'a BTreeMap<InstanceId, Saving>,
+    purse: Purse<'a>,
+    /// With the place of its job in the order of priority.
+    actions: Vec<(usize, Action)>,
+    needs: Vec<Need>,
+    report: Report,
+}
+
+/// Whether an action only saves.
+fn saves(world: &World, effect: &Effect) -> bool {
+    match effect {
+        Effect::Destroy { .. } | Effect::Stop { .. } => true,
+        Effect::SetBid { instance, bid } => {
+            let held = world.state.held.get(instance);
+            *bid <= BID_PARKED || held.is_some_and(|held| *bid < held.price)
+        }
+        Effect::Rent { .. } | Effect::Start { .. } => false,
+    }
+}
+
+impl<'a> Tick<'a> {
+    fn blind(&self) -> Option<Missing> {
+        let world = self.world;
+        let stale = world.now.since(world.market.at) > world.config.offers_max_age;
+        if !world
+            .listing
+            .as_ref()
+            .is_some_and(|listing| listing.complete)
+        {
+            Some(Missing::Listing)
+        } else if Purse::credit(world).is_none() {
+            Some(Missing::Account)
+        } else if stale {
+            Some(Missing::Offers)
+        } else {
+            None
+        }
+    }
+
+    // ------------------------------------------------------------------------------------- jobs
+
+    fn job(&mut self, order: usize, job: &'a Job, index: &MarketIndex<'_>) {
+        let world = self.world;
+        let over = matches!(world.state.job(&job.name).wish, Wish::Stop | Wish::Done);
+        let ranking = if over {
+            Ranking::default()
+        } else {
+            rank(world, job, index)
+        };
+        let mut replicas = Vec::new();
+        for number in 0..job.replicas {
+            let id = ReplicaId {
+                job: job.name.clone(),
+                index: number,
+            };
+            let situation = if world.state.killed {
+                Situation::Killed
+            } else {
+                self.replica(order, job, &id, &ranking)
+            };
+            replicas.push(ReplicaReport {
+                replica: id,
+                situation,
+            });
+        }
+        self.report.jobs.push(JobReport {
+            job: job.name.clone(),
+            replicas,
+            eligible: ranking.eligible,
+            best: ranking
+                .candidates
+                .iter()
+                .take(BEST_SHOWN)
+                .cloned()
+                .collect(),
+            refused: ranking.refused,
+            best_refused: ranking.best_refused,
+            on_demand_best: ranking.on_demand_best,
+        });
+    }
+
+    fn replica(
+        &mut self,
+        order: usize,
+        job: &'a Job,
+        id: &ReplicaId,
+        ranking: &Ranking,
+    ) -> Situation {
+        let world = self.world;
+        let mut held: Vec<&Held> = world
+            .state
+            .held
+            .values()
+            .filter(|held| held.replica == *id)
+            .collect();
+        held.sort_by_key(|held| std::cmp::Reverse((held.generation, held.intent, held.id)));
+        let blind = self.blind();
+        let step = step(&mut Ground {
+            world,
+            job,
+            record: world.state.replica(id),
+            held,
+            saving: self.saving,
+            blind,
+            elsewhere: !ranking.candidates.is_empty(),
+            purse: &mut self.purse,
+        });
+        self.actions
+            .extend(step.actions.into_iter().map(|action| (order, action)));
+        self.report.notices.extend(step.notices);
+        if !step.wants {
+            return step.situation;
+        }
+        self.need(job, id, ranking)
+    }
+
+    /// Keeps the candidates that the limits leave a replica; its situation while it has none.
+    fn need(&mut self, job: &Job, id: &ReplicaId, ranking: &Ranking) -> Situation {
+        let mut limit = None;
+        let affordable: Vec<Candidate> = ranking
+            .candidates
+            .iter()
+            .filter(|candidate| !self.purse.begun.contains(&candidate.slot.machine))
+            .filter(|candidate| match self.affords(job, candidate) {
+                Ok(()) => true,
+                Err(passed) => {
+                    limit = limit.or(Some(passed));
+                    false
+                }
+            })
+            .cloned()
+            .collect();
+        if affordable.is_empty() {
+            return limit.map_or(Situation::NoOffer, |limit| Situation::OverLimit { limit });
+        }
+        self.needs.push(Need {
+            replica: id.clone(),
+            priority: job.priority,
+            candidates: affordable,
+        });
+        // Until it gets one, it is the others that are before it.
+        Situation::OverLimit {
+            limit: Limit::OwnSlots,
+        }
+    }
+
+    fn affords(&self, job: &Job, candidate: &Candidate) -> Result<(), Limit> {
+        let (reserve, margin, rate) = self.price(job, candidate);
+        self.purse.affords(job, reserve, margin, rate, 1)
+    }
+
+    fn price(
+        &self,
+        job: &Job,
+        candidate: &Candidate,
+    ) -> (
+        crate::types::money::Money,
+        crate::types::money::Money,
+        crate::types::money::Rate,
+    ) {
+        let rate = candidate.price.saturating_add(candidate.storage);
+        let offer = self.offer(candidate);
+        let reserve = rent_reserve(self.world, job, offer, candidate.price, candidate.storage);
+        (reserve, begin_margin(job, rate), rate)
+    }
+
+    fn offer(&self, candidate: &Candidate) -> Option<&'a Offer> {
+        rows_of(self.world, candidate.slot.machine)
+            .iter()
+            .find(|offer| offer.id == candidate.offer)
+    }
+
+    // ---------------------------------------------------------------------------------- renting
+
+    /// Gives slots to those who need one, inside the limits. Where a limit refuses what was
+    /// assigned, the replica's next candidates are tried.
+    fn rent(&mut self) {
+        let mut needs = std::mem::take(&mut self.needs);
+        // A later job's instance may have been brought back on a machine that was free before.
+        for need in &mut needs {
+            let begun = &self.purse.begun;
+            need.candidates
+                .retain(|candidate| !begun.contains(&candidate.slot.machine));
+        }
+        let most = self.world.config.rents_per_tick_max as usize;
+        let given = assign(&needs, most);
+        let mut machines: BTreeSet<MachineId> =
+            given.iter().map(|(_, given)| given.slot.machine).collect();
+        for (replica, first) in given {
+            let Some(order) = self
+                .world
+                .jobs
+                .iter()
+                .position(|job| job.name == replica.job)
+            else {
+                continue;
+            };
+            let job = &self.world.jobs[order];
+            let others = needs
+                .iter()
+                .filter(|need| need.replica == replica)
+                .flat_map(|need| &need.candidates)
+                .filter(|other| !machines.contains(&other.slot.machine));
+            let mut refused = None;
+            let mut found = None;
+            for candidate in std::iter::once(&first).chain(others) {
+                let (reserve, margin, rate) = self.price(job, candidate);
+                match self.purse.take(job, reserve, margin, rate, 1) {
+                    Ok(()) => {
+                        found = Some((candidate.clone(), reserve));
+                        break;
+                    }
+                    Err(limit) => refused = refused.or(Some(limit)),
+                }
+            }
+            if let Some((candidate, reserve)) = found {
+                machines.insert(candidate.slot.machine);
+                let action = self.rental(job, &replica, &candidate, reserve);
+                self.actions.push((order, action));
+                self.situation(&replica, Situation::Renting);
+            } else if let Some(limit) = refused {
+                self.situation(&replica, Situation::OverLimit { limit });
+            }
+        }
+    }
+
+    fn rental(
+        &self,
+        job: &Job,
+        replica: &ReplicaId,
+        candidate: &Candidate,
+        reserve: crate::types::money::Money,
+    ) -> Action {
+        let seen = self.offer(candidate).and_then(|offer| offer.on_demand);
+        Action {
+            replica: Some(replica.clone()),
+            effect: Effect::Rent {
+                replica: replica.clone(),
+                generation: self.world.state.replica(replica).generation + 1,
+                slot: candidate.slot,
+                offer: candidate.offer,
+                rental: candidate.rental,
+                price: candidate.price,
+                disk_gb: job.requirements.disk_gb,
+                storage: candidate.storage,
+            },
+            why: Why::Cheapest,
+            reserve,
+            parts: Some(candidate.parts),
+            on_demand_seen: match candidate.rental {
+                Rental::OnDemand => Some(candidate.price),
+                Rental::Bid => seen,
+            },
+        }
+    }
+
+    fn situation(&mut self, replica: &ReplicaId, situation: Situation) {
+        let reports = self
+            .report
+            .jobs
+            .iter_mut()
+            .flat_map(|job| &mut job.replicas);
+        for report in reports {
+            if report.replica == *replica {
+                report.situation = situation.clone();
+            }
+        }
+    }
+
+    // -------------------------------------------------------------------------------- leftovers
+
+    /// Instances that no replica of a valid policy wants: everything after a kill, jobs whose
+    /// policy was removed, replicas that are too many.
+    fn leftovers(&mut self) {
+        let world = self.world;
+        for held in world.state.held.values() {
+            let action = if held.destroying.is_some() {
+                let wanted = !world.state.killed && self.wanted(held);
+                // A replica sees to its own.
+                (!wanted).then(|| destroy_again(world, held)).flatten()
+            } else if world.state.killed {
+                Some(destroy(held, DestroyWhy::UserRequest, Why::UserRequest))
+            } else if self.wanted(held) {
+                None
+            } else {
+                self.unwanted(held)
+            };
+            self.actions.extend(action.map(|action| (0, action)));
+        }
+    }
+
+    fn wanted(&self, held: &Held) -> bool {
+        let job = self
+            .world
+            .jobs
+            .iter()
+            .find(|job| job.name == held.replica.job);
+        job.is_some_and(|job| held.replica.index < job.replicas)
+    }
+
+    fn unwanted(&mut self, held: &Held) -> Option<Action> {
+        let world = self.world;
+        let user = (DestroyWhy::UserRequest, Why::UserRequest);
+        let wish = world.state.job(&held.replica.job).wish;
+        if matches!(wish, Wish::Stop | Wish::Done) {
+            return Some(destroy(held, user.0, user.1));
+        }
+        if world.unreadable_jobs.contains(&held.replica.job) {
+            // Its policy cannot be read: it is left as it is, but for what the user asked.
+            return (wish == Wish::Pause)
+                .then(|| park(world, held, Why::UserRequest))
+                .flatten();
+        }
+        let job = world.jobs.iter().find(|job| job.name == held.replica.job);
+        let limit = self.saving.get(&held.id);
+        if let Some(Saving::Destroy(_)) = limit {
+            return Some(destroy(held, DestroyWhy::Limit, Why::Limit));
+        }
+        // Without its policy nobody knows whether its data may be lost.
+        let may_go = job.map_or(held.first_ran_at.is_none(), |job| expendable(job, held));
+        if may_go {
+            return Some(destroy(held, DestroyWhy::Drained, Why::Orphan));
+        }
+        self.report.notices.push(Notice {
+            severity: Severity::Warning,
+            kind: "drained".to_owned(),
+            replica: Some(held.replica.clone()),
+            text: format!(
+                "no policy asks for {} any more; instance {} is parked, and its disk costs \
+                 {:.4}/h; `haggle done {}` destroys it",
+                held.replica, held.id, held.storage, held.replica.job
+            ),
+        });
+        park(world, held, Why::Orphan)
+    }
+
+    fn finish(mut self) -> (Plan, Report) {
+        let world = self.world;
+        self.actions
+            .sort_by_key(|(order, action)| (!saves(world, &action.effect), *order));
+        let actions = self.actions.into_iter().map(|(_, action)| action).collect();
+        (Plan { actions }, self.report)
+    }
+}

@@ -1,0 +1,24 @@
+//! Decisions: what is eligible, what it costs, what to do. Pure: the same world, the same plan.
+//!
+//! [`observe`] folds what a poll saw into the state, [`decide`] turns a world into a plan and a
+//! report, [`check`] re-derives the limits by separate code, [`reconcile`] agrees with the bill.
+
+mod accrue;
+mod act;
+pub mod assign;
+pub mod bid;
+pub mod budget;
+pub mod check;
+pub mod decide;
+mod draft;
+pub mod eligible;
+pub mod observe;
+pub mod price;
+#[cfg(test)]
+mod properties;
+pub mod rank;
+pub mod reconcile;
+mod replica;
+#[cfg(test)]
+mod scenarios;
+mod transition;

@@ -1,0 +1,953 @@
+//! Folding what one poll saw into what is known.
+//!
+//! Presence is believed from any listing; absence only where the caller has proven it. Our
+//! instances are those that we know by id, and those whose label names this installation: a row
+//! of ours that nothing known explains is adopted, so that it can be kept or destroyed, never
+//! leaked.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use crate::types::ids::{InstanceId, IntentId, JobName, Label, MachineId, ReplicaId, Slot};
+use crate::types::instance::{Held, Instance, Listing, Phase, RawState, Rental};
+use crate::types::intent::{Component, Effect, Entry, EntryKind, Intent, IntentState};
+use crate::types::job::Job;
+use crate::types::money::{BID_PARKED, Money, Rate};
+use crate::types::offer::{Offer, Snapshot};
+use crate::types::state::{Change, Severity, State};
+use crate::types::time::{Time, millis};
+use crate::types::world::EngineConfig;
+
+use super::accrue::{Before, accrue, work};
+use super::draft::Draft;
+
+/// What one poll saw, and what the caller proved by waiting.
+pub struct Observation<'a> {
+    /// When the poll was made.
+    pub now: Time,
+    /// The instances of the account; `None` where the listing failed.
+    pub listing: Option<&'a Listing>,
+    /// The market, for what a row does not say.
+    pub market: &'a Snapshot,
+    /// Instances of ours that are proven to exist no more.
+    pub proven_gone: &'a BTreeSet<InstanceId>,
+    /// Intents that are proven to have no effect any more, if they had none until now.
+    pub proven_void: &'a BTreeSet<IntentId>,
+    /// By job, the cheapest eligible on-demand landed rate per useful GPU-hour at the last tick.
+    pub on_demand: &'a BTreeMap<JobName, Rate>,
+}
+
+/// How long a listing may show a bid from before its last raise. A raised bid counts until then.
+const BID_LAG_MS: i64 = 120_000;
+
+/// After so long an unbroken run, a lost slot may be raised for again.
+const RAISE_AGAIN_AFTER_MS: i64 = 3_600_000;
+
+/// How long a bid of ours explains a machine's floor.
+const EVIDENCE_MS: i64 = 30 * 60_000;
+
+/// The moment at which we last held a machine is renewed this often, to spare a write each tick.
+const EVIDENCE_RENEWED_MS: i64 = 5 * 60_000;
+
+/// The changes that an observation makes. Applied to the state, they are what is known after it.
+pub fn observe(
+    state: &State,
+    jobs: &[Arc<Job>],
+    config: &EngineConfig,
+    seen: &Observation<'_>,
+) -> Vec<Change> {
+    let mut fold = Fold {
+        draft: Draft::new(state),
+        jobs,
+        config,
+        seen,
+    };
+    if let Some(listing) = seen.listing {
+        fold.rows(listing);
+    }
+    fold.absences();
+    fold.voids();
+    fold.draft.finish()
+}
+
+/// An observation being folded in.
+pub(crate) struct Fold<'a> {
+    pub(crate) draft: Draft<'a>,
+    pub(crate) jobs: &'a [Arc<Job>],
+    pub(crate) config: &'a EngineConfig,
+    pub(crate) seen: &'a Observation<'a>,
+}
+
+impl Fold<'_> {
+    pub(crate) fn job(&self, name: &JobName) -> Option<Arc<Job>> {
+        self.jobs.iter().find(|job| job.name == *name).cloned()
+    }
+
+    pub(crate) fn tell(&mut self, severity: Severity, kind: &str, held: &Held, text: String) {
+        let subject = (Some(&held.replica), Some(held.id));
+        self.draft
+            .event(self.seen.now, severity, kind, subject, text);
+    }
+
+    // ------------------------------------------------------------------------------------- rows
+
+    fn rows(&mut self, listing: &Listing) {
+        let mut ours: Vec<(IntentId, &Instance)> = Vec::new();
+        for row in &listing.rows {
+            let label = row
+                .label
+                .as_deref()
+                .and_then(Label::parse)
+                .filter(|label| label.installation == self.draft.state.installation);
+            if let Some(held) = self.draft.state.held.get(&row.id) {
+                ours.push((held.intent, row));
+                self.settle_rent(held.intent, row.id);
+            } else if let Some(label) = label {
+                self.meet(&label, row);
+                ours.push((label.intent, row));
+            }
+        }
+        // In the order in which they were made: a later instance of a replica finds the earlier
+        // ones up to date.
+        ours.sort_by_key(|&(intent, row)| (intent, row.id));
+        for (_, row) in ours {
+            self.update(row);
+        }
+    }
+
+    /// An instance that is there settles the rent that made it, if the process died between keeping
+    /// the one and closing the other.
+    fn settle_rent(&mut self, rent: IntentId, made: InstanceId) {
+        let open = self.draft.state.intents.get(&rent).cloned();
+        let open = open.filter(|intent| matches!(intent.effect, Effect::Rent { .. }));
+        if let Some(intent) = open {
+            let done = IntentState::Done { instance: made };
+            self.draft
+                .intent(self.config.timezone, self.seen.now, &intent, done);
+        }
+    }
+
+    /// A row of ours that is not known by its id: a create that shows late, or one of a time that
+    /// the database has forgotten.
+    fn meet(&mut self, label: &Label, row: &Instance) {
+        let now = self.seen.now;
+        let intent = self.draft.state.intents.get(&label.intent).cloned();
+        let made = intent
+            .filter(|intent| matches!(intent.effect, Effect::Rent { .. }))
+            .and_then(|intent| {
+                let held = self.held_from_rent(&intent, row)?;
+                Some((intent, held))
+            });
+        let held = if let Some((intent, held)) = made {
+            let done = IntentState::Done { instance: row.id };
+            self.draft.intent(self.config.timezone, now, &intent, done);
+            self.tell(
+                Severity::Info,
+                "settled",
+                &held,
+                "an instance showed whose creation was in doubt".to_owned(),
+            );
+            held
+        } else {
+            let held = self.adopted(label, row);
+            self.tell(
+                Severity::Warning,
+                "adopted",
+                &held,
+                format!(
+                    "instance {} carries our label and is not in our records; it is taken over",
+                    row.id
+                ),
+            );
+            held
+        };
+        let mut record = self.draft.state.replica(&held.replica);
+        record.generation = record.generation.max(held.generation);
+        self.draft
+            .state
+            .replicas
+            .insert(held.replica.clone(), record);
+        self.draft.state.held.insert(row.id, held);
+    }
+
+    fn offer(&self, found: impl Fn(&Offer) -> bool) -> Option<&Offer> {
+        self.seen.market.offers.iter().find(|offer| found(offer))
+    }
+
+    fn held_from_rent(&self, intent: &Intent, row: &Instance) -> Option<Held> {
+        let Effect::Rent {
+            replica,
+            generation,
+            slot,
+            offer,
+            rental,
+            price,
+            disk_gb,
+            storage,
+        } = &intent.effect
+        else {
+            return None;
+        };
+        let model = self.offer(|o| o.id == *offer).map(|o| &*o.gpu_name);
+        Some(Held {
+            generation: *generation,
+            slot: *slot,
+            gpu_name: model.unwrap_or_default().to_owned(),
+            rental: *rental,
+            price: *price,
+            storage: *storage,
+            disk_gb: *disk_gb,
+            // It was not made before the intent, and its disk is billed from then on at most.
+            created_at: intent.at,
+            accrued_to: intent.at,
+            ..self.blank(row.id, intent.id, replica.clone())
+        })
+    }
+
+    /// What a row says of an instance that our records do not hold. What it does not say is
+    /// reckoned at its dearest: billed since it was made, on-demand.
+    fn adopted(&self, label: &Label, row: &Instance) -> Held {
+        let now = self.seen.now;
+        let machine = row.machine.unwrap_or(MachineId(0));
+        let disk_gb = row.disk_gb.unwrap_or(0);
+        let storage = row.storage.or_else(|| {
+            self.offer(|offer| offer.machine == machine)
+                .and_then(|offer| offer.disk_rate(disk_gb))
+        });
+        let created_at = row.started_at.filter(|&at| at <= now).unwrap_or(now);
+        // An instance that is older than another of its replica must not pass for the newer one.
+        let superseded = self
+            .draft
+            .state
+            .held_by(&label.replica)
+            .any(|other| other.intent > label.intent)
+            || self.draft.state.intents.values().any(|intent| {
+                intent.id > label.intent
+                    && matches!(&intent.effect, Effect::Rent { replica, .. } if *replica == label.replica)
+            });
+        let generation = if superseded {
+            0
+        } else {
+            self.draft.state.replica(&label.replica).generation + 1
+        };
+        Held {
+            generation,
+            slot: Slot {
+                machine,
+                gpus: row.gpus.unwrap_or(1).max(1),
+            },
+            rental: if row.is_bid == Some(true) {
+                Rental::Bid
+            } else {
+                Rental::OnDemand
+            },
+            price: row.price.unwrap_or_default(),
+            storage: storage.unwrap_or_default(),
+            disk_gb,
+            created_at,
+            accrued_to: created_at,
+            phase: row.phase(),
+            first_ran_at: (row.phase() == Phase::Running).then_some(now),
+            stop_asked: row.is_bid == Some(true) && row.is_parked(),
+            ..self.blank(row.id, label.intent, label.replica.clone())
+        }
+    }
+
+    fn blank(&self, id: InstanceId, intent: IntentId, replica: ReplicaId) -> Held {
+        let now = self.seen.now;
+        Held {
+            id,
+            intent,
+            replica,
+            generation: 0,
+            slot: Slot {
+                machine: MachineId(0),
+                gpus: 1,
+            },
+            host: None,
+            gpu_ids: Vec::new(),
+            gpu_name: String::new(),
+            rental: Rental::Bid,
+            price: Rate::ZERO,
+            bid_before_park: None,
+            storage: Rate::ZERO,
+            disk_gb: 0,
+            created_at: now,
+            ends_at: None,
+            ssh: None,
+            phase: Phase::Provisioning,
+            phase_since: now,
+            parked: false,
+            stop_asked: false,
+            first_ran_at: None,
+            raised_at: None,
+            raises: 0,
+            accrued_to: now,
+            billed_ms: 0,
+            run_ms: 0,
+            spent_gpu: Money::ZERO,
+            spent_disk: Money::ZERO,
+            spent_traffic: Money::ZERO,
+            billed: Money::ZERO,
+            on_demand_rate: None,
+            destroying: None,
+            destroy_sent_at: None,
+        }
+    }
+
+    /// Takes up what a row says of a known instance: its state, what that cost, what it means.
+    fn update(&mut self, row: &Instance) {
+        let Some(mut held) = self.draft.state.held.get(&row.id).cloned() else {
+            return;
+        };
+        let before = Before::of(&held);
+        // A first sight is no evidence of a run before it.
+        let known = self.draft.was_known(held.id);
+        self.refresh(&mut held, row);
+        let ran_ms = self.account(&mut held, before, known);
+        self.settle_changes(&held, row);
+        if known || before.phase != held.phase {
+            self.transition(&mut held, before.phase, ran_ms);
+        }
+        self.give_up_waiting(&mut held);
+        if held.rental == Rental::Bid {
+            self.remember_bid(&held);
+        }
+        self.draft.state.held.insert(held.id, held);
+    }
+
+    fn refresh(&self, held: &mut Held, row: &Instance) {
+        let now = self.seen.now;
+        if let Some(machine) = row.machine {
+            held.slot.machine = machine;
+        }
+        if let Some(gpus) = row.gpus.filter(|&gpus| gpus > 0) {
+            held.slot.gpus = gpus;
+        }
+        if !row.gpu_ids.is_empty() {
+            held.gpu_ids.clone_from(&row.gpu_ids);
+        }
+        if let Some(name) = &row.gpu_name {
+            held.gpu_name.clone_from(name);
+        }
+        if let Some(is_bid) = row.is_bid {
+            held.rental = if is_bid {
+                Rental::Bid
+            } else {
+                Rental::OnDemand
+            };
+        }
+        if let Some(price) = row.price {
+            let lagging = held
+                .raised_at
+                .is_some_and(|at| now.ms_since(at) <= BID_LAG_MS);
+            if price >= held.price || !lagging || held.stop_asked {
+                held.price = price;
+            }
+        }
+        held.host = row.host.or(held.host);
+        held.storage = row.storage.unwrap_or(held.storage);
+        held.disk_gb = row.disk_gb.unwrap_or(held.disk_gb);
+        held.ends_at = row.ends_at.or(held.ends_at);
+        held.ssh = row.ssh.clone().or(held.ssh.take());
+        held.phase = row.phase();
+        // A price of nothing that we did not ask for may be a request of ours on its way up.
+        held.parked = row.is_parked() && held.stop_asked;
+        if held.phase == Phase::Running && held.price > BID_PARKED && !held.stop_asked {
+            held.bid_before_park = None;
+        }
+    }
+
+    /// Posts what the time since the last sight cost and books what it achieved. Returns for how
+    /// long, at most, it ran without a break.
+    pub(crate) fn account(&mut self, held: &mut Held, before: Before, known: bool) -> i64 {
+        let now = self.seen.now;
+        let cost = accrue(held, before, now);
+        for (component, amount) in [(Component::Gpu, cost.gpu), (Component::Disk, cost.disk)] {
+            let entry = Entry {
+                at: now,
+                kind: EntryKind::Accrue,
+                replica: held.replica.clone(),
+                intent: held.intent,
+                instance: Some(held.id),
+                component: Some(component),
+                amount,
+            };
+            self.draft.entry(self.config.timezone, entry);
+        }
+        let ran_ms = held.run_ms + cost.ms;
+        let at_work = known && before.phase == Phase::Running && held.phase == Phase::Running;
+        if let (true, Some(job)) = (at_work, self.job(&held.replica.job)) {
+            self.book(&job, held, cost.ms);
+        }
+        ran_ms
+    }
+
+    fn book(&mut self, job: &Job, held: &mut Held, ms: i64) {
+        let mut replica = self.draft.state.replica(&held.replica);
+        let added = work(job, held, &mut replica, ms);
+        if held.run_ms > millis(job.min_run) && replica.failures > 0 {
+            replica.failures = 0;
+            replica.retry_at = None;
+        }
+        self.draft
+            .state
+            .replicas
+            .insert(held.replica.clone(), replica);
+        if held.run_ms > millis(job.min_run) {
+            self.trust(held.slot.machine);
+        }
+        if held.run_ms >= RAISE_AGAIN_AFTER_MS {
+            held.raises = 0;
+        }
+        let yardstick = self.seen.on_demand.get(&job.name).copied();
+        held.on_demand_rate = yardstick.or(held.on_demand_rate);
+        if let Some(rate) = held.on_demand_rate {
+            let mut record = self.draft.state.job(&job.name);
+            record.on_demand_equivalent += rate.cost_ms(added);
+            self.draft.state.jobs.insert(job.name.clone(), record);
+        }
+    }
+
+    /// Requests on an instance whose outcome nobody knew, and which its row now shows.
+    fn settle_changes(&mut self, held: &Held, row: &Instance) {
+        let stopped = held.phase == Phase::Stopped;
+        let meant_to_run = row.intended == Some(RawState::Running);
+        let shown: Vec<Intent> = self
+            .draft
+            .state
+            .intents
+            .values()
+            .filter(|intent| intent.effect.instance() == Some(held.id))
+            .filter(|intent| match intent.effect {
+                Effect::SetBid { bid, .. } => row.price == Some(bid),
+                Effect::Stop { .. } => stopped && !meant_to_run,
+                Effect::Start { .. } => !stopped || meant_to_run,
+                Effect::Rent { .. } | Effect::Destroy { .. } => false,
+            })
+            .cloned()
+            .collect();
+        for intent in shown {
+            let done = IntentState::Done { instance: held.id };
+            self.draft
+                .intent(self.config.timezone, self.seen.now, &intent, done);
+        }
+    }
+
+    /// Marks an instance that was waited for long enough: there is no bid to bring it back to, so
+    /// once it is parked it is left for another.
+    fn give_up_waiting(&self, held: &mut Held) {
+        let Some(job) = self.job(&held.replica.job) else {
+            return;
+        };
+        let patience = match held.phase {
+            Phase::Stopped if !held.stop_asked => job.patience,
+            Phase::Provisioning if held.first_ran_at.is_some() => job.provision_timeout,
+            _ => return,
+        };
+        if self.seen.now >= held.phase_since + patience {
+            held.bid_before_park = Some(Rate::ZERO);
+        }
+    }
+
+    /// Remembers our highest bid on a machine: a floor there that is no higher is our own shadow.
+    fn remember_bid(&mut self, held: &Held) {
+        let now = self.seen.now;
+        let mut machine = self.draft.state.machine(held.slot.machine);
+        let recent = machine
+            .highest_bid
+            .filter(|(_, at)| now.ms_since(*at) <= EVIDENCE_MS);
+        let highest = recent.map_or(held.price, |(bid, _)| bid.max(held.price));
+        let told = recent
+            .is_some_and(|(bid, at)| bid == highest && now.ms_since(at) < EVIDENCE_RENEWED_MS);
+        if !told {
+            machine.highest_bid = Some((highest, now));
+            self.draft.state.machines.insert(machine.id, machine);
+        }
+    }
+
+    // --------------------------------------------------------------------------------- absences
+
+    fn absences(&mut self) {
+        let listed: BTreeSet<InstanceId> = self
+            .seen
+            .listing
+            .iter()
+            .flat_map(|listing| {
+                let rows = listing.rows.iter().map(|row| row.id);
+                rows.chain(listing.unreadable.iter().copied())
+            })
+            .collect();
+        for &id in self.seen.proven_gone {
+            if let (false, Some(held)) = (
+                listed.contains(&id),
+                self.draft.state.held.get(&id).cloned(),
+            ) {
+                self.gone(held);
+            }
+        }
+    }
+
+    fn voids(&mut self) {
+        for id in self.seen.proven_void {
+            let Some(intent) = self.draft.state.intents.get(id).cloned() else {
+                continue;
+            };
+            // A destroy is settled by its instance being gone, and by nothing else.
+            if matches!(intent.effect, Effect::Destroy { .. })
+                && intent
+                    .effect
+                    .instance()
+                    .is_some_and(|id| self.draft.state.held.contains_key(&id))
+            {
+                continue;
+            }
+            self.take_back(&intent);
+            self.draft.intent(
+                self.config.timezone,
+                self.seen.now,
+                &intent,
+                IntentState::Void,
+            );
+        }
+    }
+
+    /// Takes back what was assumed of an instance when a request was recorded that had no effect.
+    fn take_back(&mut self, intent: &Intent) {
+        let Some(held) = intent
+            .effect
+            .instance()
+            .and_then(|id| self.draft.state.held.get_mut(&id))
+        else {
+            return;
+        };
+        let stopped = held.phase == Phase::Stopped;
+        match intent.effect {
+            Effect::SetBid { bid, .. } if bid <= BID_PARKED => {
+                held.stop_asked &= held.price <= BID_PARKED;
+            }
+            Effect::SetBid { .. } => held.stop_asked |= stopped && held.price <= BID_PARKED,
+            Effect::Stop { .. } => held.stop_asked &= stopped,
+            Effect::Start { .. } => held.stop_asked |= stopped,
+            Effect::Rent { .. } | Effect::Destroy { .. } => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use proptest::prelude::*;
+
+    use super::super::eligible::samples::{NOW, held, job, offer, usd, world};
+    use super::*;
+    use crate::types::ids::OfferId;
+    use crate::types::instance::DestroyWhy;
+    use crate::types::job::{CheckpointPlace, Finish};
+    use crate::types::state::{Ending, ReplicaRecord};
+
+    const MINUTE: i64 = 60_000;
+
+    /// What is known, and the marketplace's row of the one instance in it.
+    struct Scene {
+        state: State,
+        job: Job,
+        row: Instance,
+        now: Time,
+        on_demand: BTreeMap<JobName, Rate>,
+        events: Vec<String>,
+        entries: Vec<Entry>,
+    }
+
+    impl Scene {
+        fn new(job: Job) -> Self {
+            let mut state = world(Vec::new()).state;
+            let mut made = held(5, &job, &offer(9), usd(0.36));
+            made.phase = Phase::Provisioning;
+            made.first_ran_at = None;
+            let row = Instance {
+                id: made.id,
+                label: None,
+                machine: Some(made.slot.machine),
+                host: None,
+                gpus: Some(1),
+                gpu_ids: Vec::new(),
+                gpu_name: Some("RTX 4090".to_owned()),
+                is_bid: Some(true),
+                price: Some(usd(0.36)),
+                storage: Some(usd(0.01)),
+                burn: None,
+                cur_state: Some(RawState::Running),
+                intended: Some(RawState::Running),
+                next_state: Some(RawState::Running),
+                actual: None,
+                status_msg: None,
+                started_at: None,
+                ends_at: None,
+                disk_gb: Some(48),
+                ssh: None,
+            };
+            state.held.insert(made.id, made);
+            Self {
+                state,
+                job,
+                row,
+                now: NOW,
+                on_demand: BTreeMap::new(),
+                events: Vec::new(),
+                entries: Vec::new(),
+            }
+        }
+
+        fn see(&mut self, rows: Option<(Vec<Instance>, bool)>, gone: &[u64], void: &[u64]) {
+            let listing = rows.map(|(rows, complete)| Listing {
+                rows,
+                complete,
+                unreadable: Vec::new(),
+            });
+            let market = Snapshot::default();
+            let seen = Observation {
+                now: self.now,
+                listing: listing.as_ref(),
+                market: &market,
+                proven_gone: &gone.iter().map(|&id| InstanceId(id)).collect(),
+                proven_void: &void.iter().map(|&id| IntentId(id)).collect(),
+                on_demand: &self.on_demand,
+            };
+            let jobs = [Arc::new(self.job.clone())];
+            let config = EngineConfig::default();
+            for change in observe(&self.state, &jobs, &config, &seen) {
+                self.state.apply(&change);
+                match change {
+                    Change::Event(event) => self.events.push(event.kind),
+                    Change::Entry(entry) => self.entries.push(entry),
+                    _ => {}
+                }
+            }
+        }
+
+        /// A minute later the row shows this.
+        fn minute(&mut self, cur: RawState, actual: Option<RawState>) {
+            self.now = Time(self.now.0 + MINUTE);
+            self.row.cur_state = Some(cur);
+            self.row.actual = actual;
+            self.see(Some((vec![self.row.clone()], true)), &[], &[]);
+        }
+
+        fn run_for(&mut self, minutes: u32) {
+            for _ in 0..minutes {
+                self.minute(RawState::Running, Some(RawState::Running));
+            }
+        }
+
+        fn gone(&mut self) {
+            self.now = Time(self.now.0 + MINUTE);
+            self.see(Some((Vec::new(), true)), &[5], &[]);
+        }
+
+        fn held(&self) -> &Held {
+            &self.state.held[&InstanceId(5)]
+        }
+
+        fn replica(&self) -> ReplicaRecord {
+            self.state.replica(&ReplicaId {
+                job: self.job.name.clone(),
+                index: 0,
+            })
+        }
+
+        fn posted(&self) -> Money {
+            self.state.job(&self.job.name).posted
+        }
+    }
+
+    fn minutes(gpu_ms: i64) -> i64 {
+        gpu_ms / MINUTE
+    }
+
+    #[test]
+    fn an_outbid_run_loses_what_was_not_in_a_checkpoint() {
+        let mut scene = Scene::new(Job {
+            checkpoint_place: Some(CheckpointPlace::Disk),
+            ..job("a")
+        });
+        scene.minute(RawState::Running, Some(RawState::Loading));
+        scene.run_for(1 + 5 + 40);
+        assert_eq!(minutes(scene.replica().durable_gpu_ms), 30);
+        assert_eq!(minutes(scene.replica().volatile_gpu_ms), 10);
+        scene.minute(RawState::Stopped, Some(RawState::Exited));
+        let replica = scene.replica();
+        assert_eq!((replica.outbids, replica.volatile_gpu_ms), (1, 0));
+        assert_eq!(minutes(replica.lost_gpu_ms), 10);
+        assert_eq!(scene.events, ["running", "outbid"]);
+        scene.run_for(1);
+        assert_eq!(scene.events.last().unwrap(), "resumed");
+        scene.gone();
+        let replica = scene.replica();
+        assert_eq!(
+            replica.durable_gpu_ms, 0,
+            "the checkpoint went with its disk"
+        );
+        assert_eq!(minutes(replica.lost_gpu_ms), 40);
+        assert!(scene.state.held.is_empty());
+        let cooled = &scene.state.machines[&MachineId(9)];
+        assert!(cooled.cool_until > Some(scene.now));
+    }
+
+    #[test]
+    fn an_instance_that_is_known_settles_the_rent_that_made_it() {
+        let mut scene = Scene::new(job("a"));
+        let held = scene.held().clone();
+        let rent = Intent {
+            id: held.intent,
+            at: NOW,
+            effect: Effect::Rent {
+                replica: held.replica.clone(),
+                generation: held.generation,
+                slot: held.slot,
+                offer: OfferId(1),
+                rental: held.rental,
+                price: held.price,
+                disk_gb: held.disk_gb,
+                storage: held.storage,
+            },
+            reserved: Money(7),
+            state: IntentState::Unknown { since: NOW },
+        };
+        // The process died between keeping the instance and closing the intent.
+        scene.state.apply(&Change::Intent(rent.clone()));
+        scene.state.reserved.insert(rent.id, rent.reserved);
+        scene.run_for(1);
+        assert!(scene.state.intents.is_empty());
+        assert!(scene.state.reserved.is_empty());
+    }
+
+    #[test]
+    fn what_stood_still_after_we_were_blind_may_hold_work() {
+        for (blind, ran) in [(1, false), (30, true)] {
+            let mut scene = Scene::new(job("a"));
+            scene.minute(RawState::Running, Some(RawState::Loading));
+            scene.now = Time(scene.now.0 + (blind - 1) * MINUTE);
+            scene.minute(RawState::Stopped, Some(RawState::Exited));
+            assert_eq!(scene.held().first_ran_at.is_some(), ran, "{blind} minutes");
+        }
+    }
+
+    #[test]
+    fn provisioning_bills_disk_alone_and_a_stop_as_asked_is_no_outbid() {
+        let mut scene = Scene::new(job("a"));
+        scene.minute(RawState::Running, None);
+        assert_eq!(scene.held().spent_gpu, Money::ZERO);
+        assert_eq!(scene.held().spent_disk, usd(0.01).cost_ms(MINUTE));
+        scene.run_for(2);
+        assert_eq!(scene.held().spent_gpu, usd(0.36).cost_ms(2 * MINUTE));
+        scene.state.held.get_mut(&InstanceId(5)).unwrap().stop_asked = true;
+        scene.row.price = Some(BID_PARKED);
+        scene.minute(RawState::Stopped, Some(RawState::Exited));
+        assert!(scene.held().parked);
+        assert_eq!(scene.replica().outbids, 0);
+        assert_eq!(scene.posted(), scene.held().spent());
+    }
+
+    #[test]
+    fn a_stop_at_the_parked_price_that_we_did_not_ask_for_is_not_parked() {
+        let mut scene = Scene::new(job("a"));
+        scene.row.price = Some(BID_PARKED);
+        scene.minute(RawState::Stopped, Some(RawState::Exited));
+        assert!(!scene.held().parked);
+    }
+
+    #[test]
+    fn an_absence_says_nothing_until_it_is_proven() {
+        let mut scene = Scene::new(job("a"));
+        scene.run_for(2);
+        let before = scene.state.clone();
+        for rows in [None, Some((Vec::new(), false)), Some((Vec::new(), true))] {
+            scene.now = Time(scene.now.0 + MINUTE);
+            scene.see(rows, &[], &[]);
+        }
+        assert_eq!(scene.state, before);
+        // Seen again, the time in between is accrued.
+        scene.run_for(1);
+        assert_eq!(scene.held().billed_ms, 6 * MINUTE);
+    }
+
+    #[test]
+    fn a_share_of_work_that_is_done_finishes() {
+        let mut scene = Scene::new(Job {
+            finish: Finish::Work,
+            work_mgpu_h: Some(200),
+            checkpoint_every: None,
+            checkpoint_place: None,
+            ..job("a")
+        });
+        scene.on_demand.insert(scene.job.name.clone(), usd(0.60));
+        scene.run_for(1 + 5 + 11);
+        assert_eq!(scene.replica().ending, None);
+        scene.run_for(1);
+        assert_eq!(scene.replica().ending, Some((Ending::Finished, scene.now)));
+        // 12 useful minutes at $0.60 an hour.
+        let equivalent = scene.state.job(&scene.job.name).on_demand_equivalent;
+        assert_eq!(equivalent, usd(0.60).cost_ms(12 * MINUTE));
+    }
+
+    #[test]
+    fn a_container_that_ends_too_soon_fails_and_then_fails_for_good() {
+        let mut scene = Scene::new(Job {
+            finish: Finish::Exit,
+            min_run: Duration::from_mins(10),
+            ..job("a")
+        });
+        for failures in 1..=4 {
+            scene.run_for(2);
+            scene.minute(RawState::Running, Some(RawState::Exited));
+            assert_eq!(scene.replica().failures, failures);
+        }
+        assert_eq!(
+            scene.replica().ending.map(|(ending, _)| ending),
+            Some(Ending::Failed)
+        );
+        let mut scene = Scene::new(scene.job);
+        scene.run_for(12);
+        scene.minute(RawState::Running, Some(RawState::Exited));
+        assert_eq!(
+            scene.replica().ending.map(|(ending, _)| ending),
+            Some(Ending::Finished)
+        );
+    }
+
+    #[test]
+    fn an_instance_that_ends_itself_finishes_where_the_policy_says_so() {
+        let mut scene = Scene::new(Job {
+            finish: Finish::Gone,
+            min_run: Duration::from_mins(3),
+            ..job("a")
+        });
+        scene.run_for(5);
+        scene.gone();
+        assert_eq!(
+            scene.replica().ending.map(|(ending, _)| ending),
+            Some(Ending::Finished)
+        );
+        assert!(scene.state.machines[&MachineId(9)].cool_until.is_none());
+    }
+
+    fn rent(scene: &mut Scene, id: u64) -> Label {
+        let replica = scene.held().replica.clone();
+        let intent = Intent {
+            id: IntentId(id),
+            at: scene.now,
+            effect: Effect::Rent {
+                replica: replica.clone(),
+                generation: 2,
+                slot: Slot {
+                    machine: MachineId(4),
+                    gpus: 1,
+                },
+                offer: crate::types::ids::OfferId(40),
+                rental: Rental::Bid,
+                price: usd(0.2),
+                disk_gb: 48,
+                storage: usd(0.01),
+            },
+            reserved: Money(1000),
+            state: IntentState::Unknown { since: scene.now },
+        };
+        scene.state.reserved.insert(intent.id, intent.reserved);
+        scene.state.intents.insert(intent.id, intent);
+        Label {
+            installation: scene.state.installation.clone(),
+            replica,
+            intent: IntentId(id),
+        }
+    }
+
+    fn labelled(scene: &Scene, id: u64, label: &Label) -> Instance {
+        Instance {
+            id: InstanceId(id),
+            label: Some(format!("{label}/g2.go")),
+            machine: Some(MachineId(4)),
+            ..scene.row.clone()
+        }
+    }
+
+    #[test]
+    fn a_create_in_doubt_is_settled_by_its_label() {
+        let mut scene = Scene::new(job("a"));
+        let label = rent(&mut scene, 77);
+        let row = labelled(&scene, 8, &label);
+        scene.see(Some((vec![row], false)), &[], &[]);
+        let made = &scene.state.held[&InstanceId(8)];
+        assert_eq!((made.generation, made.intent), (2, IntentId(77)));
+        assert!(scene.state.intents.is_empty() && scene.state.reserved.is_empty());
+        assert_eq!(scene.entries[0].amount, Money(-1000));
+    }
+
+    #[test]
+    fn a_create_that_is_proven_void_gives_its_money_back() {
+        let mut scene = Scene::new(job("a"));
+        rent(&mut scene, 77);
+        scene.see(Some((vec![scene.row.clone()], true)), &[], &[77]);
+        assert!(scene.state.intents.is_empty() && scene.state.reserved.is_empty());
+    }
+
+    #[test]
+    fn what_carries_our_label_is_adopted_and_others_are_left() {
+        let mut scene = Scene::new(job("a"));
+        let label = rent(&mut scene, 77);
+        scene.state.intents.clear();
+        let mut stranger = label.clone();
+        stranger.installation = crate::types::ids::Installation::from_seed(2);
+        let rows = vec![labelled(&scene, 8, &label), labelled(&scene, 9, &stranger)];
+        scene.see(Some((rows, true)), &[], &[]);
+        assert!(scene.state.held.contains_key(&InstanceId(8)));
+        assert!(!scene.state.held.contains_key(&InstanceId(9)));
+        // It is newer than the one that was known, so it carries the next generation.
+        assert_eq!(scene.state.held[&InstanceId(8)].generation, 1);
+        assert_eq!(scene.events, ["adopted"]);
+    }
+
+    #[test]
+    fn a_destroy_is_settled_by_absence_alone() {
+        let mut scene = Scene::new(job("a"));
+        scene.run_for(2);
+        let why = DestroyWhy::UserRequest;
+        let intent = Intent {
+            id: IntentId(90),
+            at: scene.now,
+            effect: Effect::Destroy {
+                instance: InstanceId(5),
+                why,
+            },
+            reserved: Money::ZERO,
+            state: IntentState::Unknown { since: scene.now },
+        };
+        scene.state.intents.insert(intent.id, intent);
+        scene.state.held.get_mut(&InstanceId(5)).unwrap().destroying = Some(why);
+        scene.see(Some((vec![scene.row.clone()], true)), &[], &[90]);
+        assert_eq!(scene.state.intents.len(), 1);
+        scene.gone();
+        assert!(scene.state.intents.is_empty() && scene.state.held.is_empty());
+        assert!(scene.state.machines[&MachineId(9)].cool_until.is_none());
+    }
+
+    proptest! {
+        /// However a run is cut into polls, it costs the same, and the ledger is what was spent.
+        #[test]
+        fn polls_do_not_change_what_time_costs(cuts in prop::collection::vec(1..90_000_i64, 1..40)) {
+            let mut scene = Scene::new(job("a"));
+            scene.row.actual = Some(RawState::Running);
+            for cut in &cuts {
+                scene.now = Time(scene.now.0 + cut);
+                scene.see(Some((vec![scene.row.clone()], true)), &[], &[]);
+            }
+            let whole = cuts.iter().sum();
+            prop_assert_eq!(scene.held().spent_gpu, usd(0.36).cost_ms(whole));
+            prop_assert_eq!(scene.held().spent_disk, usd(0.01).cost_ms(whole));
+            prop_assert_eq!(scene.posted(), scene.held().spent());
+            let entries: Money = scene.entries.iter().map(|entry| entry.amount).sum();
+            prop_assert_eq!(entries, scene.posted());
+        }
+    }
+}

@@ -1,0 +1,362 @@
+//! The landed price: what a useful GPU-hour costs with everything in it, and the ceiling.
+//!
+//! The landed price only orders offers; it is a float. What binds is the ceiling, in integers.
+//!
+//! With `rate` = price and disk per hour, `speed` = GPUs × factor (useful GPU-hours an hour) and
+//! `useful` = the hours of useful work that are expected of one stay, the parts are, per useful
+//! GPU-hour:
+//!
+//! | part | formula |
+//! |---|---|
+//! | compute | price ÷ speed |
+//! | disk | disk ÷ speed |
+//! | traffic | (GB down × its price + GB up × its price) ÷ (useful × speed) |
+//! | boot | (boot overhead × rate + image pull × disk) ÷ (useful × speed) |
+//! | interruption | hazard × (work lost + boot overhead) × rate ÷ speed |
+//!
+//! GPUs are not billed while an image is pulled, by the marketplace's documented billing, but the
+//! disk is from its creation on.
+
+use std::time::Duration;
+
+use crate::types::instance::Rental;
+use crate::types::job::{Finish, Job};
+use crate::types::money::{BID_STEP, Money, Rate};
+use crate::types::offer::Offer;
+use crate::types::plan::{PriceParts, Refusal};
+
+use super::eligible::{Fit, Scope};
+
+/// Hours of useful work expected of a stay where the policy states no work: an assumption, a
+/// working day less its breaks.
+pub const STAY_DEFAULT_HOURS: f64 = 6.0;
+
+/// Longest stay over which fixed costs are spread. Few interruptible slots stay listed for longer
+/// than some days, so what is further away is not counted on.
+pub const STAY_MAX_HOURS: f64 = 72.0;
+
+/// Shortest useful stay, one minute: it keeps the division sane for work that is all but done.
+pub const STAY_MIN_HOURS: f64 = 1.0 / 60.0;
+
+/// Compressed size of an image in GB, where nobody says it: the usual deep-learning images are 4
+/// to 9 GB.
+pub const IMAGE_GB: f64 = 6.0;
+
+/// Download in Mb/s where the row does not say it: a poor host by the observed market, whose
+/// slowest tenth is under 437.
+pub const INET_DOWN_UNKNOWN_MBIT_S: f64 = 100.0;
+
+/// Reliability where the row does not say it: the observed market's lowest hundredth.
+pub const RELIABILITY_UNKNOWN: f64 = 0.912;
+
+/// Hours that a host is away when it fails: an assumption. With it, reliability as a share of time
+/// gives how often a host fails: (1 − r) ÷ (r × this).
+pub const OUTAGE_HOURS: f64 = 2.0;
+
+/// Chance per hour that a bid at the floor is outbid. In the observed market a slot's floor moved
+/// in 3.9 % of looks 25 minutes apart, one in three upwards: 1.3 % ÷ 0.417 h.
+pub const OUTBID_PER_HOUR: f64 = 0.031;
+
+/// Margin, as a share of the floor, that divides the chance of being outbid by e: an assumption.
+/// Observed rises of a floor are mostly 10 to 30 %.
+pub const OUTBID_MARGIN_SCALE: f64 = 0.15;
+
+/// Chance per hour that an on-demand renter takes the GPUs of a bid, whatever it is: an
+/// assumption, in the order of the outbid rate.
+pub const TAKEN_PER_HOUR: f64 = 0.02;
+
+/// Whether a price with its disk is over the job's ceiling per raw GPU-hour. Exact.
+pub fn over_ceiling(job: &Job, price: Rate, storage: Rate, gpus: u32) -> bool {
+    let asked = i128::from(price.0) + i128::from(storage.0);
+    asked > i128::from(job.price_max.0) * i128::from(gpus)
+}
+
+/// The most that the GPUs may cost per hour under the job's ceiling, beside a disk; negative where
+/// the disk alone is over it.
+pub fn ceiling_room(job: &Job, storage: Rate, gpus: u32) -> Rate {
+    let room = i128::from(job.price_max.0) * i128::from(gpus) - i128::from(storage.0);
+    Rate(i64::try_from(room).unwrap_or(i64::MAX))
+}
+
+/// What a job's landed prices are made of, whatever the offer. Times are in hours.
+pub(crate) struct Terms {
+    /// Useful GPU-hours that a replica still has to do at most; `None`: not stated.
+    work: Option<f64>,
+    /// Longest life of an instance.
+    lifetime: f64,
+    /// From running to useful work.
+    boot: f64,
+    /// Between checkpoints; `None`: there are none.
+    checkpoint: Option<f64>,
+    /// Whether an interruption loses work.
+    loses_work: bool,
+    /// Expected download and upload over a stay, GB.
+    down_gb: f64,
+    up_gb: f64,
+}
+
+impl Terms {
+    /// From a job and the useful GPU-milliseconds that a replica still has to do at most.
+    pub(crate) fn new(job: &Job, work_left_gpu_ms: Option<i64>) -> Self {
+        let hours = |duration: Duration| duration.as_secs_f64() / 3600.0;
+        Self {
+            work: work_left_gpu_ms.map(|left| left as f64 / MS_PER_HOUR),
+            lifetime: job.lifetime_max.map_or(f64::INFINITY, hours),
+            boot: hours(job.boot_overhead),
+            checkpoint: job
+                .checkpoint_every
+                .filter(|_| job.checkpoint_place.is_some())
+                .map(hours),
+            loses_work: job.finish != Finish::Never,
+            down_gb: job.traffic_down_gb,
+            up_gb: job.traffic_up_gb,
+        }
+    }
+
+    /// Hours of work that an interruption takes: half a checkpoint's interval, or half the stay
+    /// without one. A service has no work to lose.
+    fn lost_hours(&self, useful: f64) -> f64 {
+        if self.loses_work {
+            self.checkpoint.map_or(useful, |every| every.min(useful)) / 2.0
+        } else {
+            0.0
+        }
+    }
+}
+
+const MS_PER_HOUR: f64 = 3_600_000.0;
+
+/// The landed price of an offer at a price, in parts.
+///
+/// # Errors
+/// [`Refusal::PriceUnknown`] where the job expects traffic and its price is unknown;
+/// [`Refusal::NotANumber`] where the parts do not add up to a number.
+pub(crate) fn landed(
+    scope: &Scope<'_>,
+    offer: &Offer,
+    fit: Fit,
+    rental: Rental,
+    price: Rate,
+    storage: Rate,
+) -> Result<PriceParts, Refusal> {
+    let terms = &scope.terms;
+    let speed = f64::from(offer.gpus) * f64::from(fit.factor_ppm) / 1e6;
+    let (price_h, storage_h) = (price.as_dollars(), storage.as_dollars());
+    let rate = price_h + storage_h;
+    let pull = pull_hours(offer);
+    let useful = useful_hours(scope, offer, speed, terms.boot + pull);
+    let traffic = traffic_cost(terms.down_gb, offer.inet_down_price)?
+        + traffic_cost(terms.up_gb, offer.inet_up_price)?;
+    let hazard = hazard_per_hour(offer, rental, price);
+    let parts = PriceParts {
+        compute: price_h / speed,
+        disk: storage_h / speed,
+        traffic: traffic / (useful * speed),
+        boot: (terms.boot * rate + pull * storage_h) / (useful * speed),
+        interruption: hazard * (terms.lost_hours(useful) + terms.boot) * rate / speed,
+    };
+    if parts.total().is_finite() {
+        Ok(parts)
+    } else {
+        Err(Refusal::NotANumber)
+    }
+}
+
+/// Hours of useful work expected of one stay: what is left to do, or the default, within the
+/// rental's end, the instance's longest life and the longest stay that is counted on.
+fn useful_hours(scope: &Scope<'_>, offer: &Offer, speed: f64, lead: f64) -> f64 {
+    let wanted = scope
+        .terms
+        .work
+        .map_or(STAY_DEFAULT_HOURS, |work| work / speed);
+    let until_end = offer.ends_at.map_or(f64::INFINITY, |ends| {
+        ends.ms_since(scope.world.now) as f64 / MS_PER_HOUR
+    });
+    wanted
+        .min(until_end.min(scope.terms.lifetime) - lead)
+        .clamp(STAY_MIN_HOURS, STAY_MAX_HOURS)
+}
+
+fn pull_hours(offer: &Offer) -> f64 {
+    // A row that says zero, or no number, says nothing.
+    let mbit_s = offer
+        .inet_down_mbit_s
+        .filter(|&speed| speed > 0.0)
+        .map_or(INET_DOWN_UNKNOWN_MBIT_S, f64::from);
+    IMAGE_GB * 8000.0 / 3600.0 / mbit_s
+}
+
+fn traffic_cost(gigabytes: f64, price: Option<Money>) -> Result<f64, Refusal> {
+    if gigabytes == 0.0 {
+        return Ok(0.0);
+    }
+    price
+        .map(|price| gigabytes * price.as_dollars())
+        .ok_or(Refusal::PriceUnknown)
+}
+
+/// Expected interruptions in an hour of running: a prior, until history says better. The host
+/// fails by its reliability; a bid is also outbid, less with a margin, and taken on-demand.
+fn hazard_per_hour(offer: &Offer, rental: Rental, price: Rate) -> f64 {
+    let reliability = offer
+        .reliability
+        .map_or(RELIABILITY_UNKNOWN, f64::from)
+        .clamp(0.01, 1.0);
+    let host = (1.0 - reliability) / (reliability * OUTAGE_HOURS);
+    match rental {
+        Rental::OnDemand => host,
+        Rental::Bid => {
+            let floor = offer.floor.unwrap_or(price).max(BID_STEP).as_dollars();
+            let margin = (price.as_dollars() / floor - 1.0).max(0.0);
+            let outbid = OUTBID_PER_HOUR * (-margin / OUTBID_MARGIN_SCALE).exp();
+            host + outbid + TAKEN_PER_HOUR
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::eligible::samples::{NOW, job, offer, usd, world};
+    use super::*;
+    use crate::types::job::CheckpointPlace;
+
+    fn parts(job: &Job, offer: &Offer, rental: Rental, price: f64) -> Result<PriceParts, Refusal> {
+        let world = world(Vec::new());
+        let scope = Scope::new(&world, job);
+        let fit = scope.fit(&offer.gpu_name);
+        landed(&scope, offer, fit, rental, usd(price), usd(0.01))
+    }
+
+    fn near(a: f64, b: f64) {
+        assert!((a - b).abs() < 1e-9, "{a} is not {b}");
+    }
+
+    #[test]
+    fn every_part_is_what_the_formula_says() {
+        let mut job = job("a");
+        job.factors_ppm.insert("RTX 4090".to_owned(), 2_000_000);
+        job.traffic_down_gb = 12.0;
+        job.traffic_up_gb = 12.0;
+        let offer = Offer {
+            reliability: Some(0.8),
+            ..offer(1)
+        };
+        let parts = parts(&job, &offer, Rental::OnDemand, 0.39).unwrap();
+        // Two useful hours an hour, six hours a stay.
+        near(parts.compute, 0.195);
+        near(parts.disk, 0.005);
+        near(parts.traffic, 24.0 * 0.003 / 12.0);
+        // 5 minutes at the full rate, and a minute of pulling 6 GB at 800 Mb/s on disk alone.
+        near(parts.boot, (0.4 / 12.0 + 0.01 / 60.0) / 12.0);
+        // Fails once in eight hours, which takes half of half an hour and a boot.
+        near(parts.interruption, (0.25 + 1.0 / 12.0) * 0.4 / 8.0 / 2.0);
+        near(
+            parts.total(),
+            parts.compute + parts.disk + parts.traffic + parts.boot + parts.interruption,
+        );
+    }
+
+    #[test]
+    fn work_without_a_checkpoint_costs_half_the_stay_and_a_service_none() {
+        let mut job = job("a");
+        let lost = |job: &Job| {
+            parts(job, &offer(1), Rental::Bid, 0.2)
+                .unwrap()
+                .interruption
+        };
+        let (outbid, host) = (
+            OUTBID_PER_HOUR + TAKEN_PER_HOUR,
+            0.01_f32 / (0.99_f32 * 2.0),
+        );
+        let hazard = outbid + f64::from(host);
+        let near = |a: f64, b: f64| assert!((a - b).abs() < 1e-6, "{a} is not {b}");
+        near(lost(&job), hazard * (0.25 + 1.0 / 12.0) * 0.21);
+        job.checkpoint_place = None;
+        near(lost(&job), hazard * (3.0 + 1.0 / 12.0) * 0.21);
+        job.finish = Finish::Never;
+        near(lost(&job), hazard / 12.0 * 0.21);
+    }
+
+    #[test]
+    fn fixed_costs_spread_over_the_stay() {
+        let mut job = job("a");
+        job.checkpoint_place = Some(CheckpointPlace::Remote);
+        let boot =
+            |job: &Job, offer: &Offer| parts(job, offer, Rental::OnDemand, 0.4).unwrap().boot;
+        let stays = |a: f64, b: f64| assert!((a / b - 1.0).abs() < 1e-3, "{a} is not {b}");
+        let six = boot(&job, &offer(1));
+        job.work_mgpu_h = Some(3000);
+        stays(boot(&job, &offer(1)), six * 2.0);
+        job.work_mgpu_h = Some(1_000_000);
+        stays(boot(&job, &offer(1)), six / 12.0);
+        let mut ends = offer(1);
+        ends.ends_at = Some(NOW + Duration::from_mins(186));
+        stays(boot(&job, &ends), six * 2.0);
+        job.lifetime_max = Some(Duration::from_mins(186));
+        stays(boot(&job, &offer(1)), six * 2.0);
+        job.work_mgpu_h = Some(0);
+        assert!(boot(&job, &offer(1)).is_finite());
+    }
+
+    #[test]
+    fn an_unknown_price_of_traffic_is_not_zero() {
+        let mut job = job("a");
+        let offer = Offer {
+            inet_up_price: None,
+            ..offer(1)
+        };
+        assert!(parts(&job, &offer, Rental::Bid, 0.2).is_ok());
+        job.traffic_up_gb = 0.1;
+        assert_eq!(
+            parts(&job, &offer, Rental::Bid, 0.2),
+            Err(Refusal::PriceUnknown)
+        );
+    }
+
+    #[test]
+    fn what_is_not_a_number_is_refused() {
+        let mut job = job("a");
+        job.factors_ppm.insert("RTX 4090".to_owned(), 0);
+        let refused = Err(Refusal::NotANumber);
+        assert_eq!(parts(&job, &offer(1), Rental::Bid, 0.2), refused);
+        job.factors_ppm.clear();
+        job.traffic_down_gb = f64::NAN;
+        assert_eq!(parts(&job, &offer(1), Rental::Bid, 0.2), refused);
+    }
+
+    #[test]
+    fn the_ceiling_is_exact_to_the_nano_dollar() {
+        let mut job = job("a");
+        job.price_max = usd(0.45);
+        assert!(!over_ceiling(&job, Rate(3_599_999_999), Rate(1), 8));
+        assert!(over_ceiling(&job, Rate(3_600_000_000), Rate(1), 8));
+        assert!(over_ceiling(&job, Rate(i64::MAX), Rate(i64::MAX), u32::MAX));
+    }
+
+    proptest! {
+        #[test]
+        fn room_and_ceiling_agree(
+            price in 0_i64..20_000_000_000,
+            storage in 0_i64..1_000_000_000,
+            most in 0_i64..5_000_000_000,
+            gpus in 1_u32..16,
+        ) {
+            let mut job = job("a");
+            job.price_max = Rate(most);
+            let room = ceiling_room(&job, Rate(storage), gpus);
+            prop_assert_eq!(over_ceiling(&job, Rate(price), Rate(storage), gpus), Rate(price) > room);
+        }
+
+        #[test]
+        fn a_dearer_price_never_lands_cheaper_on_demand(
+            price in 0.0_f64..10.0, more in 0.0001_f64..1.0, work in proptest::option::of(0_i64..1_000_000),
+        ) {
+            let mut job = job("a");
+            job.work_mgpu_h = work;
+            let at = |price| parts(&job, &offer(1), Rental::OnDemand, price).unwrap().total();
+            prop_assert!(at(price) < at(price + more));
+        }
+    }
+}

@@ -1,0 +1,516 @@
+//! What holds for every world: generated ones, decided, checked, and acted on.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use super::check::check;
+use super::decide::decide;
+use super::eligible::samples::{NOW, held, job, offer, usd, world};
+use crate::types::ids::{AccountId, IntentId};
+use crate::types::instance::{
+    Account, DestroyWhy, Held, Instance, Listing, Phase, RawState, Rental,
+};
+use crate::types::intent::{Effect, Intent, IntentState};
+use crate::types::job::{Budget, CheckpointPlace, Job, RentalChoice};
+use crate::types::money::{BID_PARKED, Money, Rate};
+use crate::types::plan::Plan;
+use crate::types::state::{JobRecord, Wish};
+use crate::types::world::World;
+
+fn row(held: &Held) -> Instance {
+    Instance {
+        id: held.id,
+        label: None,
+        machine: Some(held.slot.machine),
+        host: held.host,
+        gpus: Some(held.slot.gpus),
+        gpu_ids: held.gpu_ids.clone(),
+        gpu_name: Some(held.gpu_name.clone()),
+        is_bid: Some(held.rental == Rental::Bid),
+        price: Some(held.price),
+        storage: Some(held.storage),
+        burn: None,
+        cur_state: Some(RawState::Running),
+        intended: Some(RawState::Running),
+        next_state: Some(RawState::Running),
+        actual: None,
+        status_msg: None,
+        started_at: None,
+        ends_at: held.ends_at,
+        disk_gb: Some(held.disk_gb),
+        ssh: None,
+    }
+}
+
+pub(crate) fn list(world: &mut World, complete: bool) {
+    world.listing = Some(Listing {
+        rows: world.state.held.values().map(row).collect(),
+        complete,
+        unreadable: Vec::new(),
+    });
+}
+
+fn may_run(held: &Held) -> bool {
+    !held.parked
+}
+
+/// Does to a world what a plan asks for, as a marketplace does that obeys at once.
+pub(crate) fn act(world: &mut World, plan: &Plan) {
+    for action in &plan.actions {
+        let id = IntentId::next(world.state.last_intent, world.now.0);
+        world.state.last_intent = Some(id);
+        match &action.effect {
+            Effect::Rent {
+                replica,
+                generation,
+                slot,
+                rental,
+                price,
+                storage,
+                ..
+            } => {
+                let name = &replica.job;
+                let job = world.jobs.iter().find(|job| job.name == *name).unwrap();
+                let row = world
+                    .market
+                    .offers
+                    .iter()
+                    .find(|o| o.machine == slot.machine)
+                    .unwrap();
+                let made = Held {
+                    intent: id,
+                    replica: replica.clone(),
+                    generation: *generation,
+                    rental: *rental,
+                    storage: *storage,
+                    phase: Phase::Provisioning,
+                    first_ran_at: None,
+                    created_at: world.now,
+                    accrued_to: world.now,
+                    ..held(id.0, job, row, *price)
+                };
+                let mut record = world.state.replica(replica);
+                record.generation = *generation;
+                world.state.replicas.insert(replica.clone(), record);
+                world.state.held.insert(made.id, made);
+            }
+            Effect::Destroy { instance, .. } => {
+                world.state.held.remove(instance);
+            }
+            Effect::SetBid { instance, bid } => {
+                let held = world.state.held.get_mut(instance).unwrap();
+                if *bid <= BID_PARKED {
+                    held.bid_before_park = held.bid_before_park.or(Some(held.price));
+                    held.phase = Phase::Stopped;
+                    held.parked = true;
+                    held.stop_asked = true;
+                } else {
+                    held.phase = Phase::Running;
+                    held.phase_since = world.now;
+                    held.bid_before_park = None;
+                    held.parked = false;
+                    held.stop_asked = false;
+                }
+                held.price = *bid;
+            }
+            Effect::Stop { instance } => {
+                let held = world.state.held.get_mut(instance).unwrap();
+                held.phase = Phase::Stopped;
+                held.parked = true;
+                held.stop_asked = true;
+            }
+            Effect::Start { instance } => {
+                let held = world.state.held.get_mut(instance).unwrap();
+                held.phase = Phase::Running;
+                held.phase_since = world.now;
+                held.parked = false;
+                held.stop_asked = false;
+            }
+        }
+    }
+    let complete = world
+        .listing
+        .as_ref()
+        .is_some_and(|listing| listing.complete);
+    if world.listing.is_some() {
+        list(world, complete);
+    }
+}
+
+#[derive(Clone, Debug)]
+struct JobSketch {
+    priority: i32,
+    replicas: u32,
+    rental: u8,
+    total_cents: Option<i64>,
+    per_hour_cents: Option<i64>,
+    posted_cents: i64,
+    disposable: bool,
+    place: u8,
+    wish: u8,
+    readable: bool,
+}
+
+#[derive(Clone, Debug)]
+struct HeldSketch {
+    job: usize,
+    replica: u32,
+    machine: u64,
+    generation: u32,
+    phase: u8,
+    on_demand: bool,
+    price_milli: i64,
+    parked: bool,
+    stop_asked: bool,
+    ran: bool,
+    given_up: bool,
+    destroying: bool,
+    age_min: u64,
+    lag_min: u64,
+    open_bid: bool,
+}
+
+fn job_sketch() -> impl Strategy<Value = JobSketch> {
+    (
+        (-1..2_i32, 1..3_u32, 0..3_u8),
+        (
+            proptest::option::of(1..400_i64),
+            proptest::option::of(5..120_i64),
+            0..200_i64,
+        ),
+        (any::<bool>(), 0..3_u8, 0..8_u8, prop::bool::weighted(0.9)),
+    )
+        .prop_map(
+            |(
+                (priority, replicas, rental),
+                (total, hour, posted),
+                (disposable, place, wish, readable),
+            )| JobSketch {
+                priority,
+                replicas,
+                rental,
+                total_cents: total,
+                per_hour_cents: hour,
+                posted_cents: posted,
+                disposable,
+                place,
+                wish,
+                readable,
+            },
+        )
+}
+
+fn held_sketch() -> impl Strategy<Value = HeldSketch> {
+    (
+        (0..3_usize, 0..3_u32, 0..6_u64, 1..4_u32, 0..6_u8),
+        (
+            any::<bool>(),
+            10..900_i64,
+            any::<bool>(),
+            any::<bool>(),
+            prop::bool::weighted(0.7),
+        ),
+        (
+            any::<bool>(),
+            prop::bool::weighted(0.2),
+            0..300_u64,
+            0..20_u64,
+            prop::bool::weighted(0.2),
+        ),
+    )
+        .prop_map(
+            |(
+                (job, replica, machine, generation, phase),
+                (on_demand, price, parked, stop_asked, ran),
+                (given_up, destroying, age, lag, open_bid),
+            )| HeldSketch {
+                job,
+                replica,
+                machine,
+                generation,
+                phase,
+                on_demand,
+                price_milli: price,
+                parked,
+                stop_asked,
+                ran,
+                given_up,
+                destroying,
+                age_min: age,
+                lag_min: lag,
+                open_bid,
+            },
+        )
+}
+
+fn build_job(number: usize, sketch: &JobSketch) -> Job {
+    Job {
+        priority: sketch.priority,
+        replicas: sketch.replicas,
+        rental: [
+            RentalChoice::Interruptible,
+            RentalChoice::OnDemand,
+            RentalChoice::Auto,
+        ][usize::from(sketch.rental)],
+        budget: Budget {
+            total: sketch.total_cents.map(|cents| Money(cents * 10_000_000)),
+            per_day: None,
+            per_hour: sketch.per_hour_cents.map(|cents| Rate(cents * 10_000_000)),
+        },
+        disposable: sketch.disposable,
+        checkpoint_place: [
+            None,
+            Some(CheckpointPlace::Disk),
+            Some(CheckpointPlace::Remote),
+        ][usize::from(sketch.place)],
+        ..job(["a", "b", "c"][number])
+    }
+}
+
+fn build_held(world: &mut World, jobs: &[Job], number: usize, sketch: &HeldSketch) {
+    let Some(job) = jobs.get(sketch.job) else {
+        return;
+    };
+    let row = offer(sketch.machine);
+    let age = Duration::from_mins(sketch.age_min);
+    let mut made = held(
+        1000 + number as u64,
+        job,
+        &row,
+        usd(sketch.price_milli as f64 / 1000.0),
+    );
+    made.replica.index = sketch.replica;
+    made.generation = sketch.generation;
+    made.rental = if sketch.on_demand {
+        Rental::OnDemand
+    } else {
+        Rental::Bid
+    };
+    made.phase = [
+        Phase::Provisioning,
+        Phase::Running,
+        Phase::Stopped,
+        Phase::Exited,
+        Phase::Offline,
+        Phase::Unclear,
+    ][usize::from(sketch.phase)];
+    made.created_at = NOW - age;
+    made.phase_since = NOW - age;
+    made.accrued_to = NOW - Duration::from_mins(sketch.lag_min);
+    made.first_ran_at = sketch.ran.then_some(NOW - age);
+    made.stop_asked = sketch.stop_asked;
+    if sketch.given_up && made.phase == Phase::Stopped {
+        made.bid_before_park = Some(Rate::ZERO);
+    }
+    if sketch.parked && made.phase == Phase::Stopped {
+        made.parked = true;
+        made.stop_asked = true;
+        if made.rental == Rental::Bid {
+            made.bid_before_park = made.bid_before_park.or(Some(made.price));
+            made.price = BID_PARKED;
+        }
+    }
+    made.destroying = sketch.destroying.then_some(DestroyWhy::UserRequest);
+    made.destroy_sent_at = sketch.destroying.then_some(NOW - age);
+    if sketch.open_bid {
+        let intent = Intent {
+            id: IntentId(2000 + number as u64),
+            at: NOW,
+            effect: Effect::SetBid {
+                instance: made.id,
+                bid: usd(0.3),
+            },
+            reserved: Money(1_000_000),
+            state: IntentState::Unknown { since: NOW },
+        };
+        world.state.reserved.insert(intent.id, intent.reserved);
+        world.state.intents.insert(intent.id, intent);
+    }
+    let replica = made.replica.clone();
+    let mut record = world.state.replica(&replica);
+    record.generation = record.generation.max(made.generation);
+    world.state.replicas.insert(replica, record);
+    world.state.held.insert(made.id, made);
+}
+
+fn any_world() -> impl Strategy<Value = World> {
+    (
+        prop::collection::vec(job_sketch(), 1..4),
+        prop::collection::vec(held_sketch(), 0..6),
+        prop::collection::vec((50..900_i64, 100..1500_i64), 6),
+        (
+            proptest::option::weighted(0.9, -2..40_i64),
+            prop::bool::weighted(0.9),
+            prop::bool::weighted(0.85),
+        ),
+        (
+            prop::bool::weighted(0.05),
+            prop::bool::weighted(0.05),
+            proptest::option::of(20..300_i64),
+            1..8_u32,
+        ),
+    )
+        .prop_map(
+            |(
+                jobs,
+                helds,
+                prices,
+                (credit, listed, complete),
+                (killed, wind_down, per_hour, most),
+            )| {
+                let mut offers = Vec::new();
+                for (machine, (floor, rate)) in prices.iter().enumerate() {
+                    let mut row = offer(machine as u64);
+                    row.floor = Some(Rate(floor * 1_000_000));
+                    row.on_demand = Some(Rate(rate * 1_000_000));
+                    row.gpu_ids = vec![3];
+                    offers.push(row);
+                }
+                let mut world = world(offers);
+                let sketches = jobs;
+                let jobs: Vec<Job> = sketches
+                    .iter()
+                    .enumerate()
+                    .map(|(n, s)| build_job(n, s))
+                    .collect();
+                for (job, sketch) in jobs.iter().zip(&sketches) {
+                    let record = JobRecord {
+                        wish: [
+                            Wish::Run,
+                            Wish::Run,
+                            Wish::Run,
+                            Wish::Run,
+                            Wish::Run,
+                            Wish::Pause,
+                            Wish::Stop,
+                            Wish::Done,
+                        ][usize::from(sketch.wish)],
+                        posted: Money(sketch.posted_cents * 10_000_000),
+                        ..JobRecord::new(job.name.clone())
+                    };
+                    world.state.jobs.insert(job.name.clone(), record);
+                    if sketch.readable {
+                        world.jobs.push(Arc::new(job.clone()));
+                    } else {
+                        world.unreadable_jobs.push(job.name.clone());
+                    }
+                }
+                world
+                    .jobs
+                    .sort_by_key(|job| (std::cmp::Reverse(job.priority), job.name.clone()));
+                for (number, sketch) in helds.iter().enumerate() {
+                    build_held(&mut world, &jobs, number, sketch);
+                }
+                world.account = credit.map(|dollars| Account {
+                    id: AccountId(1),
+                    credit: Some(Money::dollars(dollars)),
+                });
+                world.state.account = Some(AccountId(1));
+                world.state.killed = killed;
+                world.wind_down = wind_down;
+                world.config.per_hour = per_hour.map(|cents| Rate(cents * 10_000_000));
+                world.config.instances_max = most;
+                if listed {
+                    list(&mut world, complete);
+                }
+                world
+            },
+        )
+}
+
+fn spends(world: &World, effect: &Effect) -> bool {
+    match effect {
+        Effect::Rent { .. } | Effect::Start { .. } => true,
+        Effect::SetBid { instance, bid } => {
+            *bid > BID_PARKED
+                && world
+                    .state
+                    .held
+                    .get(instance)
+                    .is_some_and(|held| *bid > held.price)
+        }
+        Effect::Stop { .. } | Effect::Destroy { .. } => false,
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 600, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_check_agrees_with_the_decision(world in any_world()) {
+        let (plan, _) = decide(&world);
+        let (kept, dropped) = check(&world, &plan);
+        prop_assert!(dropped.is_empty(), "{dropped:#?}");
+        prop_assert_eq!(kept, plan);
+    }
+
+    #[test]
+    fn equal_worlds_give_equal_plans(world in any_world()) {
+        prop_assert_eq!(decide(&world), decide(&world.clone()));
+    }
+
+    #[test]
+    fn nothing_is_spent_blindly(world in any_world()) {
+        let (plan, _) = decide(&world);
+        let complete = world.listing.as_ref().is_some_and(|listing| listing.complete);
+        let blind = world.account.is_none() || world.state.killed || world.wind_down || !complete;
+        for action in &plan.actions {
+            prop_assert!(!(blind && spends(&world, &action.effect)), "{action:?}");
+        }
+    }
+
+    #[test]
+    fn one_instance_at_work_for_each_replica(world in any_world()) {
+        let (plan, _) = decide(&world);
+        for action in &plan.actions {
+            if let Effect::Rent { replica, .. } = &action.effect {
+                prop_assert!(!world.state.held_by(replica).any(may_run));
+            }
+        }
+        let mut after = world.clone();
+        act(&mut after, &plan);
+        for action in plan.actions.iter().filter(|action| spends(&world, &action.effect)) {
+            let replica = action.replica.as_ref().unwrap();
+            let at_work = after.state.held_by(replica).filter(|held| may_run(held)).count();
+            prop_assert!(at_work <= 1, "{replica} has {at_work} at work");
+        }
+    }
+
+    #[test]
+    fn a_disk_with_work_is_kept(world in any_world()) {
+        let (plan, _) = decide(&world);
+        for action in &plan.actions {
+            let Effect::Destroy { instance, why } = action.effect else { continue };
+            let held = &world.state.held[&instance];
+            let job = world.jobs.iter().find(|job| job.name == held.replica.job);
+            let wish = world.state.job(&held.replica.job).wish;
+            let may_go = job.is_some_and(|job| job.disposable || job.checkpoint_place == Some(CheckpointPlace::Remote))
+                || held.first_ran_at.is_none()
+                || held.destroying.is_some()
+                || world.state.killed
+                || matches!(wish, Wish::Stop | Wish::Done)
+                || why == DestroyWhy::Limit;
+            prop_assert!(may_go, "{action:?}");
+        }
+    }
+
+    #[test]
+    fn acting_on_plans_settles(world in any_world()) {
+        let mut world = world;
+        // What is not settled waits for the marketplace, not for another plan.
+        world.state.intents.clear();
+        world.state.reserved.clear();
+        for _ in 0..12 {
+            let (plan, _) = decide(&world);
+            if plan.actions.is_empty() {
+                return Ok(());
+            }
+            let (kept, _) = check(&world, &plan);
+            act(&mut world, &kept);
+        }
+        let (plan, _) = decide(&world);
+        prop_assert!(plan.actions.is_empty(), "still planning {plan:#?}");
+    }
+}

@@ -1,0 +1,646 @@
+//! What to do for one replica: a small state machine over its instances.
+//!
+//! Each instance gets at most one action a tick. A replacement is asked for only when no instance
+//! of the replica can run any more by itself: each is parked, and that was read back, or gone.
+//! A disk is given up only where it may be: its data is disposable or elsewhere, it never ran, the
+//! user said so, or a limit forces it.
+
+use std::time::Duration;
+
+use crate::types::instance::{DestroyWhy, Held, Phase, Rental};
+use crate::types::intent::Effect;
+use crate::types::job::Job;
+use crate::types::money::{BID_PARKED, Rate};
+use crate::types::plan::{Action, Limit, Missing, Notice, Situation, Why};
+use crate::types::state::{Ending, ReplicaRecord, Severity, Wish};
+use crate::types::world::World;
+
+use super::act::{
+    at_rest, busy, destroy, destroy_again, expendable, given_up, park, plain, row, set_bid,
+};
+use super::bid::{lowered_bid, raised_bid};
+use super::budget::{Purse, Saving, begin_margin, horizon, rise, rows_of};
+use super::price::over_ceiling;
+
+/// Parked instances that a replica may leave behind; with more, it waits.
+const PARKED_MAX: usize = 2;
+
+/// A replica is moved off a rental that ends within its patience, but no sooner than this.
+const ENDING_LEAD_MAX: Duration = Duration::from_hours(2);
+const ENDING_LEAD_MIN: Duration = Duration::from_mins(15);
+
+/// What one replica does in this tick.
+#[derive(Debug)]
+pub(crate) struct Step {
+    pub(crate) situation: Situation,
+    /// Whether it needs an instance.
+    pub(crate) wants: bool,
+    pub(crate) actions: Vec<Action>,
+    pub(crate) notices: Vec<Notice>,
+}
+
+/// What a replica's instances are decided in.
+pub(crate) struct Ground<'a, 'p> {
+    pub(crate) world: &'a World,
+    pub(crate) job: &'a Job,
+    pub(crate) record: ReplicaRecord,
+    /// Its instances, newest generation first.
+    pub(crate) held: Vec<&'a Held>,
+    pub(crate) saving: &'a std::collections::BTreeMap<crate::types::ids::InstanceId, Saving>,
+    /// What keeps anything new from being rented, if something does.
+    pub(crate) blind: Option<Missing>,
+    /// Whether another slot would take the job now.
+    pub(crate) elsewhere: bool,
+    pub(crate) purse: &'p mut Purse<'a>,
+}
+
+/// What a replica should be doing.
+enum Aim {
+    Run,
+    /// Keep the disks, nothing running.
+    Rest(Why, Situation),
+    /// Like rest, but what may be lost is destroyed, for it is cheaper.
+    Close(Why, DestroyWhy, Situation),
+    /// Nothing is kept.
+    Clear(Why, DestroyWhy, Situation),
+}
+
+pub(crate) fn step(ground: &mut Ground<'_, '_>) -> Step {
+    let mut step = Step {
+        situation: Situation::NoOffer,
+        wants: false,
+        actions: Vec::new(),
+        notices: Vec::new(),
+    };
+    let (destroying, standing): (Vec<&Held>, Vec<&Held>) = ground
+        .held
+        .iter()
+        .partition(|held| held.destroying.is_some());
+    for held in &destroying {
+        step.actions.extend(destroy_again(ground.world, held));
+    }
+    match aim(ground) {
+        Aim::Clear(why, destroy_why, situation) => {
+            step.situation = situation;
+            for held in standing {
+                step.actions.push(destroy(held, destroy_why, why));
+            }
+        }
+        Aim::Close(why, destroy_why, situation) => {
+            step.situation = situation;
+            for held in standing {
+                close(ground, held, why, destroy_why, &mut step);
+            }
+        }
+        Aim::Rest(why, situation) => {
+            step.situation = situation;
+            for held in standing {
+                if !saved(ground, held, &mut step) {
+                    step.actions.extend(park(ground.world, held, why));
+                }
+            }
+        }
+        Aim::Run => run(ground, &standing, !destroying.is_empty(), &mut step),
+    }
+    step
+}
+
+fn aim(ground: &Ground<'_, '_>) -> Aim {
+    let world = ground.world;
+    let wish = world.state.job(&ground.job.name).wish;
+    let user = DestroyWhy::UserRequest;
+    match wish {
+        Wish::Stop => return Aim::Clear(Why::UserRequest, user, Situation::Stopped),
+        Wish::Done => {
+            let ending = ground.record.ending.map_or(Ending::Finished, |(e, _)| e);
+            return Aim::Clear(Why::UserRequest, user, Situation::Ended { ending });
+        }
+        Wish::Run | Wish::Pause => {}
+    }
+    if let Some((ending, _)) = ground.record.ending {
+        return Aim::Close(
+            Why::Ended,
+            DestroyWhy::Finished,
+            Situation::Ended { ending },
+        );
+    }
+    if wish == Wish::Pause {
+        return Aim::Rest(Why::UserRequest, Situation::Paused);
+    }
+    let windows = &ground.job.windows;
+    if !windows.is_empty() && !windows.iter().any(|window| window.is_open(world.now)) {
+        let opens = windows
+            .iter()
+            .filter_map(|window| window.next_opening(world.now))
+            .min();
+        let situation = Situation::WindowClosed { opens };
+        return Aim::Close(Why::WindowClosed, DestroyWhy::WindowClosed, situation);
+    }
+    Aim::Run
+}
+
+/// Puts an instance away: destroyed where its disk may be lost, else parked.
+fn close(ground: &Ground<'_, '_>, held: &Held, why: Why, destroy_why: DestroyWhy, step: &mut Step) {
+    if expendable(ground.job, held) {
+        step.actions.push(destroy(held, destroy_why, why));
+        return;
+    }
+    if why == Why::Ended {
+        step.notices.push(Notice {
+            severity: Severity::Warning,
+            kind: "disk-kept".to_owned(),
+            replica: Some(held.replica.clone()),
+            text: format!(
+                "{} has ended; the disk of instance {} is kept and costs {:.4}/h; \
+                 `haggle done {}` destroys it",
+                held.replica, held.id, held.storage, held.replica.job
+            ),
+        });
+    }
+    if !saved(ground, held, step) {
+        step.actions.extend(park(ground.world, held, why));
+    }
+}
+
+/// Winds an instance down where a limit calls for it; whether it does.
+fn saved(ground: &Ground<'_, '_>, held: &Held, step: &mut Step) -> bool {
+    let Some(saving) = ground.saving.get(&held.id) else {
+        return false;
+    };
+    let (limit, gone) = match *saving {
+        Saving::Park(limit) => (limit, expendable(ground.job, held)),
+        Saving::Destroy(limit) => (limit, true),
+    };
+    if gone {
+        step.actions
+            .push(destroy(held, DestroyWhy::Limit, Why::Limit));
+    } else {
+        step.actions.extend(park(ground.world, held, Why::Limit));
+    }
+    step.situation = Situation::OverLimit { limit };
+    step.notices.push(at_limit(held, limit, gone));
+    true
+}
+
+fn at_limit(held: &Held, limit: Limit, gone: bool) -> Notice {
+    let what = if gone {
+        "is destroyed"
+    } else {
+        "is parked, and will be destroyed when its disk alone would pass the limit"
+    };
+    Notice {
+        severity: Severity::Warning,
+        kind: format!("limit-{}", limit.as_str()),
+        replica: Some(held.replica.clone()),
+        text: format!(
+            "the limit {} is reached: instance {} of {} {what}",
+            limit.as_str(),
+            held.id,
+            held.replica
+        ),
+    }
+}
+
+// ---------------------------------------------------------------------------------------- running
+
+fn run(ground: &mut Ground<'_, '_>, standing: &[&Held], clearing: bool, step: &mut Step) {
+    let world = ground.world;
+    let renting = world.state.intents.values().any(|intent| {
+        matches!(&intent.effect, Effect::Rent { replica, .. } if *replica == ground.record.id)
+    });
+    let Some((&current, older)) = standing.split_first() else {
+        step.situation = if renting {
+            Situation::Settling
+        } else if clearing {
+            Situation::Clearing
+        } else {
+            want(ground, step)
+        };
+        return;
+    };
+    for held in older {
+        set_aside(ground, held, step);
+    }
+    if saved(ground, current, step) {
+        return;
+    }
+    // Invariant: nothing is started or raised beside an instance that might run.
+    let alone = !clearing && !renting && older.iter().all(|held| at_rest(world, held));
+    if renting {
+        step.situation = Situation::Settling;
+        step.actions.extend(park(world, current, Why::Superseded));
+        return;
+    }
+    step.situation = match current.phase {
+        _ if current.parked => rest_or_resume(ground, current, alone, standing.len(), step),
+        Phase::Running => running(ground, current, alone, standing.len(), step),
+        Phase::Provisioning => provisioning(ground, current, step),
+        Phase::Stopped => stopped(ground, current, alone, standing.len(), step),
+        Phase::Exited => exited(ground, current, step),
+        Phase::Offline | Phase::Unclear => silent(ground, current, step),
+    };
+}
+
+/// An older instance beside the current one: parked ones are kept for their checkpoints.
+fn set_aside(ground: &Ground<'_, '_>, held: &Held, step: &mut Step) {
+    if expendable(ground.job, held) {
+        let (why, word) = if held.parked {
+            (DestroyWhy::Moved, Why::Superseded)
+        } else {
+            (DestroyWhy::Orphan, Why::Orphan)
+        };
+        step.actions.push(destroy(held, why, word));
+    } else if !saved(ground, held, step) {
+        step.actions
+            .extend(park(ground.world, held, Why::Superseded));
+    }
+}
+
+/// Asks for an instance, where one may be had.
+fn want(ground: &Ground<'_, '_>, step: &mut Step) -> Situation {
+    let now = ground.world.now;
+    if let Some(until) = ground.record.retry_at.filter(|&until| until > now) {
+        return Situation::BackingOff { until };
+    }
+    if let Some(missing) = ground.blind {
+        return Situation::Blind { missing };
+    }
+    step.wants = !ground.world.wind_down;
+    Situation::NoOffer
+}
+
+fn running(
+    ground: &mut Ground<'_, '_>,
+    held: &Held,
+    alone: bool,
+    count: usize,
+    step: &mut Step,
+) -> Situation {
+    let world = ground.world;
+    if held.stop_asked {
+        // It was to be parked, and is wanted again; or the cut did not take.
+        if let Some(action) = alone.then(|| keep_running(ground, held)).flatten() {
+            step.actions.push(action);
+            return Situation::Running;
+        }
+        step.actions.extend(park(world, held, Why::Limit));
+        return Situation::Clearing;
+    }
+    if let Some((why, destroy_why)) = due(ground, held) {
+        return leave(ground, held, why, destroy_why, count, step);
+    }
+    let slot = row(world, held);
+    if !busy(world, held)
+        && let Some(bid) = lowered_bid(world, ground.job, held, slot)
+        && bid < held.price
+    {
+        step.actions.push(Action {
+            on_demand_seen: slot.and_then(|offer| offer.on_demand),
+            ..plain(held, set_bid(held, bid), Why::FloorFell)
+        });
+    }
+    Situation::Running
+}
+
+/// Why an instance that runs well has to be left all the same.
+fn due(ground: &Ground<'_, '_>, held: &Held) -> Option<(Why, DestroyWhy)> {
+    let now = ground.world.now;
+    if let Some(most) = ground.job.lifetime_max
+        && now.since(held.created_at) >= most
+    {
+        return Some((Why::MaxLifetime, DestroyWhy::MaxLifetime));
+    }
+    // Work that is on its disk alone would be lost by moving sooner: it runs to the end.
+    let early = expendable(ground.job, held);
+    let lead = if early {
+        ground.job.patience.clamp(ENDING_LEAD_MIN, ENDING_LEAD_MAX)
+    } else {
+        Duration::ZERO
+    };
+    let ending = held.ends_at.is_some_and(|ends| ends <= now + lead);
+    ending.then_some((Why::RentalEnding, DestroyWhy::RentalEnding))
+}
+
+/// Leaves an instance for another: at once where its disk may be lost, by parking it otherwise.
+fn leave(
+    ground: &Ground<'_, '_>,
+    held: &Held,
+    why: Why,
+    destroy_why: DestroyWhy,
+    count: usize,
+    step: &mut Step,
+) -> Situation {
+    if expendable(ground.job, held) {
+        step.actions.push(destroy(held, destroy_why, why));
+    } else if count <= PARKED_MAX {
+        step.actions.extend(park(ground.world, held, why));
+    } else {
+        step.notices.push(Notice {
+            severity: Severity::Warning,
+            kind: "too-many-disks".to_owned(),
+            replica: Some(held.replica.clone()),
+            text: format!(
+                "{} has left {} parked instances behind and leaves no more; it waits",
+                held.replica,
+                count - 1
+            ),
+        });
+        return Situation::OverLimit {
+            limit: Limit::Instances,
+        };
+    }
+    Situation::Clearing
+}
+
+fn provisioning(ground: &Ground<'_, '_>, held: &Held, step: &mut Step) -> Situation {
+    let (now, timeout) = (ground.world.now, ground.job.provision_timeout);
+    if held.stop_asked {
+        step.actions.extend(park(ground.world, held, Why::Limit));
+        return Situation::Clearing;
+    }
+    if held.first_ran_at.is_none() {
+        let until = held.created_at + timeout;
+        if now >= until {
+            let why = (DestroyWhy::ProvisionTimeout, Why::ProvisionTimeout);
+            step.actions.push(destroy(held, why.0, why.1));
+            return Situation::Clearing;
+        }
+        return Situation::Provisioning { until };
+    }
+    let until = held.phase_since + timeout;
+    if now >= until && expendable(ground.job, held) {
+        let why = (DestroyWhy::ProvisionTimeout, Why::ProvisionTimeout);
+        step.actions.push(destroy(held, why.0, why.1));
+        return Situation::Clearing;
+    }
+    if given_up(held) {
+        step.actions
+            .extend(park(ground.world, held, Why::ProvisionTimeout));
+        return Situation::Clearing;
+    }
+    Situation::Provisioning { until }
+}
+
+/// It is stopped and could run again by itself: outbid, or stopped by somebody else.
+fn stopped(
+    ground: &mut Ground<'_, '_>,
+    held: &Held,
+    alone: bool,
+    count: usize,
+    step: &mut Step,
+) -> Situation {
+    let world = ground.world;
+    if held.stop_asked {
+        // On its way to being parked: read back at the next poll.
+        step.actions.extend(park(world, held, Why::Limit));
+        return Situation::Clearing;
+    }
+    let until = held.phase_since + ground.job.patience;
+    if held.first_ran_at.is_none() && world.now >= held.created_at + ground.job.provision_timeout {
+        let why = (DestroyWhy::ProvisionTimeout, Why::ProvisionTimeout);
+        step.actions.push(destroy(held, why.0, why.1));
+        return Situation::Clearing;
+    }
+    if let Some((why @ Why::RentalEnding, destroy_why)) = due(ground, held) {
+        return leave(ground, held, why, destroy_why, count, step);
+    }
+    if let Some(action) = alone.then(|| raise(ground, held)).flatten() {
+        step.actions.push(action);
+        return Situation::Outbid { until };
+    }
+    let patient = !given_up(held) || world.now < until;
+    if patient || busy(world, held) || !ground.elsewhere || ground.blind.is_some() {
+        return Situation::Outbid { until };
+    }
+    leave(
+        ground,
+        held,
+        Why::PatienceOver,
+        DestroyWhy::Moved,
+        count,
+        step,
+    )
+}
+
+/// One raise, where the market shows what it takes and it stays under every bound.
+fn raise(ground: &mut Ground<'_, '_>, held: &Held) -> Option<Action> {
+    let world = ground.world;
+    if held.rental != Rental::Bid || !spendable(ground) || busy(world, held) {
+        return None;
+    }
+    let slot = row(world, held)?;
+    let cut_short = held.price <= BID_PARKED && resume_bid(held).is_some();
+    if cut_short {
+        return resume(ground, held).ok().flatten();
+    }
+    if held.raises > 0 || given_up(held) {
+        return None;
+    }
+    let bid = raised_bid(world, ground.job, held, slot).ok()?;
+    if bid <= held.price {
+        return None;
+    }
+    spend(
+        ground,
+        held,
+        set_bid(held, bid),
+        bid,
+        Why::Outbid,
+        slot.on_demand,
+    )
+    .ok()
+}
+
+fn exited(ground: &Ground<'_, '_>, held: &Held, step: &mut Step) -> Situation {
+    if expendable(ground.job, held) {
+        let why = (DestroyWhy::EndedTooSoon, Why::Ended);
+        step.actions.push(destroy(held, why.0, why.1));
+    } else {
+        // Stopping and starting it begins its container anew on the same disk.
+        step.actions.extend(park(ground.world, held, Why::Ended));
+    }
+    match ground.record.retry_at.filter(|&at| at > ground.world.now) {
+        Some(until) => Situation::BackingOff { until },
+        None => Situation::Clearing,
+    }
+}
+
+/// Its host is not heard from, or its record says nothing: it may be at work, so nothing takes
+/// its place unless its disk may be lost and it can be destroyed.
+fn silent(ground: &Ground<'_, '_>, held: &Held, step: &mut Step) -> Situation {
+    let until = held.phase_since + ground.world.config.offline_patience;
+    if held.phase == Phase::Unclear && held.first_ran_at.is_some() {
+        return Situation::Running;
+    }
+    if ground.world.now < until {
+        return Situation::Provisioning { until };
+    }
+    if expendable(ground.job, held) {
+        let why = (DestroyWhy::HostLost, Why::HostLost);
+        step.actions.push(destroy(held, why.0, why.1));
+        return Situation::Clearing;
+    }
+    step.notices.push(Notice {
+        severity: Severity::Alarm,
+        kind: "host-lost".to_owned(),
+        replica: Some(held.replica.clone()),
+        text: format!(
+            "the host of instance {} has not been heard from since {}; its disk holds work that \
+             is nowhere else, so it is neither destroyed nor replaced; `haggle stop {}` gives it up",
+            held.id, held.phase_since, held.replica.job
+        ),
+    });
+    Situation::Provisioning { until }
+}
+
+// ---------------------------------------------------------------------------------------- resting
+
+/// The current instance is parked, and the replica should run: bring it back, or replace it.
+fn rest_or_resume(
+    ground: &mut Ground<'_, '_>,
+    held: &Held,
+    alone: bool,
+    count: usize,
+    step: &mut Step,
+) -> Situation {
+    let world = ground.world;
+    if busy(world, held) {
+        return Situation::Clearing;
+    }
+    if let Some(until) = ground.record.retry_at.filter(|&at| at > world.now) {
+        return Situation::BackingOff { until };
+    }
+    if !alone {
+        return Situation::Clearing;
+    }
+    if resume_bid(held).is_some() && due(ground, held).is_none() {
+        if !spendable(ground) {
+            let missing = ground.blind.unwrap_or(Missing::Account);
+            return Situation::Blind { missing };
+        }
+        match resume(ground, held) {
+            Ok(Some(action)) => {
+                step.actions.push(action);
+                return Situation::Provisioning {
+                    until: world.now + ground.job.patience,
+                };
+            }
+            Err(limit) => return Situation::OverLimit { limit },
+            Ok(None) => {}
+        }
+    }
+    if expendable(ground.job, held) {
+        step.actions
+            .push(destroy(held, DestroyWhy::Moved, Why::Superseded));
+        return Situation::Clearing;
+    }
+    if count > PARKED_MAX {
+        return leave(
+            ground,
+            held,
+            Why::PatienceOver,
+            DestroyWhy::Moved,
+            count,
+            step,
+        );
+    }
+    want(ground, step)
+}
+
+/// The price at which a parked instance may be brought back; `None` where it was given up.
+fn resume_bid(held: &Held) -> Option<Rate> {
+    match held.rental {
+        Rental::Bid => held.bid_before_park.filter(|&bid| bid > BID_PARKED),
+        Rental::OnDemand => (!given_up(held)).then_some(held.price),
+    }
+}
+
+/// Brings an instance back, if its price is still within the ceiling and a bid still under the
+/// slot's on-demand rate, which has to be known. `Ok(None)`: it cannot be had at that price.
+fn resume(ground: &mut Ground<'_, '_>, held: &Held) -> Result<Option<Action>, Limit> {
+    let world = ground.world;
+    let Some(price) = resume_bid(held) else {
+        return Ok(None);
+    };
+    if over_ceiling(ground.job, price, held.storage, held.slot.gpus) {
+        return Ok(None);
+    }
+    if held.parked && crowded(ground, held) {
+        return Ok(None);
+    }
+    let on_demand = row(world, held).and_then(|offer| offer.on_demand);
+    let effect = match held.rental {
+        Rental::Bid => {
+            if !world.can_bid || on_demand.is_none_or(|rate| price > rate) {
+                return Ok(None);
+            }
+            set_bid(held, price)
+        }
+        Rental::OnDemand => Effect::Start { instance: held.id },
+    };
+    spend(ground, held, effect, price, Why::Resume, on_demand).map(Some)
+}
+
+/// Takes back a park that has not taken effect: the same price, so nothing more is at stake.
+fn keep_running(ground: &mut Ground<'_, '_>, held: &Held) -> Option<Action> {
+    if !spendable(ground) || busy(ground.world, held) {
+        return None;
+    }
+    resume(ground, held).ok().flatten()
+}
+
+fn spend(
+    ground: &mut Ground<'_, '_>,
+    held: &Held,
+    effect: Effect,
+    price: Rate,
+    why: Why,
+    on_demand: Option<Rate>,
+) -> Result<Action, Limit> {
+    let more = rise(held, price);
+    let reserve = more.cost(horizon(ground.world));
+    let margin = begin_margin(ground.job, more);
+    ground.purse.take(ground.job, reserve, margin, more, 0)?;
+    ground.purse.begun.insert(held.slot.machine);
+    Ok(Action {
+        reserve,
+        on_demand_seen: on_demand,
+        ..plain(held, effect, why)
+    })
+}
+
+/// Whether others of ours took the GPUs of a parked instance meanwhile, or take them in this tick.
+/// Where it is not known which GPUs they have, they might be the same.
+fn crowded(ground: &Ground<'_, '_>, held: &Held) -> bool {
+    let (world, machine) = (ground.world, held.slot.machine);
+    let all = rows_of(world, machine)
+        .iter()
+        .filter_map(|offer| offer.machine_gpus)
+        .max();
+    let others = world
+        .state
+        .held
+        .values()
+        .filter(|other| other.slot.machine == machine && !other.parked);
+    let known = |held: &Held| held.gpu_ids.len() == held.slot.gpus as usize;
+    let mut together = held.slot.gpus;
+    for other in others {
+        let shared = other.gpu_ids.iter().any(|id| held.gpu_ids.contains(id));
+        if shared || !known(other) || !known(held) {
+            return true;
+        }
+        together = together.saturating_add(other.slot.gpus);
+    }
+    let renting = world.state.intents.values().any(
+        |intent| matches!(intent.effect, Effect::Rent { slot, .. } if slot.machine == machine),
+    );
+    let full = together > held.slot.gpus && all.is_none_or(|all| together > all);
+    full || renting || ground.purse.begun.contains(&machine)
+}
+
+/// Whether money may be spent on an instance: not when that is forbidden, nor on what is not known.
+fn spendable(ground: &Ground<'_, '_>) -> bool {
+    let world = ground.world;
+    let blind = matches!(ground.blind, Some(Missing::Listing | Missing::Account));
+    !world.wind_down && !world.state.killed && !blind
+}

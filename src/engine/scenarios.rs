@@ -1,0 +1,222 @@
+//! What is decided in the situations that a replica comes into.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::decide::decide;
+use super::eligible::samples::{NOW, held, job, offer, usd, world};
+use super::properties::{act, list};
+use crate::types::ids::InstanceId;
+use crate::types::instance::{DestroyWhy, Held, Phase};
+use crate::types::intent::Effect;
+use crate::types::job::{CheckpointPlace, Job};
+use crate::types::money::{BID_PARKED, Money, Rate};
+use crate::types::plan::{Situation, Why};
+use crate::types::state::{JobRecord, Wish};
+use crate::types::world::World;
+
+fn one(job_: Job, offers: Vec<crate::types::offer::Offer>) -> World {
+    let mut world = world(offers);
+    world.jobs = vec![Arc::new(job_)];
+    list(&mut world, true);
+    world
+}
+
+fn situation(world: &World) -> Situation {
+    decide(world).1.jobs[0].replicas[0].situation.clone()
+}
+
+fn with_held(mut world: World, change: impl FnOnce(&mut Held)) -> World {
+    let job = Arc::clone(&world.jobs[0]);
+    let mut made = held(5, &job, &offer(9), usd(0.2));
+    change(&mut made);
+    let mut record = world.state.replica(&made.replica);
+    record.generation = made.generation;
+    world.state.replicas.insert(record.id.clone(), record);
+    world.state.held.insert(made.id, made);
+    list(&mut world, true);
+    world
+}
+
+fn disk_job() -> Job {
+    Job {
+        checkpoint_place: Some(CheckpointPlace::Disk),
+        ..job("a")
+    }
+}
+
+fn effects(world: &World) -> Vec<Effect> {
+    decide(world)
+        .0
+        .actions
+        .into_iter()
+        .map(|action| action.effect)
+        .collect()
+}
+
+#[test]
+fn the_cheapest_slot_is_rented_with_its_worst_case_reserved() {
+    let mut dear = offer(1);
+    dear.floor = Some(usd(0.3));
+    let world = one(job("a"), vec![dear, offer(2)]);
+    let (plan, _) = decide(&world);
+    let [action] = plan.actions.as_slice() else {
+        panic!("{plan:?}")
+    };
+    let Effect::Rent {
+        slot,
+        price,
+        generation,
+        ..
+    } = &action.effect
+    else {
+        panic!("{action:?}")
+    };
+    assert_eq!((slot.machine.0, *generation, *price), (2, 1, usd(0.21)));
+    // 0.21 and 48 GB of storage at $0.15 a month for 32.2 minutes (with a queue of eight).
+    assert!(
+        action.reserve > Money(110_000_000) && action.reserve < Money(130_000_000),
+        "{}",
+        action.reserve
+    );
+    assert_eq!(situation(&world), Situation::Renting);
+}
+
+#[test]
+fn an_outbid_instance_is_waited_for_then_parked_then_replaced() {
+    let stopped = |minutes: u64| {
+        with_held(one(disk_job(), vec![offer(2)]), |held| {
+            held.phase = Phase::Stopped;
+            held.phase_since = NOW - Duration::from_mins(minutes);
+            held.bid_before_park = (minutes >= 60).then_some(Rate::ZERO);
+        })
+    };
+    assert_eq!(effects(&stopped(30)), vec![]);
+    let mut world = stopped(61);
+    let park = Effect::SetBid {
+        instance: InstanceId(5),
+        bid: BID_PARKED,
+    };
+    assert_eq!(effects(&world), vec![park]);
+    let (plan, _) = decide(&world);
+    act(&mut world, &plan);
+    let planned = effects(&world);
+    assert!(
+        matches!(&planned[..], [Effect::Rent { generation: 2, .. }]),
+        "{planned:?}"
+    );
+    let (plan, _) = decide(&world);
+    act(&mut world, &plan);
+    assert_eq!(effects(&world), vec![], "the old disk is kept");
+}
+
+#[test]
+fn nothing_replaces_an_instance_whose_park_was_not_read_back() {
+    let world = with_held(one(disk_job(), vec![offer(2)]), |held| {
+        held.phase = Phase::Stopped;
+        held.stop_asked = true;
+        held.price = BID_PARKED;
+        held.bid_before_park = Some(Rate::ZERO);
+    });
+    assert_eq!(effects(&world), vec![]);
+    assert_eq!(situation(&world), Situation::Clearing);
+}
+
+#[test]
+fn a_start_that_does_not_come_up_is_destroyed() {
+    let world = with_held(one(disk_job(), vec![offer(2)]), |held| {
+        held.phase = Phase::Provisioning;
+        held.first_ran_at = None;
+        held.created_at = NOW - Duration::from_mins(16);
+    });
+    let why = DestroyWhy::ProvisionTimeout;
+    assert_eq!(
+        effects(&world),
+        vec![Effect::Destroy {
+            instance: InstanceId(5),
+            why
+        }]
+    );
+}
+
+#[test]
+fn a_job_at_its_limit_is_parked_and_then_its_disk_goes() {
+    let spent = |dollars: f64| {
+        let mut job = disk_job();
+        job.budget.total = Some(Money::dollars(10));
+        let mut world = with_held(one(job, vec![offer(2)]), |_| {});
+        let mut record = JobRecord::new(world.jobs[0].name.clone());
+        record.posted = Money::from_dollars(dollars).unwrap();
+        world.state.jobs.insert(record.name.clone(), record);
+        world
+    };
+    assert_eq!(effects(&spent(9.0)), vec![]);
+    let mut world = spent(9.95);
+    let (plan, report) = decide(&world);
+    assert_eq!(plan.actions[0].why, Why::Limit);
+    assert_eq!(
+        plan.actions[0].effect,
+        Effect::SetBid {
+            instance: InstanceId(5),
+            bid: BID_PARKED
+        }
+    );
+    assert!(
+        report
+            .notices
+            .iter()
+            .any(|notice| notice.kind == "limit-job-total")
+    );
+    act(&mut world, &plan);
+    assert_eq!(effects(&world), vec![]);
+    let mut record = world.state.job(&world.jobs[0].name);
+    record.posted = Money::from_dollars(9.999).unwrap();
+    world.state.jobs.insert(record.name.clone(), record);
+    let why = DestroyWhy::Limit;
+    assert_eq!(
+        effects(&world),
+        vec![Effect::Destroy {
+            instance: InstanceId(5),
+            why
+        }]
+    );
+}
+
+#[test]
+fn a_pause_parks_and_a_resume_brings_back_at_the_old_bid() {
+    let mut world = with_held(one(disk_job(), vec![offer(2), offer(9)]), |_| {});
+    let wish = |world: &mut World, wish| {
+        let record = JobRecord {
+            wish,
+            ..world.state.job(&world.jobs[0].name)
+        };
+        world.state.jobs.insert(record.name.clone(), record);
+    };
+    wish(&mut world, Wish::Pause);
+    let (plan, _) = decide(&world);
+    act(&mut world, &plan);
+    assert!(world.state.held[&InstanceId(5)].parked);
+    assert_eq!(
+        (effects(&world), situation(&world)),
+        (vec![], Situation::Paused)
+    );
+    wish(&mut world, Wish::Run);
+    let back = Effect::SetBid {
+        instance: InstanceId(5),
+        bid: usd(0.2),
+    };
+    assert_eq!(effects(&world), vec![back]);
+}
+
+#[test]
+fn a_policy_that_cannot_be_read_leaves_its_instances_alone() {
+    let mut world = with_held(one(disk_job(), vec![offer(2)]), |_| {});
+    world.unreadable_jobs = vec![world.jobs.remove(0).name.clone()];
+    assert_eq!(effects(&world), vec![]);
+    world.unreadable_jobs.clear();
+    let park = Effect::SetBid {
+        instance: InstanceId(5),
+        bid: BID_PARKED,
+    };
+    assert_eq!(effects(&world), vec![park], "a removed one is drained");
+}

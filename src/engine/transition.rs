@@ -1,0 +1,351 @@
+//! What a change of an instance's state means: for its replica, its machine, and the story.
+
+use std::time::Duration;
+
+use crate::types::ids::MachineId;
+use crate::types::instance::{DestroyWhy, Held, Phase, Rental};
+use crate::types::intent::{Effect, Intent, IntentState};
+use crate::types::job::{Finish, Job};
+use crate::types::state::{Ending, Severity};
+use crate::types::time::{Time, human, millis};
+
+use super::accrue::{Before, lose_disk, lose_volatile};
+use super::observe::Fold;
+
+/// A wait that doubles with each failure in a row, to a longest.
+pub(crate) fn backoff(first: Duration, longest: Duration, failures: u32) -> Duration {
+    let doublings = failures.saturating_sub(1).min(31);
+    first.saturating_mul(1 << doublings).min(longest)
+}
+
+fn hours(gpu_ms: i64) -> f64 {
+    gpu_ms as f64 / 3_600_000.0
+}
+
+/// An instance that was not seen for so long before it stood still may have worked meanwhile, so its
+/// disk may hold work.
+const UNSEEN_WORK_AFTER: Duration = Duration::from_mins(5);
+
+impl Fold<'_> {
+    /// Takes up that an instance went from one state to another; `ran_ms` is how long at most it
+    /// had run without a break.
+    pub(crate) fn transition(&mut self, held: &mut Held, before: Phase, ran_ms: i64) {
+        let now = self.seen.now;
+        if held.phase != before {
+            held.phase_since = now;
+        }
+        let stands = matches!(held.phase, Phase::Exited | Phase::Stopped);
+        if before == Phase::Provisioning && stands && ran_ms >= millis(UNSEEN_WORK_AFTER) {
+            held.first_ran_at.get_or_insert(now);
+        }
+        match (before, held.phase) {
+            (before, after) if before == after => {}
+            (Phase::Unclear, Phase::Running) if held.run_ms > 0 => {}
+            (_, Phase::Running) => self.started(held, before),
+            // Nothing is known of it; what it was doing may go on.
+            (_, Phase::Unclear) => {}
+            (_, Phase::Exited) => self.exited(held, ran_ms),
+            (Phase::Running | Phase::Unclear, Phase::Stopped) => self.stopped(held),
+            (Phase::Running | Phase::Unclear, _) => {
+                self.interrupted(held);
+            }
+            _ => {}
+        }
+        if held.phase == Phase::Offline && before != Phase::Offline {
+            let text = format!("the host of instance {} is not heard from", held.id);
+            self.tell(Severity::Warning, "offline", held, text);
+        }
+        self.finish_when_done(held);
+    }
+
+    fn started(&mut self, held: &mut Held, before: Phase) {
+        let now = self.seen.now;
+        held.run_ms = 0;
+        if held.first_ran_at.is_none() {
+            held.first_ran_at = Some(now);
+            let took = human(now.since(held.created_at));
+            let text = format!(
+                "running on machine {} ({} x {}), {took} after it was rented",
+                held.slot.machine, held.slot.gpus, held.gpu_name
+            );
+            self.tell(Severity::Info, "running", held, text);
+            self.leave_old_disk(held);
+        } else if before == Phase::Stopped {
+            let text = format!("instance {} runs again", held.id);
+            self.tell(Severity::Info, "resumed", held, text);
+        }
+    }
+
+    /// Work on another instance's disk does not help this one: it begins anew.
+    fn leave_old_disk(&mut self, held: &Held) {
+        let Some(job) = self.job(&held.replica.job) else {
+            return;
+        };
+        let mut replica = self.draft.state.replica(&held.replica);
+        let lost = lose_disk(&job, &mut replica);
+        if lost > 0 {
+            self.draft
+                .state
+                .replicas
+                .insert(replica.id.clone(), replica);
+            let text = format!(
+                "{:.2} GPU-hours of work are on another machine's disk; the work begins anew",
+                hours(lost)
+            );
+            self.tell(Severity::Warning, "work-lost", held, text);
+        }
+    }
+
+    /// A run was broken. Returns the useful GPU-milliseconds that it cost.
+    fn interrupted(&mut self, held: &mut Held) -> i64 {
+        let mut replica = self.draft.state.replica(&held.replica);
+        let lost = lose_volatile(held, &mut replica);
+        self.draft
+            .state
+            .replicas
+            .insert(replica.id.clone(), replica);
+        lost
+    }
+
+    fn stopped(&mut self, held: &mut Held) {
+        // What it has done may be all of its share: that is looked at before anything is lost.
+        self.finish_when_done(held);
+        let lost = self.interrupted(held);
+        let after = format!(
+            "{:.2} GPU-hours since the last checkpoint lost",
+            hours(lost)
+        );
+        let ended = held.ends_at.is_some_and(|ends| ends <= self.seen.now);
+        if held.stop_asked {
+            let text = format!("instance {} stopped as asked; {after}", held.id);
+            self.tell(Severity::Info, "stopped", held, text);
+        } else if ended {
+            let text = format!("the rental of instance {} ended; {after}", held.id);
+            self.tell(Severity::Warning, "rental-ended", held, text);
+        } else if held.rental == Rental::Bid {
+            let mut replica = self.draft.state.replica(&held.replica);
+            replica.outbids += 1;
+            self.draft
+                .state
+                .replicas
+                .insert(replica.id.clone(), replica);
+            let text = format!(
+                "outbid on machine {} at {:.4}/h; {after}",
+                held.slot.machine, held.price
+            );
+            self.tell(Severity::Info, "outbid", held, text);
+        } else {
+            let text = format!(
+                "instance {} was stopped by somebody else (the host, or credit ran out); {after}",
+                held.id
+            );
+            self.tell(Severity::Warning, "stopped-by-others", held, text);
+        }
+    }
+
+    /// The container ended while its contract runs on: the end of the work, or a failure.
+    fn exited(&mut self, held: &mut Held, ran_ms: i64) {
+        self.finish_when_done(held);
+        let job = self.job(&held.replica.job);
+        let ended = self.draft.state.replica(&held.replica).ending.is_some();
+        if let (Some(job), false) = (&job, ended || held.destroying.is_some()) {
+            let long_enough = ran_ms >= millis(job.min_run);
+            if job.finish == Finish::Exit && long_enough {
+                self.finished(held, "its container ended");
+            } else {
+                self.interrupted(held);
+                let ran = human(Duration::from_millis(u64::try_from(ran_ms).unwrap_or(0)));
+                self.failed(
+                    held,
+                    job,
+                    &format!("its container ended after {ran} at most"),
+                );
+                if !long_enough {
+                    self.blame(held.slot.machine);
+                }
+            }
+        }
+        held.run_ms = 0;
+    }
+
+    /// A share of work that is done ends its replica.
+    fn finish_when_done(&mut self, held: &Held) {
+        let Some(job) = self.job(&held.replica.job) else {
+            return;
+        };
+        let replica = self.draft.state.replica(&held.replica);
+        let done = job
+            .work_share_gpu_ms()
+            .is_some_and(|share| replica.done_gpu_ms() >= share);
+        if job.finish == Finish::Work && replica.ending.is_none() && done {
+            self.finished(held, "its work is done");
+        }
+    }
+
+    fn finished(&mut self, held: &Held, how: &str) {
+        let mut replica = self.draft.state.replica(&held.replica);
+        replica.durable_gpu_ms += std::mem::take(&mut replica.volatile_gpu_ms);
+        replica.ending = Some((Ending::Finished, self.seen.now));
+        let text = format!(
+            "finished: {how}; {:.2} useful GPU-hours done, {:.2} lost on the way",
+            hours(replica.durable_gpu_ms),
+            hours(replica.lost_gpu_ms)
+        );
+        self.draft
+            .state
+            .replicas
+            .insert(replica.id.clone(), replica);
+        self.tell(Severity::Info, "finished", held, text);
+    }
+
+    /// Counts a failure: the replica waits, or has failed for good.
+    fn failed(&mut self, held: &Held, job: &Job, how: &str) {
+        let now = self.seen.now;
+        let mut replica = self.draft.state.replica(&held.replica);
+        if replica.ending.is_some() {
+            return;
+        }
+        replica.failures += 1;
+        let text = if replica.failures > job.retries.max {
+            replica.ending = Some((Ending::Failed, now));
+            format!(
+                "failed for good: {how}, {} times in a row",
+                replica.failures
+            )
+        } else {
+            let wait = backoff(
+                job.retries.backoff,
+                job.retries.backoff_max,
+                replica.failures,
+            );
+            replica.retry_at = Some(now + wait);
+            format!("failed: {how}; tried again after {}", human(wait))
+        };
+        let severity = if replica.ending.is_some() {
+            Severity::Alarm
+        } else {
+            Severity::Warning
+        };
+        self.draft
+            .state
+            .replicas
+            .insert(replica.id.clone(), replica);
+        self.tell(severity, "failed", held, text);
+    }
+
+    /// A machine failed us: nothing is rented there for a while, longer each time.
+    fn blame(&mut self, machine: MachineId) {
+        let mut record = self.draft.state.machine(machine);
+        record.failures += 1;
+        let wait = backoff(
+            self.config.cooldown,
+            self.config.cooldown_max,
+            record.failures,
+        );
+        let until: Time = self.seen.now + wait;
+        record.cool_until = record.cool_until.max(Some(until));
+        self.draft.state.machines.insert(machine, record);
+    }
+
+    /// A machine served us well: earlier failures do not count any more.
+    pub(crate) fn trust(&mut self, machine: MachineId) {
+        if let Some(record) = self.draft.state.machines.get_mut(&machine) {
+            record.failures = 0;
+        }
+    }
+
+    /// An instance is proven gone: the last accrual, what became of requests on it, and what its
+    /// end means where we did not destroy it.
+    pub(crate) fn gone(&mut self, mut held: Held) {
+        let now = self.seen.now;
+        let before = Before::of(&held);
+        let ran_ms = self.account(&mut held, before, false);
+        let at_work = matches!(before.phase, Phase::Running | Phase::Unclear);
+        self.draft.state.held.insert(held.id, held.clone());
+        match held.destroying {
+            None => self.lost(&mut held, if at_work { ran_ms } else { 0 }),
+            Some(why) => {
+                if matches!(why, DestroyWhy::ProvisionTimeout | DestroyWhy::HostLost) {
+                    self.blame(held.slot.machine);
+                }
+                let text = format!(
+                    "instance {} is gone; it cost {:.4} in all",
+                    held.id,
+                    held.spent()
+                );
+                self.tell(Severity::Info, "destroyed", &held, text);
+            }
+        }
+        self.interrupted(&mut held);
+        self.lose_with_disk(&held);
+        let about: Vec<Intent> = self
+            .draft
+            .state
+            .intents
+            .values()
+            .filter(|intent| intent.effect.instance() == Some(held.id))
+            .cloned()
+            .collect();
+        for intent in about {
+            let to = match intent.effect {
+                Effect::Destroy { .. } => IntentState::Done { instance: held.id },
+                _ => IntentState::Void,
+            };
+            self.draft.intent(self.config.timezone, now, &intent, to);
+        }
+        self.draft.state.held.insert(held.id, held.clone());
+        self.draft.gone(held.id, now);
+    }
+
+    /// An instance went without our doing.
+    fn lost(&mut self, held: &mut Held, ran_ms: i64) {
+        let job = self.job(&held.replica.job);
+        let ended = self.draft.state.replica(&held.replica).ending.is_some();
+        let its_word = job
+            .as_ref()
+            .filter(|job| job.finish == Finish::Gone && held.first_ran_at.is_some() && !ended);
+        if let Some(job) = its_word {
+            if ran_ms >= millis(job.min_run) {
+                self.finished(held, "its instance is gone");
+            } else {
+                self.failed(held, job, "its instance went too soon");
+            }
+            return;
+        }
+        self.blame(held.slot.machine);
+        if held.first_ran_at.is_some() {
+            let mut replica = self.draft.state.replica(&held.replica);
+            replica.outbids += 1;
+            self.draft
+                .state
+                .replicas
+                .insert(replica.id.clone(), replica);
+        }
+        let text = format!(
+            "instance {} on machine {} is gone without our doing",
+            held.id, held.slot.machine
+        );
+        self.tell(Severity::Warning, "lost", held, text);
+    }
+
+    /// The checkpoints on a disk go with it, where no newer instance has begun anew already.
+    fn lose_with_disk(&mut self, held: &Held) {
+        let newer = self
+            .draft
+            .state
+            .held_by(&held.replica)
+            .any(|other| other.generation > held.generation && other.first_ran_at.is_some());
+        let mut replica = self.draft.state.replica(&held.replica);
+        if newer || held.first_ran_at.is_none() || replica.ending.is_some() {
+            return;
+        }
+        if let Some(job) = self.job(&held.replica.job)
+            && lose_disk(&job, &mut replica) > 0
+        {
+            self.draft
+                .state
+                .replicas
+                .insert(replica.id.clone(), replica);
+        }
+    }
+}
