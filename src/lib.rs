@@ -1,7 +1,9 @@
 //! haggle rents GPUs on the Vast.ai marketplace as cheaply as a job allows.
 
+pub mod clock;
 pub mod config;
 pub mod engine;
 pub mod policy;
 pub mod ports;
+pub mod store;
 pub mod types;

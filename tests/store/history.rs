@@ -1,0 +1,310 @@
+//! Reports: the ledger, events, ticks, what ended, and forgetting.
+
+use super::common::*;
+use std::path::Path;
+
+use chrono_tz::Tz;
+
+use haggle::ports::Store;
+use haggle::store::{EntryFilter, Group, append_request};
+use haggle::types::ids::{InstanceId, IntentId, JobName, ReplicaId};
+use haggle::types::intent::{Component, Effect, Entry, EntryKind, Intent, IntentState};
+use haggle::types::money::Money;
+use haggle::types::state::{Ask, Change, Event, Severity};
+use haggle::types::time::Time;
+
+#[test]
+fn forgetting_is_bounded_and_spares_what_is_needed() {
+    let home = Home::new();
+    let mut store = home.open();
+    let intent = |id: u64, state| {
+        Change::Intent(Intent {
+            id: IntentId(id),
+            at: Time(1),
+            effect: Effect::Stop {
+                instance: InstanceId(1),
+            },
+            reserved: Money(1),
+            state,
+        })
+    };
+    let mut changes = vec![
+        intent(101, IntentState::Void),
+        intent(102, IntentState::Void),
+        intent(103, IntentState::Open),
+        intent(104, IntentState::Void),
+        // Made by intent 101.
+        Change::Held(Box::new(held(1, "H100", 0))),
+        spent(1, "train", 1, Component::Gpu, 5),
+        tick(1, None, "{}"),
+        tick(2, None, "{}"),
+    ];
+    changes.extend((0..7000).map(|n| {
+        Change::Event(Event {
+            at: Time(n),
+            severity: Severity::Info,
+            kind: "test".to_owned(),
+            replica: None,
+            instance: None,
+            text: String::new(),
+        })
+    }));
+    store.commit(&changes).unwrap();
+    append_request(&home.database(), Time(1), &Ask::Kill).unwrap();
+    let before = store.load().unwrap();
+    let events = |home: &Home| home.read().events(None, 10_000).unwrap().len();
+
+    store.prune(Time(6500)).unwrap();
+    let left = events(&home);
+    assert!((2000..=2100).contains(&left), "{left}");
+    store.prune(Time(6500)).unwrap();
+    assert_eq!(events(&home), 500);
+    store.prune(Time(i64::MAX)).unwrap();
+    assert_eq!(events(&home), 0);
+
+    assert_eq!(store.load().unwrap(), before);
+    assert_eq!(store.requests().unwrap().len(), 1);
+    let reader = home.read();
+    assert_eq!(reader.entries(&EntryFilter::default()).unwrap().len(), 1);
+    assert_eq!(reader.ticks(10).unwrap().len(), 1);
+    let kept: Vec<u64> = reader.intents(10).unwrap().iter().map(|i| i.id.0).collect();
+    assert_eq!(kept, [104, 103, 101]);
+}
+
+#[test]
+fn what_ended_is_kept_as_it_was_last() {
+    let home = Home::new();
+    let mut store = home.open();
+    let last = held(1, "H100", 77);
+    store
+        .commit(&[
+            Change::Held(Box::new(held(1, "H100", 5))),
+            Change::Held(Box::new(held(2, "H100", 5))),
+            Change::Held(Box::new(last.clone())),
+            Change::Gone {
+                instance: InstanceId(1),
+                at: Time(900),
+            },
+            // Nothing is known of this one.
+            Change::Gone {
+                instance: InstanceId(3),
+                at: Time(900),
+            },
+        ])
+        .unwrap();
+    let ended = home.read().ended(10).unwrap();
+    assert_eq!(ended.len(), 1);
+    assert_eq!((ended[0].at, &ended[0].held), (Time(900), &last));
+    assert_eq!(store.ended_since(Time(900)).unwrap(), [last]);
+    assert_eq!(store.ended_since(Time(901)).unwrap(), []);
+    let held: Vec<u64> = store.load().unwrap().held.keys().map(|i| i.0).collect();
+    assert_eq!(held, [2]);
+}
+
+#[test]
+fn spending_adds_up_by_job_gpu_day_and_month() {
+    // 2026-03-31T22:30Z is already April in Oslo; 45 minutes matter in Kathmandu.
+    const EVENING: i64 = 1_774_996_200_000;
+    let home = Home::new();
+    let mut store = home.open();
+    let reserve = Change::Entry(Entry {
+        at: Time(EVENING),
+        kind: EntryKind::Reserve,
+        replica: replica_of("train", 0),
+        intent: IntentId(9),
+        instance: None,
+        component: None,
+        amount: Money(1_000_000),
+    });
+    let correct = Change::Entry(Entry {
+        at: Time(EVENING - 86_400_000),
+        kind: EntryKind::Correct,
+        replica: replica_of("train", 1),
+        intent: IntentId(1),
+        instance: Some(InstanceId(2)),
+        component: Some(Component::Traffic),
+        amount: Money(-3),
+    });
+    store
+        .commit(&[
+            Change::Held(Box::new(held(1, "H100", 40))),
+            Change::Held(Box::new(held(2, "RTX 4090", 60))),
+            Change::Gone {
+                instance: InstanceId(2),
+                at: Time(EVENING),
+            },
+            spent(EVENING, "train", 1, Component::Gpu, 100),
+            spent(EVENING, "train", 1, Component::Disk, 10),
+            spent(EVENING, "batch", 2, Component::Gpu, 7),
+            spent(EVENING, "batch", 404, Component::Gpu, 1),
+            reserve,
+            correct,
+        ])
+        .unwrap();
+    let reader = home.read();
+    let by = |group, zone| {
+        let rows = reader.spend_by(group, zone).unwrap();
+        rows.iter()
+            .map(|s| {
+                let parts = [s.gpu, s.disk, s.traffic, s.total].map(|m| m.0);
+                (s.key.clone(), parts, s.billed.map(|m| m.0))
+            })
+            .collect::<Vec<_>>()
+    };
+    let row = |key: &str, parts, billed| (key.to_owned(), parts, billed);
+    assert_eq!(
+        by(Group::Job, Tz::UTC),
+        [
+            row("batch", [8, 0, 0, 8], Some(0)),
+            row("train", [100, 10, -3, 107], Some(100)),
+        ]
+    );
+    assert_eq!(
+        by(Group::Gpu, Tz::UTC),
+        [
+            row("H100", [100, 10, 0, 110], Some(40)),
+            row("RTX 4090", [7, 0, -3, 4], Some(60)),
+            row("unknown", [1, 0, 0, 1], Some(0)),
+        ]
+    );
+    assert_eq!(
+        by(Group::Day, Tz::UTC),
+        [
+            row("2026-03-30", [0, 0, -3, -3], None),
+            row("2026-03-31", [108, 10, 0, 118], None),
+        ]
+    );
+    assert_eq!(
+        by(Group::Month, Tz::Europe__Oslo),
+        [
+            row("2026-03", [0, 0, -3, -3], None),
+            row("2026-04", [108, 10, 0, 118], None),
+        ]
+    );
+    assert_eq!(by(Group::Day, Tz::Asia__Kathmandu)[1].0, "2026-04-01");
+    let balances = reader.balances().unwrap();
+    let train = (job("train"), Money(107), Money(1_000_000));
+    assert_eq!(balances, [(job("batch"), Money(8), Money::ZERO), train]);
+}
+
+#[test]
+fn entries_and_events_are_found_by_what_is_asked() {
+    let home = Home::new();
+    let mut store = home.open();
+    let event = |at: i64, replica: Option<ReplicaId>, text: &str| {
+        Change::Event(Event {
+            at: Time(at),
+            severity: Severity::Alarm,
+            kind: "outbid".to_owned(),
+            replica,
+            instance: Some(InstanceId(u64::MAX)),
+            text: text.to_owned(),
+        })
+    };
+    store
+        .commit(&[
+            spent(10, "train", 1, Component::Gpu, 1),
+            spent(20, "batch", 1, Component::Disk, 2),
+            spent(30, "train", 2, Component::Gpu, 3),
+            event(1, Some(replica_of("train", 4)), "one"),
+            event(2, None, "two"),
+            event(3, Some(replica_of("batch", 0)), "three"),
+        ])
+        .unwrap();
+    let reader = home.read();
+    let amounts = |filter: EntryFilter| -> Vec<i64> {
+        let entries = reader.entries(&filter).unwrap();
+        entries.iter().map(|entry| entry.amount.0).collect()
+    };
+    let all = EntryFilter::default;
+    assert_eq!(amounts(all()), [1, 2, 3]);
+    let job_filter = Some(job("train"));
+    assert_eq!(
+        amounts(EntryFilter {
+            job: job_filter,
+            ..all()
+        }),
+        [1, 3]
+    );
+    let instance = Some(InstanceId(1));
+    assert_eq!(amounts(EntryFilter { instance, ..all() }), [1, 2]);
+    let (from, to) = (Some(Time(20)), Some(Time(30)));
+    assert_eq!(amounts(EntryFilter { from, to, ..all() }), [2]);
+    assert_eq!(
+        amounts(EntryFilter {
+            limit: Some(2),
+            ..all()
+        }),
+        [2, 3]
+    );
+    let intent = Some(IntentId(5));
+    assert!(amounts(EntryFilter { intent, ..all() }).is_empty());
+
+    let texts = |job: Option<&JobName>, limit| -> Vec<String> {
+        let events = reader.events(job, limit).unwrap();
+        events.into_iter().map(|event| event.text).collect()
+    };
+    assert_eq!(texts(None, 2), ["two", "three"]);
+    assert_eq!(texts(Some(&job("train")), 9), ["one"]);
+    let one = &reader.events(Some(&job("train")), 9).unwrap()[0];
+    assert_eq!(one.replica, Some(replica_of("train", 4)));
+    assert_eq!(one.instance, Some(InstanceId(u64::MAX)));
+    assert_eq!(one.severity, Severity::Alarm);
+}
+
+#[test]
+fn the_tick_that_acted_for_a_job_is_found() {
+    let home = Home::new();
+    let mut store = home.open();
+    let plan =
+        |name: &str| format!(r#"{{"actions":[{{"replica":{{"job":"{name}","index":0}}}}]}}"#);
+    store
+        .commit(&[
+            tick(1, Some("{\"world\":1}"), &plan("train")),
+            tick(2, Some("{\"world\":2}"), &plan("batch")),
+            tick(3, None, &plan("train")),
+            tick(4, Some("{\"world\":4}"), "not JSON"),
+            tick(
+                5,
+                Some("{\"world\":5}"),
+                r#"{"actions":[{"replica":null}]}"#,
+            ),
+        ])
+        .unwrap();
+    let reader = home.read();
+    let found = |job: Option<&JobName>| {
+        let found = reader.tick_with_world(job).unwrap();
+        found.map(|tick| tick.tick)
+    };
+    assert_eq!(found(Some(&job("train"))), Some(1));
+    assert_eq!(found(Some(&job("batch"))), Some(2));
+    assert_eq!(found(Some(&job("other"))), None);
+    assert_eq!(found(None), Some(5));
+    let newest = reader.ticks(2).unwrap();
+    assert_eq!(newest.iter().map(|t| t.tick).collect::<Vec<_>>(), [5, 4]);
+    assert_eq!(
+        Change::Tick(Box::new(newest[1].clone())),
+        tick(4, Some("{\"world\":4}"), "not JSON")
+    );
+}
+
+#[test]
+fn a_reader_works_beside_the_daemon_and_without_it() {
+    let home = Home::new();
+    let mut store = home.open();
+    let reader = home.read();
+    store.commit(&numbered_batch(1)).unwrap();
+    assert_eq!(reader.state().unwrap().ticks, 1);
+    store.commit(&numbered_batch(2)).unwrap();
+    assert_eq!(reader.state().unwrap().ticks, 2);
+    drop(reader);
+    drop(store);
+    // Nobody has it: no log beside it.
+    assert!(!Path::new(&format!("{}-wal", home.database().display())).exists());
+    let reader = home.read();
+    assert_eq!(reader.state().unwrap().ticks, 2);
+    // A daemon that starts is not held up by the reader, nor the reader by it.
+    let mut store = home.open();
+    store.commit(&numbered_batch(3)).unwrap();
+    assert_eq!(reader.state().unwrap().ticks, 3);
+}
