@@ -1,0 +1,260 @@
+//! The life of an account's instance: from provisioning to its end.
+
+use std::sync::Arc;
+
+use sha2::{Digest, Sha256};
+
+use super::api::Happening;
+use super::contract::{Container, Contract, Task};
+use super::sim::{Due, Market};
+use crate::types::money::{Money, Rate};
+
+/// A container whose image the host has comes up in so many milliseconds, as documented.
+const CACHED_MS: i64 = 30_000;
+/// No pull takes longer.
+const PULL_MS_MAX: i64 = 2 * 3_600_000;
+
+impl Market {
+    /// A contract that got its GPUs makes its container, or starts it again.
+    pub(super) fn boot(&mut self, id: u64) {
+        let now = self.now;
+        let Some(contract) = self.contracts.get_mut(&id) else {
+            return;
+        };
+        let Some(task) = contract.task_mut() else {
+            return;
+        };
+        let (container, ms) = if task.image_ready {
+            (Container::Loading, task.dice.seconds(8, 25))
+        } else {
+            (Container::Absent, task.dice.seconds(3, 12))
+        };
+        task.goes_down(now, container);
+        task.status_msg = None;
+        let version = task.version;
+        contract.retune(now, true);
+        self.later(ms, Due::Container(id, version));
+    }
+
+    /// The container's next step.
+    pub(super) fn container_steps(&mut self, id: u64, version: u64) {
+        let now = self.now;
+        let Some(contract) = self.contracts.get_mut(&id) else {
+            return;
+        };
+        let (machine, granted) = (contract.machine, contract.granted);
+        let Some(task) = contract.task_mut() else {
+            return;
+        };
+        if task.version != version || !granted || !self.machines[machine].online {
+            return;
+        }
+        let next = match task.container {
+            Container::Absent => {
+                task.goes_down(now, Container::Created);
+                Some(task.dice.seconds(1, 4))
+            }
+            Container::Created => {
+                task.goes_down(now, Container::Loading);
+                let held = &self.machines[machine];
+                let image = task.params.image.clone().unwrap_or_default();
+                let row = held.slices.first().map(|slice| &slice.row);
+                let (speed, price) =
+                    row.map_or((0.0, 0.0), |row| (row.inet_down, row.inet_down_cost));
+                let cached = held.cached.contains(image.as_str());
+                let (ms, rate) = pull(&image, speed, price, cached);
+                task.pull_rate = rate;
+                task.status_msg = Some(format!("Pulling from {image}").into());
+                Some(ms)
+            }
+            Container::Loading => {
+                self.container_comes_up(id);
+                return;
+            }
+            Container::Running => {
+                self.container_ends(id);
+                return;
+            }
+            Container::Stuck | Container::Ended | Container::Exited => None,
+        };
+        let version = task.version;
+        contract.retune(now, true);
+        if let Some(ms) = next {
+            self.later(ms, Due::Container(id, version));
+        }
+    }
+
+    /// A container runs, or does not come up.
+    fn container_comes_up(&mut self, id: u64) {
+        let now = self.now;
+        let Some(contract) = self.contracts.get_mut(&id) else {
+            return;
+        };
+        let machine = contract.machine;
+        let Some(task) = contract.task_mut() else {
+            return;
+        };
+        let held = &mut self.machines[machine];
+        let failure = held.failure * self.options.failures;
+        let image: Arc<str> = task.params.image.clone().unwrap_or_default().into();
+        // A container that came up once on this host comes up again.
+        if !task.image_ready && task.dice.chance(failure) {
+            if task.dice.chance(0.6) {
+                task.goes_down(now, Container::Stuck);
+                let words = format!(
+                    "Error response from daemon: failed to pull {image}: context deadline exceeded"
+                );
+                task.status_msg = Some(words.into());
+            } else {
+                task.goes_down(now, Container::Ended);
+                let words = "Error: OCI runtime create failed: nvidia-container-cli: device error";
+                task.status_msg = Some(words.into());
+            }
+            contract.retune(now, true);
+            self.tell(machine, Happening::ProvisioningFailed { instance: id });
+            return;
+        }
+        task.image_ready = true;
+        task.goes_down(now, Container::Running);
+        task.up_since = Some(now);
+        task.status_msg = Some(format!("success, running {image}").into());
+        held.cached.insert(image);
+        let (version, ends) = (task.version, task.ends_itself_in());
+        contract.retune(now, true);
+        if let Some(ms) = ends {
+            self.later(ms, Due::Container(id, version));
+        }
+        self.tell(machine, Happening::Running { instance: id });
+    }
+
+    /// A running container ends by itself, as its environment says.
+    fn container_ends(&mut self, id: u64) {
+        let now = self.now;
+        let Some(contract) = self.contracts.get_mut(&id) else {
+            return;
+        };
+        let machine = contract.machine;
+        let Some(task) = contract.task_mut() else {
+            return;
+        };
+        if task
+            .self_destroy
+            .is_some_and(|after| task.ran(now) >= after)
+        {
+            self.remove(id);
+            return;
+        }
+        task.goes_down(now, Container::Ended);
+        task.status_msg = Some("container exited".into());
+        contract.retune(now, true);
+        self.tell(machine, Happening::Ended { instance: id });
+    }
+
+    /// A rental ends: it is stopped and cannot start again; its disk bills on.
+    pub(super) fn expires(&mut self, id: u64) {
+        let Some(contract) = self.contracts.get_mut(&id) else {
+            return;
+        };
+        let machine = contract.machine;
+        contract.wants = false;
+        if let Some(task) = contract.task_mut() {
+            task.expired = true;
+            task.queued = false;
+        }
+        self.halt(id);
+        self.tell(machine, Happening::Expired { instance: id });
+        self.later(5_000, Due::Auction(machine));
+    }
+
+    /// Takes the GPUs from an account's instance, if it has them.
+    pub(super) fn halt(&mut self, id: u64) {
+        let Some(contract) = self.contracts.get(&id).filter(|held| held.granted) else {
+            return;
+        };
+        let (machine, slice, bid) = (contract.machine, contract.slice, contract.bid);
+        self.ungrant(id);
+        if bid.is_some() {
+            self.release_echo(id, machine, slice);
+        }
+    }
+
+    /// Destroys an account's instance: its books are closed and kept, its offer is listed anew.
+    pub(super) fn remove(&mut self, id: u64) {
+        let now = self.now;
+        self.halt(id);
+        let Some(mut contract) = self.drop_contract(id) else {
+            return;
+        };
+        let (machine, slice) = (contract.machine, contract.slice);
+        contract.retune(now, false);
+        let ms = contract
+            .task_mut()
+            .map_or(5_000, |task| task.dice.seconds(5, 50));
+        self.past.insert(id, (contract, now));
+        self.renew_ask(machine, slice);
+        self.tell(machine, Happening::Destroyed { instance: id });
+        self.later(ms, Due::Auction(machine));
+    }
+}
+
+impl Task {
+    /// Milliseconds of running until the container ends by itself.
+    fn ends_itself_in(&self) -> Option<i64> {
+        let after = match (self.run_for, self.self_destroy) {
+            (Some(a), Some(b)) => a.min(b),
+            (a, b) => a.or(b)?,
+        };
+        Some((after - self.ran_ms).max(0))
+    }
+}
+
+/// How long pulling an image takes, in ms, and what its traffic costs meanwhile, as a rate. The
+/// size follows from the image's name: 2 to 14 GB.
+fn pull(image: &str, mbit_s: f64, price_per_gb: f64, cached: bool) -> (i64, Rate) {
+    if cached {
+        return (CACHED_MS, Rate::ZERO);
+    }
+    let hash = Sha256::digest(image.as_bytes());
+    let gigabytes = 2.0 + f64::from(hash[0]) / 255.0 * 12.0;
+    // Registries rarely give a gigabit, and hosts rarely take all of it.
+    let speed = mbit_s.clamp(10.0, 1000.0) * 0.7;
+    let seconds = gigabytes * 8_000.0 / speed + gigabytes * 8.0;
+    let ms = ((seconds * 1000.0) as i64).clamp(CACHED_MS, PULL_MS_MAX);
+    let cost = Money::from_dollars(price_per_gb * gigabytes).unwrap_or(Money::ZERO);
+    let rate = i128::from(cost.0) * 3_600_000 / i128::from(ms);
+    (ms, Rate(rate as i64))
+}
+
+/// What a running container's traffic costs, down and up, as rates: a few hundred megabytes an
+/// hour, by the instance.
+pub(super) fn traffic(contract: u64, down_price: f64, up_price: f64) -> (Rate, Rate) {
+    let hash = Sha256::digest(contract.to_be_bytes());
+    let hourly = |byte: u8, price: f64| {
+        let gigabytes = 0.02 + f64::from(byte) / 255.0 * 0.4;
+        Rate::from_dollars(gigabytes * price).unwrap_or(Rate::ZERO)
+    };
+    (hourly(hash[0], down_price), hourly(hash[1], up_price))
+}
+
+/// The rate of a disk of so many GB, which need not be whole, at a price per GB and month.
+pub(super) fn disk_rate(price: Money, gigabytes: f64) -> Rate {
+    let milli = (gigabytes * 1000.0).round() as i128;
+    let hours = i128::from(crate::types::money::STORAGE_HOURS_PER_MONTH) * 1000;
+    let total = i128::from(price.0) * milli;
+    Rate((total.div_euclid(hours) + i128::from(total.rem_euclid(hours) != 0)) as i64)
+}
+
+impl Contract {
+    /// The four states of an instance: contract now, intended, scheduled; container.
+    pub(super) fn states(&self, online: bool) -> ([&'static str; 3], Option<&'static str>) {
+        let Some(task) = self.task() else {
+            return (["running"; 3], Some("running"));
+        };
+        match (self.granted, online) {
+            (true, true) => (["running"; 3], task.container.status()),
+            (true, false) => (["running"; 3], Some("offline")),
+            (false, _) if task.queued => (["stopped", "running", "stopped"], Some("exited")),
+            (false, _) => (["stopped"; 3], Some("exited")),
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! The exact books of one instance: what each component cost, to the millisecond.
+
+use std::collections::BTreeMap;
+
+use super::api::ExactBill;
+use crate::types::money::{Money, Rate};
+use crate::types::time::Time;
+
+/// Milliseconds of a day.
+pub(crate) const DAY_MS: i64 = 86_400_000;
+const HOUR_MS: i128 = 3_600_000;
+
+/// The rates at which an instance is charged at some time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Rates {
+    /// GPUs.
+    pub(crate) gpu: Rate,
+    /// Disk.
+    pub(crate) disk: Rate,
+    /// Traffic down.
+    pub(crate) down: Rate,
+    /// Traffic up.
+    pub(crate) up: Rate,
+}
+
+/// What was used within a span, each component in nano-dollars per hour times milliseconds, so
+/// that nothing is rounded before it is shown.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Use {
+    /// Amounts: GPU, disk, down, up.
+    pub(crate) amounts: [i128; 4],
+    /// Milliseconds for which GPUs and disk were charged.
+    pub(crate) charged_ms: [i64; 2],
+}
+
+impl Use {
+    fn add(&mut self, rates: Rates, ms: i64) {
+        let each = [rates.gpu, rates.disk, rates.down, rates.up];
+        for (sum, rate) in self.amounts.iter_mut().zip(each) {
+            *sum += i128::from(rate.0) * i128::from(ms);
+        }
+        for (sum, rate) in self.charged_ms.iter_mut().zip([rates.gpu, rates.disk]) {
+            *sum += if rate.0 > 0 { ms } else { 0 };
+        }
+    }
+
+    fn merge(&mut self, other: &Self) {
+        for (sum, amount) in self.amounts.iter_mut().zip(other.amounts) {
+            *sum += amount;
+        }
+        for (sum, ms) in self.charged_ms.iter_mut().zip(other.charged_ms) {
+            *sum += ms;
+        }
+    }
+
+    /// The amount of a component in money, rounded up to the nano-dollar.
+    pub(crate) fn money(&self, component: usize) -> Money {
+        up(self.amounts[component])
+    }
+
+    /// The bill of this use.
+    pub(crate) fn bill(&self) -> ExactBill {
+        ExactBill {
+            gpu: up(self.amounts[0]),
+            disk: up(self.amounts[1]),
+            traffic: up(self.amounts[2] + self.amounts[3]),
+        }
+    }
+}
+
+fn up(amount: i128) -> Money {
+    let whole = amount.div_euclid(HOUR_MS) + i128::from(amount.rem_euclid(HOUR_MS) != 0);
+    Money(i64::try_from(whole).unwrap_or(i64::MAX))
+}
+
+/// Adds up what an instance uses. Rates change at instants; between them use grows steadily.
+#[derive(Clone, Debug)]
+pub(crate) struct Meter {
+    began: Time,
+    since: Time,
+    rates: Rates,
+    closed: Use,
+    days: BTreeMap<i64, Use>,
+}
+
+impl Meter {
+    pub(crate) fn new(now: Time) -> Self {
+        Self {
+            began: now,
+            since: now,
+            rates: Rates::default(),
+            closed: Use::default(),
+            days: BTreeMap::new(),
+        }
+    }
+
+    /// From now on, these rates.
+    pub(crate) fn set(&mut self, now: Time, rates: Rates) {
+        if rates == self.rates {
+            return;
+        }
+        for (day, ms) in days(self.since, now) {
+            self.days.entry(day).or_default().add(self.rates, ms);
+        }
+        self.closed.add(self.rates, now.ms_since(self.since).max(0));
+        self.since = self.since.max(now);
+        self.rates = rates;
+    }
+
+    /// The rates now.
+    pub(crate) fn rates(&self) -> Rates {
+        self.rates
+    }
+
+    /// All that was used up to now.
+    pub(crate) fn total(&self, now: Time) -> Use {
+        let mut total = self.closed;
+        total.add(self.rates, now.ms_since(self.since).max(0));
+        total
+    }
+
+    /// What was used in each UTC day up to `now`, with the span within the day. A day without any
+    /// use is left out.
+    pub(crate) fn by_day(&self, now: Time) -> Vec<(Time, Time, Use)> {
+        let mut all = self.days.clone();
+        for (day, ms) in days(self.since, now) {
+            let mut open = Use::default();
+            open.add(self.rates, ms);
+            all.entry(day).or_default().merge(&open);
+        }
+        all.into_iter()
+            .filter(|(_, used)| used.amounts.iter().any(|&amount| amount != 0))
+            .map(|(day, used)| {
+                let start = Time(day * DAY_MS).max(self.began);
+                let end = Time((day + 1) * DAY_MS).min(now);
+                (start, end, used)
+            })
+            .collect()
+    }
+}
+
+/// The UTC days that a span touches, each with how many milliseconds of it.
+fn days(from: Time, to: Time) -> impl Iterator<Item = (i64, i64)> {
+    let mut at = from.0;
+    std::iter::from_fn(move || {
+        if at >= to.0 {
+            return None;
+        }
+        let day = at.div_euclid(DAY_MS);
+        let end = ((day + 1) * DAY_MS).min(to.0);
+        let ms = end - at;
+        at = end;
+        Some((day, ms))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn gpu(nanos: i64) -> Rates {
+        Rates {
+            gpu: Rate(nanos),
+            ..Rates::default()
+        }
+    }
+
+    #[test]
+    fn charges_to_the_millisecond() {
+        let mut meter = Meter::new(Time(0));
+        meter.set(Time(1_000), gpu(3_600_000_000));
+        meter.set(Time(1_001), gpu(0));
+        assert_eq!(meter.total(Time(9_999_999)).bill().gpu, Money(1_000));
+    }
+
+    proptest! {
+        #[test]
+        fn days_add_up_to_the_whole(
+            start in 0_i64..DAY_MS,
+            steps in proptest::collection::vec((1_i64..2 * DAY_MS, 0_i64..5_000_000_000), 1..12),
+        ) {
+            let mut meter = Meter::new(Time(start));
+            let mut now = start;
+            for (ms, rate) in steps {
+                meter.set(Time(now), gpu(rate));
+                now += ms;
+            }
+            let whole = meter.total(Time(now));
+            let mut sum = Use::default();
+            for (from, to, used) in meter.by_day(Time(now)) {
+                prop_assert!(from < to);
+                sum.merge(&used);
+            }
+            prop_assert_eq!(whole, sum);
+        }
+    }
+}

@@ -1,0 +1,38 @@
+//! The embedded marketplace: a deterministic stand-in for the real one.
+//!
+//! [`Market`] is a state machine in market time. It does no I/O and reads no clock; everything
+//! random follows from its seed, and moving on in one step or in many gives the same market.
+
+mod api;
+mod contract;
+mod dice;
+pub mod faults;
+mod generate;
+mod life;
+mod machine;
+mod meter;
+mod models;
+pub mod offers_file;
+mod operations;
+mod ops;
+mod query;
+pub mod raw;
+mod rivals;
+pub mod router;
+mod routes;
+pub mod server;
+mod sim;
+#[cfg(test)]
+mod tests;
+pub mod transport;
+mod view;
+mod wire;
+
+pub use api::{
+    CreateParams, Created, ExactBill, Happening, MarketError, MarketEvent, MarketOptions, Started,
+};
+pub use contract::{RUN_FOR, SELF_DESTROY};
+pub use models::compute_cap;
+pub use raw::{Field, RawCharge, RawInstance, RawOffer, RawUser};
+pub use router::{Envelope, Handled, MarketServer, Paths, Quirks, WireOptions};
+pub use sim::Market;

@@ -1,0 +1,257 @@
+//! The market over real HTTP, for a daemon in another process.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::{Body, to_bytes};
+use axum::extract::{Query, State};
+use axum::http::{StatusCode, header};
+use axum::response::Response;
+use axum::{Router, http};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+use super::router::{Handled, MarketServer};
+use super::wire;
+use crate::ports::{Method, Reply, Request};
+
+/// Longest body of a request, in bytes; far over the marketplace's 32 KB of environment.
+const BODY_MAX: usize = 1 << 20;
+
+/// How long a request that is never answered is held open.
+const HANG_MAX: Duration = Duration::from_mins(5);
+
+#[derive(Clone)]
+struct Shared {
+    server: Arc<MarketServer>,
+    /// Turns true when the server is to end: requests that hang must not keep it.
+    ending: watch::Receiver<bool>,
+}
+
+/// Serves until `shutdown` completes; then requests under way are finished, and those that hang
+/// are dropped.
+///
+/// # Errors
+/// Where the listener fails.
+pub async fn serve(
+    listener: TcpListener,
+    server: Arc<MarketServer>,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> std::io::Result<()> {
+    let (end, ending) = watch::channel(false);
+    let shared = Shared { server, ending };
+    let router = Router::new().fallback(handle).with_state(shared);
+    axum::serve(listener, router)
+        .with_graceful_shutdown(async move {
+            shutdown.await;
+            // Nobody listens any more only where nothing hangs.
+            let _ = end.send(true);
+        })
+        .await
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "injected delays are of real time, like the connections that they delay"
+)]
+async fn handle(State(mut shared): State<Shared>, request: http::Request<Body>) -> Response {
+    let request = match read(request).await {
+        Ok(request) => request,
+        Err(reply) => return response(reply),
+    };
+    if let Some(delay) = shared.server.next_latency() {
+        tokio::time::sleep(delay).await;
+    }
+    match shared.server.handle(&request) {
+        Handled::Reply(reply) => response(reply),
+        Handled::Hang => {
+            let ending = shared.ending.wait_for(|ending| *ending);
+            // Either way there is no answer to give; a client that left has ended this by itself.
+            let _ = tokio::time::timeout(HANG_MAX, ending).await;
+            response(wire::reply(504, String::new()))
+        }
+    }
+}
+
+async fn read(request: http::Request<Body>) -> Result<Request, Reply> {
+    let (parts, body) = request.into_parts();
+    let method = match parts.method {
+        http::Method::GET => Method::Get,
+        http::Method::POST => Method::Post,
+        http::Method::PUT => Method::Put,
+        http::Method::DELETE => Method::Delete,
+        _ => return Err(wire::not_found()),
+    };
+    let refuse = |status, message: &str| {
+        let body = serde_json::json!({ "message": message });
+        wire::reply(status, body.to_string())
+    };
+    let query = Query::<Vec<(String, String)>>::try_from_uri(&parts.uri)
+        .map_err(|_| refuse(400, "Bad Request"))?;
+    let body = to_bytes(body, BODY_MAX)
+        .await
+        .map_err(|_| refuse(413, "Payload Too Large"))?;
+    let authorization = parts.headers.get(header::AUTHORIZATION);
+    let bearer = authorization
+        .and_then(|value| value.to_str().ok())
+        .and_then(|value| value.strip_prefix("Bearer "));
+    Ok(Request {
+        method,
+        path: parts.uri.path().to_owned(),
+        query: query.0,
+        bearer: bearer.map(str::to_owned),
+        body: (!body.is_empty()).then_some(body),
+    })
+}
+
+fn response(reply: Reply) -> Response {
+    let mut builder = Response::builder().status(reply.status);
+    for (name, value) in &reply.headers {
+        builder = builder.header(name, value);
+    }
+    builder.body(Body::from(reply.body)).unwrap_or_else(|_| {
+        // Our own headers are always valid; should one not be, the client hears of a failure.
+        let mut failed = Response::new(Body::empty());
+        *failed.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+        failed
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::SimClock;
+    use crate::market::faults::{Fault, FaultScript, FaultSpec, Faults};
+    use crate::market::{Market, MarketOptions, WireOptions};
+    use crate::ports::Clock;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
+    use tokio::sync::oneshot;
+    use tokio::task::JoinHandle;
+
+    struct Running {
+        address: std::net::SocketAddr,
+        server: Arc<MarketServer>,
+        stop: oneshot::Sender<()>,
+        task: JoinHandle<std::io::Result<()>>,
+    }
+
+    async fn running(spec: &str, cues: &[(u64, Fault)]) -> Running {
+        let clock: Arc<dyn Clock> = Arc::new(SimClock::new(MarketOptions::default().start));
+        let options = MarketOptions {
+            machines: Some(5),
+            ..MarketOptions::default()
+        };
+        let spec: FaultSpec = spec.parse().unwrap();
+        let faults = Faults::new(spec, FaultScript::new(cues.iter().copied()), 1);
+        let market = Market::generated(options);
+        let server = Arc::new(MarketServer::new(
+            market,
+            WireOptions::default(),
+            faults,
+            clock,
+        ));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (stop, stopped) = oneshot::channel::<()>();
+        let task = tokio::spawn(serve(listener, Arc::clone(&server), async {
+            let _ = stopped.await;
+        }));
+        Running {
+            address,
+            server,
+            stop,
+            task,
+        }
+    }
+
+    impl Running {
+        /// Sends a request as bytes and reads until the server closes.
+        async fn exchange(&self, request: &str) -> String {
+            let mut stream = TcpStream::connect(self.address).await.unwrap();
+            stream.write_all(request.as_bytes()).await.unwrap();
+            let mut answer = Vec::new();
+            stream.read_to_end(&mut answer).await.unwrap();
+            String::from_utf8(answer).unwrap()
+        }
+
+        async fn get(&self, target: &str) -> String {
+            let head = "Host: x\r\nConnection: close";
+            self.exchange(&format!("GET {target} HTTP/1.1\r\n{head}\r\n\r\n"))
+                .await
+        }
+    }
+
+    #[tokio::test]
+    async fn it_answers_over_a_real_connection() {
+        let running = running("latency=1ms", &[]).await;
+        let answer = running.get("/vastai/users/me?api_token=at%5Fx").await;
+        assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
+        let lower = answer.to_ascii_lowercase();
+        assert!(
+            lower.contains("\r\ncontent-type: application/json\r\n"),
+            "exactly: {answer}"
+        );
+        assert!(answer.contains(r#"{"data":{"id":"#), "{answer}");
+        let q = "%7B%22num_gpus%22%3A%7B%22eq%22%3A%221%22%7D%7D";
+        let offers = running
+            .get(&format!("/vastai/offers?q={q}&api_token=at_x"))
+            .await;
+        assert!(offers.contains(r#"{"data":{"offers":["#), "{offers}");
+        let body = r#"{"offer_id":1,"image":"a:b"}"#;
+        let create = format!(
+            "POST /vastai/instances?api_token=at_x HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\
+             Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        let refused = running.exchange(&create).await;
+        assert!(refused.contains("no_such_ask"), "{refused}");
+        for (method, status) in [("PATCH", "404"), ("GET", "401")] {
+            let line = format!("{method} /vastai/offers HTTP/1.1\r\nHost: x\r\n");
+            let answer = running
+                .exchange(&format!("{line}Connection: close\r\n\r\n"))
+                .await;
+            assert!(
+                answer.starts_with(&format!("HTTP/1.1 {status}")),
+                "{answer}"
+            );
+        }
+        assert!(running.get("/clock").await.contains(r#""speed":1.0"#));
+        running.stop.send(()).unwrap();
+        running.task.await.unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_body_over_the_limit_is_refused() {
+        let running = running("none", &[]).await;
+        let mut stream = TcpStream::connect(running.address).await.unwrap();
+        let length = BODY_MAX + 1;
+        let head = format!(
+            "POST /vastai/bids HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n"
+        );
+        stream.write_all(head.as_bytes()).await.unwrap();
+        stream.write_all(&vec![b' '; length]).await.unwrap();
+        let mut answer = [0; 12];
+        stream.read_exact(&mut answer).await.unwrap();
+        assert_eq!(&answer, b"HTTP/1.1 413");
+    }
+
+    #[tokio::test]
+    async fn a_request_that_hangs_gets_no_answer_and_does_not_keep_the_server() {
+        let running = running("none", &[(1, Fault::TimeoutAfter)]).await;
+        let mut stream = TcpStream::connect(running.address).await.unwrap();
+        let request = b"GET /vastai/users/me?api_token=at_x HTTP/1.1\r\nHost: x\r\n\r\n";
+        stream.write_all(request).await.unwrap();
+        while running.server.with_faults(|faults| faults.requests()) == 0 {
+            tokio::task::yield_now().await;
+        }
+        // Another connection is answered meanwhile; the first has nothing to read.
+        let other = running.get("/vastai/users/me?api_token=at_x").await;
+        assert!(other.starts_with("HTTP/1.1 200"));
+        let nothing = stream.try_read(&mut [0; 1]).unwrap_err();
+        assert_eq!(nothing.kind(), std::io::ErrorKind::WouldBlock);
+        running.stop.send(()).unwrap();
+        running.task.await.unwrap().unwrap();
+    }
+}

@@ -1,0 +1,415 @@
+//! The market itself: its state, its queue of events, and who gets the GPUs.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use sha2::{Digest, Sha256};
+
+use super::api::{Happening, MarketEvent, MarketOptions};
+use super::contract::{Contract, Owner};
+use super::generate;
+use super::machine::Machine;
+use super::meter::Use;
+use super::raw::RawOffer;
+use crate::types::money::{Money, Rate};
+use crate::types::time::Time;
+
+/// The credit of every account is looked at once in so many milliseconds.
+const CREDIT_CHECK_MS: i64 = 30_000;
+
+/// The marketplace. Every method acts at [`Market::now`]; move it on first.
+#[derive(Clone, Debug)]
+pub struct Market {
+    pub(super) options: MarketOptions,
+    pub(super) now: Time,
+    pub(super) machines: Vec<Machine>,
+    /// Living contracts, rivals' and accounts'.
+    pub(super) contracts: BTreeMap<u64, Contract>,
+    /// Accounts' contracts that were destroyed, and when.
+    pub(super) past: BTreeMap<u64, (Contract, Time)>,
+    pub(super) accounts: BTreeMap<u64, Account>,
+    /// Offers that are listed: machine and slice by id.
+    pub(super) asks: BTreeMap<u64, (usize, usize)>,
+    /// Ids that were listed once.
+    pub(super) old_asks: BTreeSet<u64>,
+    pub(super) next_ask: u64,
+    pub(super) next_contract: u64,
+    queue: BTreeMap<(Time, u64), Due>,
+    queued: u64,
+    events: Vec<MarketEvent>,
+}
+
+/// An account.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Account {
+    /// What it began with.
+    pub(super) balance: Money,
+    /// Whether its credit is used up.
+    pub(super) broke: bool,
+}
+
+/// What is due at a time. Machines and slices are indices.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Due {
+    /// The host changes its floor.
+    Floor(usize),
+    /// The host changes its on-demand rate.
+    Price(usize),
+    /// The host lists anew, with other ids and a later end.
+    Relist(usize),
+    /// The host goes away.
+    Leave(usize),
+    /// The host comes back.
+    Return(usize),
+    /// Somebody looks at the machine for a bid.
+    Bidder(usize),
+    /// Somebody looks at the machine for an on-demand rental.
+    Taker(usize),
+    /// Somebody is drawn to what an account holds.
+    Challenger(u64),
+    /// A rival that lost makes up its mind.
+    RivalReacts(u64),
+    /// A rival leaves.
+    RivalLeaves(u64),
+    /// The auction on a machine is held.
+    Auction(usize),
+    /// A container's next step, if its version is still this.
+    Container(u64, u64),
+    /// A slice's shown floor changes, if its version is still this.
+    Echo(usize, usize, u64, Option<Rate>),
+    /// A rental ends.
+    Expire(u64),
+    /// An account's credit is looked at.
+    Credit(u64),
+}
+
+impl Market {
+    /// A market whose machines, prices and behaviours are drawn from the seed.
+    pub fn generated(options: MarketOptions) -> Self {
+        let machines = generate::machines(&options);
+        let mut market = Self::of(options, machines);
+        market.populate();
+        market
+    }
+
+    /// A market of the given offers: each row is a slice of its machine, with its prices and its
+    /// id. Nobody holds any of them at first, except what is not rentable; rivals and hosts act on
+    /// them as on generated ones. A row without GPUs or a price, and one whose id came before, is
+    /// left out. A listing that ended before the market's start is taken to end 30 days after it.
+    pub fn from_rows(options: MarketOptions, rows: Vec<RawOffer>) -> Self {
+        let machines = generate::from_rows(&options, rows);
+        let mut market = Self::of(options, machines);
+        market.occupy_unrentable();
+        market
+    }
+
+    fn of(options: MarketOptions, machines: Vec<Machine>) -> Self {
+        let mut asks = BTreeMap::new();
+        for (m, machine) in machines.iter().enumerate() {
+            for (s, slice) in machine.slices.iter().enumerate() {
+                asks.insert(slice.ask, (m, s));
+            }
+        }
+        let highest = asks.last_key_value().map_or(0, |(id, _)| *id);
+        let mut market = Self {
+            now: options.start,
+            options,
+            machines,
+            contracts: BTreeMap::new(),
+            past: BTreeMap::new(),
+            accounts: BTreeMap::new(),
+            asks,
+            old_asks: BTreeSet::new(),
+            next_ask: highest + 1,
+            next_contract: 31_000_000,
+            queue: BTreeMap::new(),
+            queued: 0,
+            events: Vec::new(),
+        };
+        for machine in 0..market.machines.len() {
+            market.begin_habits(machine);
+        }
+        market
+    }
+
+    /// Processes every event that is due, in time order. Does nothing where `now` is in the past.
+    pub fn advance_to(&mut self, now: Time) {
+        while let Some(entry) = self.queue.first_entry() {
+            let at = entry.key().0;
+            if at > now {
+                break;
+            }
+            let due = entry.remove();
+            // What was put in the queue late is done late, never in the past.
+            self.now = self.now.max(at);
+            self.happen(due);
+        }
+        self.now = self.now.max(now);
+    }
+
+    /// Market time.
+    pub fn now(&self) -> Time {
+        self.now
+    }
+
+    /// The account of a token. It is made, with the play balance, when the token is first seen;
+    /// another token is another account.
+    pub fn account_for(&mut self, token: &str) -> u64 {
+        let hash = Sha256::digest(token.as_bytes());
+        let id = hash
+            .iter()
+            .take(4)
+            .fold(1_u64, |id, &byte| id << 8 | u64::from(byte));
+        if !self.accounts.contains_key(&id) {
+            let balance = self.options.balance;
+            self.accounts.insert(
+                id,
+                Account {
+                    balance,
+                    broke: balance <= Money::ZERO,
+                },
+            );
+            self.later(CREDIT_CHECK_MS, Due::Credit(id));
+        }
+        id
+    }
+
+    /// What happened so far, in order of time. For checkers and tests.
+    pub fn events(&self) -> &[MarketEvent] {
+        &self.events
+    }
+
+    fn happen(&mut self, due: Due) {
+        match due {
+            Due::Floor(machine) => self.floor_moves(machine),
+            Due::Price(machine) => self.price_moves(machine),
+            Due::Relist(machine) => self.relists(machine),
+            Due::Leave(machine) => self.host_leaves(machine),
+            Due::Return(machine) => self.host_returns(machine),
+            Due::Bidder(machine) => self.bidder_comes(machine),
+            Due::Taker(machine) => self.taker_comes(machine),
+            Due::Challenger(contract) => self.challenger_comes(contract),
+            Due::RivalReacts(contract) => self.rival_reacts(contract),
+            Due::RivalLeaves(contract) => self.rival_leaves(contract),
+            Due::Auction(machine) => self.settle(machine),
+            Due::Container(contract, version) => self.container_steps(contract, version),
+            Due::Echo(machine, slice, version, echo) => {
+                let slice = &mut self.machines[machine].slices[slice];
+                if slice.echo_version == version {
+                    slice.echo = echo;
+                }
+            }
+            Due::Expire(contract) => self.expires(contract),
+            Due::Credit(account) => self.credit_is_checked(account),
+        }
+    }
+
+    /// Puts an event into the queue, in so many milliseconds.
+    pub(super) fn later(&mut self, ms: i64, due: Due) {
+        self.queued += 1;
+        let at = Time(self.now.0.saturating_add(ms.max(0)));
+        self.queue.insert((at, self.queued), due);
+    }
+
+    pub(super) fn tell(&mut self, machine: usize, what: Happening) {
+        let machine = self.machines[machine].id;
+        self.events.push(MarketEvent {
+            at: self.now,
+            machine,
+            what,
+        });
+    }
+
+    /// Holds the auction on a machine: whoever lost is paused, whoever won runs.
+    pub(super) fn settle(&mut self, machine: usize) {
+        let accounts = &self.accounts;
+        let able = |contract: &Contract| match contract.task() {
+            Some(task) => {
+                !task.expired && accounts.get(&task.account).is_some_and(|held| !held.broke)
+            }
+            None => true,
+        };
+        if !self.machines[machine].online {
+            return;
+        }
+        let winners = self.machines[machine].winners(&self.contracts, able);
+        let held = &self.machines[machine].contracts;
+        let is = |id: &u64| self.contracts.get(id).is_some_and(|held| held.granted);
+        let lost: Vec<u64> = held
+            .iter()
+            .filter(|id| is(id) && !winners.contains(id))
+            .copied()
+            .collect();
+        let won: Vec<u64> = winners.into_iter().filter(|id| !is(id)).collect();
+        let parked: Vec<bool> = lost
+            .iter()
+            .map(|id| {
+                let contract = &self.contracts[id];
+                !self.machines[machine].meets_floor(contract)
+            })
+            .collect();
+        for &id in &lost {
+            self.ungrant(id);
+        }
+        for &id in &won {
+            self.grant(id);
+        }
+        for (id, parked) in lost.into_iter().zip(parked) {
+            self.after_loss(id, parked);
+        }
+    }
+
+    /// A contract gets its GPUs.
+    fn grant(&mut self, id: u64) {
+        let Some(contract) = self.contracts.get_mut(&id) else {
+            return;
+        };
+        contract.granted = true;
+        let (machine, slice, bid) = (contract.machine, contract.slice, contract.bid);
+        contract.reserve = self.machines[machine].floor(slice);
+        if contract.account().is_none() {
+            return;
+        }
+        let first = contract.task().is_some_and(|task| task.version == 0);
+        if let Some(task) = contract.task_mut() {
+            task.queued = false;
+        }
+        if !first {
+            self.tell(machine, Happening::Resumed { instance: id });
+        }
+        if let Some(bid) = bid {
+            let shown = self.machines[machine].floor(slice);
+            self.machines[machine].slices[slice]
+                .echo
+                .get_or_insert(shown);
+            self.echo_later(id, machine, slice, Some(bid), true);
+            self.attract(id);
+        }
+        self.boot(id);
+    }
+
+    /// A contract loses its GPUs; its container dies at once.
+    pub(super) fn ungrant(&mut self, id: u64) {
+        let now = self.now;
+        let Some(contract) = self.contracts.get_mut(&id) else {
+            return;
+        };
+        contract.granted = false;
+        let online = self.machines[contract.machine].online;
+        if let Some(task) = contract.task_mut() {
+            task.goes_down(now, super::contract::Container::Exited);
+            task.status_msg = Some("stopped".into());
+        }
+        contract.retune(now, online);
+    }
+
+    /// What follows from having lost in an auction.
+    fn after_loss(&mut self, id: u64, parked: bool) {
+        let Some(contract) = self.contracts.get(&id) else {
+            return;
+        };
+        let (machine, slice, gpus) = (contract.machine, contract.slice, contract.gpus);
+        if matches!(contract.owner, Owner::Rival(_)) {
+            self.rival_lost(id);
+            return;
+        }
+        if parked || !contract.wants {
+            self.release_echo(id, machine, slice);
+            self.tell(machine, Happening::Parked { instance: id });
+            return;
+        }
+        // Who took the GPUs is plain to see: the echo ends with the hold.
+        let mask = contract.mask;
+        let place = &mut self.machines[machine].slices[slice];
+        place.echo = None;
+        place.echo_version += 1;
+        let best = self.machines[machine]
+            .holders(&self.contracts, mask)
+            .map(|holder| holder.bid.map(|bid| (bid, holder.gpus)))
+            .reduce(|best, other| match (best, other) {
+                (Some(a), Some(b)) if super::machine::higher(b, a) => Some(b),
+                (Some(a), Some(_)) => Some(a),
+                _ => None,
+            });
+        let what = match best.flatten() {
+            Some((bid, winner_gpus)) => Happening::Outbid {
+                instance: id,
+                by: Rate(
+                    (i128::from(bid.0) * i128::from(gpus) / i128::from(winner_gpus.max(1))) as i64,
+                ),
+            },
+            None => Happening::OnDemandTook { instance: id },
+        };
+        self.tell(machine, what);
+    }
+
+    fn credit_is_checked(&mut self, id: u64) {
+        self.later(CREDIT_CHECK_MS, Due::Credit(id));
+        if self.credit(id) > Money::ZERO {
+            return;
+        }
+        let Some(account) = self.accounts.get_mut(&id).filter(|held| !held.broke) else {
+            return;
+        };
+        account.broke = true;
+        let held: Vec<u64> = self.ids_of(id);
+        let mut machines = BTreeSet::new();
+        for contract in held {
+            machines.insert(self.contracts[&contract].machine);
+            self.halt(contract);
+        }
+        if let Some(&machine) = machines.first() {
+            self.tell(machine, Happening::CreditExhausted { account: id });
+        }
+        for machine in machines {
+            self.later(5_000, Due::Auction(machine));
+        }
+    }
+
+    /// The account's living instances, in order.
+    pub(super) fn ids_of(&self, account: u64) -> Vec<u64> {
+        self.contracts
+            .values()
+            .filter(|contract| contract.account() == Some(account))
+            .map(|contract| contract.id)
+            .collect()
+    }
+
+    /// Prepaid money that the account has left, to the nano-dollar.
+    pub(super) fn credit(&self, account: u64) -> Money {
+        let Some(held) = self.accounts.get(&account) else {
+            return Money::ZERO;
+        };
+        self.used_by(account)
+            .into_iter()
+            .fold(held.balance, |left, (_, used)| left - used.bill().total())
+    }
+
+    /// What each instance of the account ever used, destroyed ones too.
+    pub(super) fn used_by(&self, account: u64) -> Vec<(u64, Use)> {
+        let living = self.contracts.values().map(|contract| (contract, self.now));
+        let past = self
+            .past
+            .values()
+            .map(|(contract, ended)| (contract, *ended));
+        past.chain(living)
+            .filter_map(|(contract, until)| {
+                let task = contract.task().filter(|task| task.account == account)?;
+                Some((contract.id, task.meter.total(until)))
+            })
+            .collect()
+    }
+
+    /// A new offer id for a slice; the old one is remembered as gone.
+    pub(super) fn renew_ask(&mut self, machine: usize, slice: usize) {
+        let id = self.next_ask;
+        self.next_ask += 1 + self.machines[machine].dice.whole(0, 6) as u64;
+        let now = self.now;
+        let place = &mut self.machines[machine].slices[slice];
+        self.asks.remove(&place.ask);
+        self.old_asks.insert(place.ask);
+        place.ask = id;
+        place.used_by.clear();
+        place.listed = now;
+        self.asks.insert(id, (machine, slice));
+    }
+}
