@@ -4,6 +4,7 @@ pub mod clock;
 pub mod config;
 pub mod engine;
 pub mod market;
+pub mod marketplace;
 pub mod policy;
 pub mod ports;
 pub mod store;

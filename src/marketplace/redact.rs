@@ -1,0 +1,465 @@
+//! Keeps secrets out of texts.
+//!
+//! The gateway takes its token in the query and echoes requests in its errors, and the provider's
+//! answers carry keys and start scripts back. So no text of theirs is shown as it came: only the
+//! fields that hold a message are kept, known secrets are blanked in every form that a URL or a
+//! JSON text gives them, and whatever follows the name of a secret field is blanked unseen.
+
+use std::sync::{PoisonError, RwLock};
+
+use serde_json::Value;
+
+/// What stands where a secret stood.
+const BLANK: &str = "[redacted]";
+
+/// The longest message kept, in characters: enough for a person, too little for a dump.
+const MESSAGE_CHARS_MAX: usize = 300;
+
+/// Secrets shorter than this are not looked for: they would blank ordinary words.
+const SECRET_BYTES_MIN: usize = 6;
+
+/// How many secrets are remembered. The oldest but the first (the token) makes room.
+const SECRETS_MAX: usize = 4096;
+
+/// How deep a body is searched for its message.
+const DEPTH_MAX: usize = 6;
+
+/// Names in front of a value that nobody may see. Compared in lower case.
+const SECRET_NAMES: [&str; 9] = [
+    "api_token",
+    "api_key",
+    "jupyter_token",
+    "extra_env",
+    "onstart",
+    "result_url",
+    "image_login",
+    // Before `authorization`, whose value it begins.
+    BEARER,
+    "authorization",
+];
+
+/// The one name that a blank alone separates from its secret.
+const BEARER: &str = "bearer";
+
+/// The keys under which errors hold what they say, in the order of their worth.
+const MESSAGE_KEYS: [&str; 5] = ["error", "code", "msg", "message", "detail"];
+
+/// Knows the secrets that must not be shown and blanks them.
+#[derive(Default)]
+pub struct Redactor {
+    /// Each secret with the forms it may take, the longest form first.
+    secrets: RwLock<Vec<Vec<String>>>,
+}
+
+impl std::fmt::Debug for Redactor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Redactor")
+    }
+}
+
+impl Redactor {
+    /// A redactor that knows one secret, the token.
+    pub fn new(token: &str) -> Self {
+        let redactor = Self::default();
+        redactor.add(token);
+        redactor
+    }
+
+    /// Adds a secret. Very short ones are passed over: they would blank ordinary words.
+    pub fn add(&self, secret: &str) {
+        let secret = secret.trim();
+        if secret.len() < SECRET_BYTES_MIN {
+            return;
+        }
+        let forms = forms_of(secret);
+        let mut secrets = self.secrets.write().unwrap_or_else(PoisonError::into_inner);
+        if secrets.contains(&forms) {
+            return;
+        }
+        if secrets.len() >= SECRETS_MAX {
+            secrets.remove(1);
+        }
+        secrets.push(forms);
+    }
+
+    /// A text with every known secret, and every value behind a secret's name, blanked. It is not
+    /// cut.
+    pub fn clean(&self, text: &str) -> String {
+        let mut clean = text.to_owned();
+        let secrets = self.secrets.read().unwrap_or_else(PoisonError::into_inner);
+        for form in secrets.iter().flatten() {
+            if clean.contains(form.as_str()) {
+                clean = clean.replace(form.as_str(), BLANK);
+            }
+        }
+        drop(secrets);
+        for name in SECRET_NAMES {
+            clean = blank_after(&clean, name);
+        }
+        blank_url_queries(&clean)
+    }
+
+    /// A text fit to be shown: cleaned, on one line, cut to some 300 characters.
+    pub fn show(&self, text: &str) -> String {
+        // Cleaned before the lines are joined, for a secret may have line breaks of its own, and
+        // after, for what was broken apart may be one then. Cut last: a cut secret is not known.
+        let line = one_line(&self.clean(text));
+        cut(&self.clean(&line), MESSAGE_CHARS_MAX)
+    }
+
+    /// What an error's body says, fit to be shown: its message fields and nothing else of it.
+    pub fn message(&self, body: &str) -> String {
+        self.show(&message_of(body))
+    }
+}
+
+/// What an error's body says, not yet redacted: its message fields joined, or the text itself where
+/// it is plain. For finding out what kind of error it is; never to be shown.
+pub(crate) fn message_of(body: &str) -> String {
+    let body = body.trim();
+    match serde_json::from_str::<Value>(body) {
+        Ok(value) => message_of_value(&value),
+        Err(_) if body.is_empty() => "an empty answer".to_owned(),
+        Err(_) if body.starts_with('<') => "a page of HTML".to_owned(),
+        Err(_) if body.starts_with(['{', '[']) => "broken JSON".to_owned(),
+        // Not cut yet: half a secret could not be told from other text.
+        Err(_) => body.to_owned(),
+    }
+}
+
+/// As [`message_of`], of a body that is parsed already.
+pub(crate) fn message_of_value(value: &Value) -> String {
+    let mut parts = Vec::new();
+    collect(value, DEPTH_MAX, &mut parts);
+    if parts.is_empty() {
+        return "no message".to_owned();
+    }
+    parts.join(": ")
+}
+
+fn collect(value: &Value, depth: usize, parts: &mut Vec<String>) {
+    let Some(depth) = depth.checked_sub(1) else {
+        return;
+    };
+    match value {
+        Value::String(text) => collect_text(text, depth, parts),
+        Value::Number(number) => add_part(parts, number.to_string()),
+        Value::Object(map) => {
+            for key in ["data", "result"] {
+                if let Some(inner @ Value::Object(_)) = map.get(key) {
+                    collect(inner, depth, parts);
+                }
+            }
+            for key in MESSAGE_KEYS {
+                if let Some(inner) = map.get(key) {
+                    collect(inner, depth, parts);
+                }
+            }
+        }
+        Value::Array(items) => {
+            // Some frameworks give a list of `{msg: …}`.
+            for item in items.iter().take(3).filter(|item| item.is_object()) {
+                collect(item, depth, parts);
+            }
+        }
+        Value::Null | Value::Bool(_) => {}
+    }
+}
+
+/// A message that is itself JSON is read as such, so that what it carries is not shown whole.
+fn collect_text(text: &str, depth: usize, parts: &mut Vec<String>) {
+    match serde_json::from_str::<Value>(text) {
+        Ok(inner @ (Value::Object(_) | Value::Array(_))) => collect(&inner, depth, parts),
+        _ => add_part(parts, text.trim().to_owned()),
+    }
+}
+
+fn add_part(parts: &mut Vec<String>, part: String) {
+    if !part.is_empty() && !parts.contains(&part) {
+        parts.push(part);
+    }
+}
+
+/// The first `max` characters, with an ellipsis where there were more.
+pub(crate) fn cut(text: &str, max: usize) -> String {
+    match text.char_indices().nth(max) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
+}
+
+/// Words with one blank between them.
+fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// The forms in which a secret may stand in a text: as it is, in a URL, in JSON, in JSON that is a
+/// text of JSON, as where a whole request is echoed, and each of these with its line breaks gone.
+fn forms_of(secret: &str) -> Vec<String> {
+    let upper = percent(secret, false);
+    let json = in_json(secret);
+    let mut forms = vec![
+        secret.to_owned(),
+        lower_escapes(&upper),
+        percent(secret, true),
+        lower_escapes(&percent(secret, true)),
+        upper,
+        in_json(&json),
+        json,
+    ];
+    let joined: Vec<String> = forms.iter().map(|form| one_line(form)).collect();
+    forms.extend(joined);
+    forms.sort_by(|a, b| b.len().cmp(&a.len()).then_with(|| a.cmp(b)));
+    forms.dedup();
+    forms
+}
+
+/// As a JSON text holds it, without the quotes around it.
+fn in_json(text: &str) -> String {
+    let quoted = serde_json::Value::from(text).to_string();
+    let inner = quoted
+        .strip_prefix('"')
+        .and_then(|rest| rest.strip_suffix('"'));
+    inner.unwrap_or(&quoted).to_owned()
+}
+
+/// Percent-encoding of everything but unreserved characters; with `form`, a space as `+`.
+pub(crate) fn percent(text: &str, form: bool) -> String {
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => {
+                encoded.push(char::from(byte));
+            }
+            b' ' if form => encoded.push('+'),
+            _ => encoded.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    encoded
+}
+
+fn lower_escapes(encoded: &str) -> String {
+    let mut lower = String::with_capacity(encoded.len());
+    let mut in_escape = 0;
+    for c in encoded.chars() {
+        if c == '%' {
+            in_escape = 3;
+        }
+        lower.push(if in_escape > 0 {
+            c.to_ascii_lowercase()
+        } else {
+            c
+        });
+        in_escape = in_escape.max(1) - 1;
+    }
+    lower
+}
+
+/// Blanks what follows a name and a separator, up to the end of the value.
+fn blank_after(text: &str, name: &str) -> String {
+    let lower = text.to_ascii_lowercase();
+    let mut out = String::with_capacity(text.len());
+    let mut at = 0;
+    while let Some(found) = lower[at..].find(name) {
+        let after_name = at + found + name.len();
+        out.push_str(&text[at..after_name]);
+        at = after_name;
+        let rest = &text[after_name..];
+        let separators = separator_len(rest);
+        let blank_only = rest[..separators].trim().is_empty();
+        if separators == 0 || (blank_only && name != BEARER) {
+            continue;
+        }
+        out.push_str(&rest[..separators]);
+        let value = value_len(&rest[separators..]);
+        if value > 0 {
+            out.push_str(BLANK);
+        }
+        at = after_name + separators + value;
+    }
+    out.push_str(&text[at..]);
+    out
+}
+
+/// How much of the text separates a name from its value: quotes, colons, equal signs, blanks, and
+/// their percent-encoded forms. 0 where a letter follows: then it is another word.
+fn separator_len(text: &str) -> usize {
+    let mut at = 0;
+    loop {
+        let rest = &text[at..];
+        let step = if rest.starts_with(['"', '\'', ':', '=', ' ', '\\']) {
+            1
+        } else if rest.starts_with('%') {
+            let code = rest.get(1..3).unwrap_or_default();
+            if ["3D", "3d", "3A", "3a", "22", "20"].contains(&code) {
+                3
+            } else {
+                0
+            }
+        } else {
+            0
+        };
+        if step == 0 {
+            return at;
+        }
+        at += step;
+    }
+}
+
+/// How long a value is: to its closing bracket where it opens one, else to the next delimiter.
+fn value_len(text: &str) -> usize {
+    if text.starts_with(BLANK) {
+        return 0;
+    }
+    if text.starts_with(['[', '{']) {
+        // Nested values are cut bluntly: what cannot be delimited surely is not shown.
+        return text.len();
+    }
+    text.find(['&', '"', '\'', ' ', ',', '}', ']', ')', '<'])
+        .unwrap_or(text.len())
+}
+
+/// Blanks the query of every URL.
+fn blank_url_queries(text: &str) -> String {
+    if !text.contains("://") {
+        return text.to_owned();
+    }
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(start) = rest.find("://") {
+        let (before, url) = rest.split_at(start + 3);
+        out.push_str(before);
+        let end = url.find([' ', '"', '\'', '<', '>']).unwrap_or(url.len());
+        let (url, after) = url.split_at(end);
+        match url.split_once('?') {
+            Some((place, _)) => out.push_str(&format!("{place}?{BLANK}")),
+            None => out.push_str(url),
+        }
+        rest = after;
+    }
+    out.push_str(rest);
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const TOKEN: &str = "at_c4n/ry+S3 cret";
+
+    #[test]
+    fn blanks_every_form_of_a_secret() {
+        let redactor = Redactor::new(TOKEN);
+        for text in [
+            format!("plain {TOKEN} end"),
+            format!("https://h/x?y={}", percent(TOKEN, false)),
+            format!("form y={} end", percent(TOKEN, true)),
+            format!("lower y={} end", lower_escapes(&percent(TOKEN, false))),
+        ] {
+            let shown = redactor.show(&text);
+            assert!(shown.contains(BLANK), "{shown}");
+            assert!(!shown.contains("c4n"), "{shown}");
+        }
+    }
+
+    #[test]
+    fn blanks_unknown_values_behind_secret_names() {
+        let redactor = Redactor::default();
+        for (text, expected) in [
+            (
+                "GET /x?api_token=abcdef&y=1",
+                "GET /x?api_token=[redacted]&y=1",
+            ),
+            ("api_token%3Dabcdef", "api_token%3D[redacted]"),
+            (
+                r#"{"api_token":"abc","y":2}"#,
+                r#"{"api_token":"[redacted]","y":2}"#,
+            ),
+            (
+                "instance_api_key: abc, z",
+                "instance_api_key: [redacted], z",
+            ),
+            (
+                "Authorization: Bearer abc",
+                "Authorization: [redacted] [redacted]",
+            ),
+            (
+                r#"a "extra_env":[["K","v"]]"#,
+                r#"a "extra_env":[redacted]"#,
+            ),
+            (
+                "see https://s3/x?sig=abc now",
+                "see https://s3/x?[redacted] now",
+            ),
+            ("the bearer", "the bearer"),
+        ] {
+            assert_eq!(redactor.clean(text), expected);
+        }
+    }
+
+    #[test]
+    fn keeps_only_the_message_of_a_body() {
+        let redactor = Redactor::new(TOKEN);
+        let body = format!(
+            r#"{{"message":"Unauthorized","query":{{"api_token":"{TOKEN}"}},"headers":{{"cookie":"c00kie"}}}}"#
+        );
+        assert_eq!(redactor.message(&body), "Unauthorized");
+        let native = r#"{"message":"Bad Request","provider":"vastai","error":{"success":false,"error":"invalid_args","msg":"bad disk","onstart":"secret"}}"#;
+        assert_eq!(
+            redactor.message(native),
+            "invalid_args: bad disk: Bad Request"
+        );
+        let doc = r#"{"data":{"error":{"message":"nope","code":"E1"}}}"#;
+        assert_eq!(redactor.message(doc), "E1: nope");
+        let nested = r#"{"message":"{\"msg\":\"inner\",\"jupyter_token\":\"jt\"}"}"#;
+        assert_eq!(redactor.message(nested), "inner");
+        assert_eq!(
+            redactor.message("API requests too frequent"),
+            "API requests too frequent"
+        );
+        assert_eq!(redactor.message("<html>secret</html>"), "a page of HTML");
+        assert_eq!(redactor.message(""), "an empty answer");
+    }
+
+    #[test]
+    fn cuts_after_cleaning() {
+        let redactor = Redactor::new(TOKEN);
+        let shown = redactor.show(&format!("{}{TOKEN}", "x".repeat(MESSAGE_CHARS_MAX - 3)));
+        assert!(!shown.contains("at_"), "{shown}");
+        assert!(shown.chars().count() <= MESSAGE_CHARS_MAX + 1);
+    }
+
+    #[test]
+    fn a_secret_at_the_cut_of_a_long_plain_body_does_not_show_its_beginning() {
+        let redactor = Redactor::new(TOKEN);
+        let body = format!("{} {TOKEN}", "x".repeat(MESSAGE_CHARS_MAX - 12));
+        let shown = redactor.message(&body);
+        assert!(!shown.contains("c4n"), "{shown}");
+    }
+
+    #[test]
+    fn a_secret_of_several_lines_is_blanked_also_where_they_are_joined() {
+        let redactor = Redactor::default();
+        redactor.add("-----BEGIN KEY-----\nline  \"two\"\n-----END KEY-----\n");
+        for text in [
+            "bad key -----BEGIN KEY-----\nline  \"two\"\n-----END KEY-----",
+            "bad key -----BEGIN KEY----- line \"two\" -----END KEY-----",
+            r#"env {"K":"-----BEGIN KEY-----\nline  \"two\"\n-----END KEY-----"}"#,
+            r#"data "{\"K\":\"-----BEGIN KEY-----\\nline  \\\"two\\\"\\n-----END KEY-----\"}""#,
+        ] {
+            let shown = redactor.show(text);
+            assert!(shown.contains(BLANK), "{shown}");
+            assert!(!shown.contains("two"), "{shown}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_lets_the_secret_through(before in ".{0,60}", after in ".{0,60}") {
+            let redactor = Redactor::new("at_canary0123456789");
+            let shown = redactor.clean(&format!("{before}at_canary0123456789{after}"));
+            prop_assert!(!shown.contains("canary0123456789"));
+        }
+    }
+}
