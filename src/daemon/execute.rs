@@ -1,0 +1,478 @@
+//! Carrying out a plan. Nothing is chosen here: an action is done, or dropped with a reason.
+//!
+//! For every effect: a durable intent with its reservation, then the request, then a durable
+//! outcome. A process that dies between any two of these leaves an open intent, which the next one
+//! takes as unknown and settles before it plans.
+
+use std::time::Duration;
+
+use secrecy::ExposeSecret;
+
+use super::tick::Decision;
+use super::verify::mismatch;
+use super::{Daemon, DaemonError};
+use crate::ports::{CreateRequest, Outcome, RefusedWhy};
+use crate::types::ids::{InstanceId, Label, OfferId, Slot};
+use crate::types::instance::{DestroyWhy, Held, Phase, Rental};
+use crate::types::intent::{Effect, Intent, IntentState};
+use crate::types::job::{Job, RunType};
+use crate::types::money::{BID_PARKED, Money, Rate};
+use crate::types::offer::Offer;
+use crate::types::plan::Action;
+use crate::types::state::{Change, Severity};
+
+/// How long nothing is rented after the account refused to spend.
+pub(super) const ACCOUNT_WAITS: Duration = Duration::from_secs(600);
+
+/// For how many polls a machine is passed over after a create there was refused.
+const PASSED_OVER_POLLS: u32 = 3;
+
+impl Daemon {
+    /// Records and carries out each action in turn.
+    pub(super) async fn carry_out(&mut self, decision: &Decision) -> Result<(), DaemonError> {
+        for action in &decision.plan.actions {
+            let intent = self.record(action)?;
+            let Effect::Rent { ref replica, .. } = intent.effect else {
+                self.act(intent).await?;
+                continue;
+            };
+            let job = decision
+                .world
+                .jobs
+                .iter()
+                .find(|job| job.name == replica.job);
+            match job {
+                Some(job) => self.rent(intent, job, action).await?,
+                None => self.refused(intent, "job-gone")?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Records and carries out one action that is not a rent.
+    pub(super) async fn carry_out_one(&mut self, action: &Action) -> Result<(), DaemonError> {
+        let intent = self.record(action)?;
+        self.act(intent).await
+    }
+
+    /// Destroys one instance, outside of a plan.
+    pub(super) async fn destroy(
+        &mut self,
+        instance: InstanceId,
+        why: DestroyWhy,
+    ) -> Result<(), DaemonError> {
+        let effect = Effect::Destroy { instance, why };
+        let intent = self.record_effect(effect, Money::ZERO)?;
+        self.act(intent).await
+    }
+
+    // ------------------------------------------------------------------------------------ renting
+
+    async fn rent(
+        &mut self,
+        intent: Intent,
+        job: &Job,
+        action: &Action,
+    ) -> Result<(), DaemonError> {
+        let Effect::Rent {
+            offer,
+            slot,
+            rental,
+            price,
+            storage,
+            disk_gb,
+            ..
+        } = intent.effect
+        else {
+            return Ok(());
+        };
+        if let Err(reason) = self
+            .revalidate(offer, slot, rental, price, storage, disk_gb, action)
+            .await
+        {
+            return self.refused(intent, &reason);
+        }
+        let request = match self.create_request(&intent, job, offer, rental, price, disk_gb) {
+            Ok(request) => request,
+            Err(message) => {
+                let warning = self.warn("secret-missing", message, None);
+                self.commit(&[warning])?;
+                return self.refused(intent, "secret-missing");
+            }
+        };
+        match self.parts.marketplace.create(&request).await {
+            Outcome::Done(instance) => self.rented(intent, job, instance).await,
+            Outcome::Refused {
+                why,
+                message,
+                leftover,
+            } => {
+                tracing::info!(why = why.as_str(), "a create was refused: {message}");
+                if let Some(instance) = leftover {
+                    self.keep(&intent, instance, Some(DestroyWhy::Leftover))?;
+                    self.destroy(instance, DestroyWhy::Leftover).await?;
+                }
+                self.create_refused(intent, why, message)
+            }
+            Outcome::Unknown(message) => self.unknown(intent, &message),
+        }
+    }
+
+    /// The offer again, just before money is spent on it.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "the fields of one rent, taken apart once"
+    )]
+    async fn revalidate(
+        &self,
+        id: OfferId,
+        slot: Slot,
+        rental: Rental,
+        price: Rate,
+        storage: Rate,
+        disk_gb: u32,
+        action: &Action,
+    ) -> Result<(), String> {
+        let offer = match self.parts.marketplace.offer(id).await {
+            Ok(Some(offer)) => offer,
+            Ok(None) => return Err("offer-gone".to_owned()),
+            Err(_) => return Err("offer-unreadable".to_owned()),
+        };
+        revalidated(
+            &offer,
+            slot,
+            rental,
+            price,
+            storage,
+            disk_gb,
+            action.on_demand_seen,
+        )
+        .map_err(str::to_owned)
+    }
+
+    fn create_request(
+        &self,
+        intent: &Intent,
+        job: &Job,
+        offer: OfferId,
+        rental: Rental,
+        price: Rate,
+        disk_gb: u32,
+    ) -> Result<CreateRequest, String> {
+        let Effect::Rent { replica, .. } = &intent.effect else {
+            return Err("not a rent".to_owned());
+        };
+        let label = Label {
+            installation: self.state.installation.clone(),
+            replica: replica.clone(),
+            intent: intent.id,
+        };
+        let run = &job.run;
+        let mut env: Vec<(String, String)> = run
+            .env
+            .iter()
+            .map(|(key, value)| (key.clone(), value.clone()))
+            .collect();
+        env.push(("HAGGLE_JOB".to_owned(), job.name.to_string()));
+        env.push(("HAGGLE_REPLICA".to_owned(), replica.index.to_string()));
+        for (key, reference) in &run.secrets {
+            let secret = self.parts.secrets.resolve(reference)?;
+            env.push((key.clone(), secret.expose_secret().to_owned()));
+        }
+        for (port, protocol) in &run.ports {
+            let suffix = if protocol == "udp" { "/udp" } else { "" };
+            env.push((format!("-p {port}:{port}{suffix}"), "1".to_owned()));
+        }
+        let image_login = match &run.login {
+            None => None,
+            Some(login) => {
+                let password = self.parts.secrets.resolve(&login.password)?;
+                Some(format!(
+                    "-u {} -p {} {}",
+                    login.user,
+                    password.expose_secret(),
+                    login.registry
+                ))
+            }
+        };
+        Ok(CreateRequest {
+            offer,
+            bid: (rental == Rental::Bid).then_some(price),
+            label: label.to_string(),
+            disk_gb,
+            image: run.image.clone(),
+            template: run.template.clone(),
+            run_type: match run.run_type {
+                RunType::Args => "args",
+                RunType::Ssh => "ssh",
+                RunType::Jupyter => "jupyter",
+            },
+            onstart: run.onstart.clone(),
+            args: run.args.clone(),
+            env,
+            image_login,
+        })
+    }
+
+    /// A create that took effect: kept at once, then read back.
+    async fn rented(
+        &mut self,
+        intent: Intent,
+        job: &Job,
+        instance: InstanceId,
+    ) -> Result<(), DaemonError> {
+        let Effect::Rent {
+            rental,
+            price,
+            slot,
+            ..
+        } = intent.effect
+        else {
+            return Ok(());
+        };
+        let Some(held) = self.keep(&intent, instance, None)? else {
+            return Ok(());
+        };
+        let text = format!(
+            "rented {} x {} on machine {} at {:.4}/h {} (ceiling {:.4}/h a GPU)",
+            slot.gpus,
+            held.gpu_name,
+            slot.machine,
+            price,
+            rental.as_str(),
+            job.price_max,
+        );
+        self.close(
+            intent,
+            IntentState::Done { instance },
+            Some(("rented", Severity::Info, text)),
+        )?;
+        // What cannot be read now is compared at the next listing.
+        if let Ok(Some(row)) = self.parts.marketplace.instance(instance).await
+            && let Some(reason) = mismatch(rental, &row, price)
+        {
+            self.destroy_not_as_asked(&held, &reason).await?;
+        }
+        Ok(())
+    }
+
+    /// Keeps an instance that a rent made.
+    fn keep(
+        &mut self,
+        intent: &Intent,
+        instance: InstanceId,
+        destroying: Option<DestroyWhy>,
+    ) -> Result<Option<Held>, DaemonError> {
+        let Effect::Rent {
+            replica,
+            generation,
+            slot,
+            offer,
+            rental,
+            price,
+            disk_gb,
+            storage,
+        } = &intent.effect
+        else {
+            return Ok(None);
+        };
+        let row = self.market.offers.iter().find(|row| row.id == *offer);
+        let now = self.now();
+        let held = Held {
+            id: instance,
+            intent: intent.id,
+            replica: replica.clone(),
+            generation: *generation,
+            slot: *slot,
+            host: row.and_then(|row| row.host),
+            gpu_ids: row.map(|row| row.gpu_ids.clone()).unwrap_or_default(),
+            gpu_name: row.map(|row| row.gpu_name.to_string()).unwrap_or_default(),
+            rental: *rental,
+            price: *price,
+            bid_before_park: None,
+            storage: *storage,
+            disk_gb: *disk_gb,
+            created_at: now,
+            ends_at: row.and_then(|row| row.ends_at),
+            ssh: None,
+            phase: Phase::Provisioning,
+            phase_since: now,
+            parked: false,
+            stop_asked: false,
+            first_ran_at: None,
+            raised_at: None,
+            raises: 0,
+            accrued_to: now,
+            billed_ms: 0,
+            run_ms: 0,
+            spent_gpu: Money::ZERO,
+            spent_disk: Money::ZERO,
+            spent_traffic: Money::ZERO,
+            billed: Money::ZERO,
+            on_demand_rate: None,
+            destroying,
+            destroy_sent_at: None,
+        };
+        self.commit(&[Change::Held(Box::new(held.clone()))])?;
+        Ok(Some(held))
+    }
+
+    /// A refused create: what is to blame decides what waits.
+    fn create_refused(
+        &mut self,
+        intent: Intent,
+        why: RefusedWhy,
+        message: String,
+    ) -> Result<(), DaemonError> {
+        if matches!(why, RefusedWhy::Account | RefusedWhy::Unauthorized) {
+            self.account_waits_until = Some(self.now() + ACCOUNT_WAITS);
+            let text = format!("the account may not rent now: {message}");
+            let warning = self.warn("account-refused", text, None);
+            self.commit(&[warning])?;
+        }
+        if let Effect::Rent { slot, .. } = intent.effect
+            && matches!(
+                why,
+                RefusedWhy::NoSuchOffer | RefusedWhy::BidTooLow | RefusedWhy::Invalid
+            )
+        {
+            // Not the host's failure, but the next try should be another one.
+            let mut machine = self.state.machine(slot.machine);
+            let until = self.now() + self.settings.engine.poll_every * PASSED_OVER_POLLS;
+            machine.cool_until = machine.cool_until.max(Some(until));
+            self.commit(&[Change::Machine(machine)])?;
+        }
+        self.refused(intent, why.as_str())
+    }
+
+    // -------------------------------------------------------------------------------- other acts
+
+    /// Sends what changes an instance that exists.
+    async fn act(&mut self, intent: Intent) -> Result<(), DaemonError> {
+        let Some(instance) = intent.effect.instance() else {
+            return Ok(());
+        };
+        let marketplace = &self.parts.marketplace;
+        let outcome = match intent.effect {
+            Effect::SetBid { bid, .. } => marketplace.set_bid(instance, bid).await,
+            Effect::Stop { .. } => marketplace.stop(instance).await,
+            Effect::Start { .. } => marketplace.start(instance).await,
+            Effect::Destroy { .. } => marketplace.destroy(instance).await,
+            Effect::Rent { .. } => return Ok(()),
+        };
+        self.settle.touched(instance, self.parts.clock.monotonic());
+        match outcome {
+            Outcome::Done(()) => {
+                let story = self.story(&intent.effect);
+                self.believe_the_raise(&intent.effect)?;
+                self.close(intent, IntentState::Done { instance }, story)
+            }
+            // What is unknown to the marketplace may be gone; that is for the listings to prove.
+            Outcome::Refused { why, message, .. } => {
+                tracing::info!(
+                    why = why.as_str(),
+                    "{} was refused: {message}",
+                    intent.effect.as_str()
+                );
+                self.refused(intent, why.as_str())
+            }
+            Outcome::Unknown(message) => self.unknown(intent, &message),
+        }
+    }
+
+    /// A raised bid is what we owe from now on; a lowered one only once it was read back.
+    fn believe_the_raise(&mut self, effect: &Effect) -> Result<(), DaemonError> {
+        let Effect::SetBid { instance, bid } = *effect else {
+            return Ok(());
+        };
+        match self.state.held.get(&instance).cloned() {
+            Some(mut held) if bid > held.price => {
+                held.price = bid;
+                self.commit(&[Change::Held(Box::new(held))])
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn story(&self, effect: &Effect) -> Option<(&'static str, Severity, String)> {
+        let held = self.state.held.get(&effect.instance()?)?;
+        let place = format!("instance {} on machine {}", held.id, held.slot.machine);
+        Some(match effect {
+            Effect::SetBid { bid, .. } if *bid <= BID_PARKED => (
+                "parked",
+                Severity::Info,
+                format!("{place}: bid cut to {bid:.4}/h to park it"),
+            ),
+            Effect::SetBid { bid, .. } => (
+                "bid",
+                Severity::Info,
+                format!("{place}: bid {:.4}/h -> {bid:.4}/h", held.price),
+            ),
+            Effect::Stop { .. } => ("stop", Severity::Info, format!("{place}: asked to stop")),
+            Effect::Start { .. } => ("start", Severity::Info, format!("{place}: asked to start")),
+            Effect::Destroy { why, .. } => (
+                "destroy",
+                Severity::Info,
+                format!("{place}: destroyed ({})", destroy_word(*why)),
+            ),
+            Effect::Rent { .. } => return None,
+        })
+    }
+}
+
+/// Whether an offer, read again, is still what the plan counted on.
+fn revalidated(
+    offer: &Offer,
+    slot: Slot,
+    rental: Rental,
+    price: Rate,
+    storage: Rate,
+    disk_gb: u32,
+    on_demand_seen: Option<Rate>,
+) -> Result<(), &'static str> {
+    if offer.slot() != slot {
+        return Err("offer-changed");
+    }
+    if offer.rentable == Some(false) || offer.rented == Some(true) {
+        return Err("offer-taken");
+    }
+    if offer.disk_rate(disk_gb).is_none_or(|now| now > storage) {
+        return Err("storage-dearer");
+    }
+    match rental {
+        Rental::OnDemand if offer.on_demand.is_none_or(|now| now > price) => {
+            Err("on-demand-dearer")
+        }
+        Rental::Bid if offer.floor.is_none_or(|floor| floor > price) => Err("floor-rose"),
+        // A bid over the on-demand rate buys nothing.
+        Rental::Bid
+            if offer
+                .on_demand
+                .or(on_demand_seen)
+                .is_some_and(|now| now < price) =>
+        {
+            Err("on-demand-cheaper")
+        }
+        _ => Ok(()),
+    }
+}
+
+fn destroy_word(why: DestroyWhy) -> &'static str {
+    match why {
+        DestroyWhy::Finished => "finished",
+        DestroyWhy::UserRequest => "as asked",
+        DestroyWhy::ProvisionTimeout => "it did not come up in time",
+        DestroyWhy::EndedTooSoon => "it ended too soon",
+        DestroyWhy::NotAsAsked => "it is not what was asked",
+        DestroyWhy::Leftover => "a refused create left it behind",
+        DestroyWhy::Orphan => "nothing wants it",
+        DestroyWhy::Moved => "moved elsewhere",
+        DestroyWhy::RentalEnding => "its rental ends",
+        DestroyWhy::Limit => "a limit forces it",
+        DestroyWhy::Drained => "its policy is gone",
+        DestroyWhy::WindowClosed => "its window closed",
+        DestroyWhy::MaxLifetime => "it lived as long as it may",
+        DestroyWhy::HostLost => "its host is lost",
+        DestroyWhy::Exit => "haggle ends",
+    }
+}

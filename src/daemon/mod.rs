@@ -1,0 +1,261 @@
+//! The daemon: one loop that polls, observes, decides, checks, records, executes and settles.
+//!
+//! It is written against the ports and knows no adapter, so the same code runs in life, in the
+//! demo and in simulation. All that it believes is durable: a [`Change`] is committed, then applied.
+
+mod execute;
+mod journal;
+pub mod metrics;
+mod poll;
+mod record;
+mod run;
+mod settle;
+mod tick;
+mod verify;
+pub mod watch;
+pub mod web;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use secrecy::SecretString;
+
+pub use poll::Polled;
+pub use run::{Remaining, RunEnd};
+pub use settle::{AFTER_REQUEST, APART};
+pub use tick::TickView;
+
+use crate::ports::{Clock, Marketplace, ReadError, Store, StoreError};
+use crate::types::ids::{AccountId, InstanceId, JobName};
+use crate::types::job::{Job, SecretRef};
+use crate::types::money::Rate;
+use crate::types::offer::{OfferQuery, Snapshot};
+use crate::types::schedule::Schedule;
+use crate::types::state::{Change, Event, Severity, State};
+use crate::types::time::Time;
+use crate::types::world::EngineConfig;
+
+/// The policies as they are now.
+#[derive(Clone, Debug, Default)]
+pub struct PolicySet {
+    /// Valid jobs with the files that they came from.
+    pub jobs: Vec<(PathBuf, Arc<Job>)>,
+    /// Files that could not be read, with the job's name where it was legible, and what is wrong.
+    pub broken: Vec<BrokenPolicy>,
+}
+
+/// A policy file that cannot be used.
+#[derive(Clone, Debug)]
+pub struct BrokenPolicy {
+    /// Which file.
+    pub path: PathBuf,
+    /// Its job, where that much could be read.
+    pub job: Option<JobName>,
+    /// What is wrong, in a line.
+    pub message: String,
+}
+
+/// Where policies come from; asked at each tick, so that edits are taken up.
+pub trait Policies: Send {
+    /// The policies as they are now.
+    fn load(&mut self) -> PolicySet;
+}
+
+/// Where secrets come from; asked when a request needs one, so that none is kept.
+pub trait Secrets: Send {
+    /// The secret, or why it cannot be had. The reason never holds the secret.
+    fn resolve(&self, reference: &SecretRef) -> Result<SecretString, String>;
+}
+
+/// When to poll.
+#[derive(Clone, Debug)]
+pub enum Pace {
+    /// At intervals of the engine's `poll_every`.
+    Every,
+    /// By a cron expression.
+    Cron(Schedule),
+}
+
+/// What the daemon is told beside the ports.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The engine's configuration.
+    pub engine: EngineConfig,
+    /// Whether actions are carried out; a dry run stops after the check.
+    pub live: bool,
+    /// When to poll.
+    pub pace: Pace,
+    /// The seed of everything random.
+    pub seed: u64,
+}
+
+/// Why the daemon stops.
+#[derive(Debug, thiserror::Error)]
+pub enum DaemonError {
+    /// What is durable cannot be written or read: spending stops.
+    #[error("spending stops: {0}")]
+    Store(#[from] StoreError),
+    /// The marketplace refused the token before anything was known.
+    #[error("{0}")]
+    Token(ReadError),
+    /// The token is of another account.
+    #[error(
+        "the token belongs to account {found}, but this database is bound to account {pinned}; nothing was done"
+    )]
+    OtherAccount {
+        /// Whose the token is.
+        found: AccountId,
+        /// Whose the database is.
+        pinned: AccountId,
+    },
+    /// The marketplace cannot be reached, and the caller does not want to wait.
+    #[error("{0}")]
+    Unreachable(ReadError),
+}
+
+/// Follows what the daemon does: metrics, the page, the demo's story.
+pub trait Observer: Send {
+    /// Changes were made durable and are believed.
+    fn committed(&mut self, changes: &[Change]) {
+        let _ = changes;
+    }
+    /// A tick was decided and carried out.
+    fn ticked(&mut self, view: &TickView<'_>) {
+        let _ = view;
+    }
+}
+
+/// The parts that a daemon is made of.
+pub struct Parts {
+    /// The marketplace.
+    pub marketplace: Arc<dyn Marketplace>,
+    /// The store.
+    pub store: Box<dyn Store>,
+    /// The clock.
+    pub clock: Arc<dyn Clock>,
+    /// The policies.
+    pub policies: Box<dyn Policies>,
+    /// The secrets.
+    pub secrets: Box<dyn Secrets>,
+    /// Who follows.
+    pub observers: Vec<Box<dyn Observer>>,
+}
+
+/// The daemon.
+pub struct Daemon {
+    parts: Parts,
+    settings: Settings,
+    state: State,
+    settle: settle::Settle,
+    market: Arc<Snapshot>,
+    snapshot_id: Option<i64>,
+    /// Searches in a row that came back empty although the last full answer was not.
+    empty_streak: BTreeMap<OfferQuery, u32>,
+    /// Listings in a row that were empty although something of ours may exist.
+    empty_listings: u32,
+    /// When a query last answered in full.
+    answered: BTreeMap<OfferQuery, Time>,
+    /// Which job a policy file held when it could last be read.
+    known_policies: BTreeMap<PathBuf, Arc<Job>>,
+    /// The cheapest eligible on-demand landed rate per useful GPU-hour, by job, at the last tick.
+    on_demand: BTreeMap<JobName, Rate>,
+    /// Notices told already, so that each is told once.
+    told: BTreeSet<String>,
+    /// Set while the daemon takes its instances down for good.
+    wind_down: bool,
+    /// The account refused to spend: nothing is rented before this.
+    account_waits_until: Option<Time>,
+    last_reconcile: Option<Time>,
+    /// Instances on the bill that nobody here knows, told of already.
+    unknown_billed: BTreeSet<InstanceId>,
+}
+
+impl Daemon {
+    /// A daemon that knows what its store knows. Intents that a dead process left open are taken
+    /// as unknown: the request may have left.
+    pub fn new(mut parts: Parts, settings: Settings) -> Result<Self, DaemonError> {
+        let state = parts.store.load()?;
+        let (snapshot_id, market) = match parts.store.last_snapshot()? {
+            Some((id, snapshot)) => (Some(id), snapshot),
+            None => (None, Snapshot::default()),
+        };
+        let mut daemon = Self {
+            parts,
+            settings,
+            state,
+            settle: settle::Settle::default(),
+            market: Arc::new(market),
+            snapshot_id,
+            empty_streak: BTreeMap::new(),
+            empty_listings: 0,
+            answered: BTreeMap::new(),
+            known_policies: BTreeMap::new(),
+            on_demand: BTreeMap::new(),
+            told: BTreeSet::new(),
+            wind_down: false,
+            account_waits_until: None,
+            last_reconcile: None,
+            unknown_billed: BTreeSet::new(),
+        };
+        daemon.recover()?;
+        Ok(daemon)
+    }
+
+    /// What is known now.
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// The market as last seen.
+    pub fn market(&self) -> &Snapshot {
+        &self.market
+    }
+
+    /// The seed of everything random.
+    pub fn seed(&self) -> u64 {
+        self.settings.seed
+    }
+
+    fn now(&self) -> Time {
+        self.parts.clock.now()
+    }
+
+    /// Makes changes durable, then believes them.
+    fn commit(&mut self, changes: &[Change]) -> Result<(), DaemonError> {
+        if changes.is_empty() {
+            return Ok(());
+        }
+        self.parts.store.commit(changes)?;
+        for change in changes {
+            self.state.apply(change);
+            if let Change::Event(event) = change {
+                log_event(event);
+            }
+        }
+        for observer in &mut self.parts.observers {
+            observer.committed(changes);
+        }
+        Ok(())
+    }
+}
+
+fn log_event(event: &Event) {
+    let replica = event
+        .replica
+        .as_ref()
+        .map(ToString::to_string)
+        .unwrap_or_default();
+    let instance = event.instance.map(|id| id.0);
+    match event.severity {
+        Severity::Info => {
+            tracing::info!(kind = %event.kind, %replica, instance, "{}", event.text);
+        }
+        Severity::Warning => {
+            tracing::warn!(kind = %event.kind, %replica, instance, "{}", event.text);
+        }
+        Severity::Alarm => {
+            tracing::error!(kind = %event.kind, %replica, instance, "{}", event.text);
+        }
+    }
+}

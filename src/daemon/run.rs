@@ -1,0 +1,214 @@
+//! The loop: tick, sleep, tick, until told to end; then settle and say what goes on billing.
+
+use std::collections::BTreeSet;
+use std::future::Future;
+use std::time::Duration;
+
+use super::{Daemon, DaemonError, Pace};
+use crate::ports::ReadError;
+use crate::types::ids::InstanceId;
+use crate::types::instance::{DestroyWhy, Held, Phase, Rental};
+use crate::types::intent::Effect;
+use crate::types::money::{BID_PARKED, Money, Rate};
+use crate::types::plan::{Action, Why};
+use crate::types::time::Time;
+
+/// Requests of the user are looked for this often between ticks.
+const LOOK_FOR_REQUESTS: Duration = Duration::from_secs(10);
+
+/// On shutdown, open intents are settled for this long.
+const SETTLE_ON_SHUTDOWN: Duration = Duration::from_secs(30);
+
+/// Between two looks while settling.
+const SETTLE_EVERY: Duration = Duration::from_secs(5);
+
+/// Between two looks while everything is being destroyed.
+const DESTROY_EVERY: Duration = Duration::from_secs(20);
+
+/// An instance that goes on billing after the daemon ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Remaining {
+    /// Which.
+    pub instance: InstanceId,
+    /// Of which replica.
+    pub replica: String,
+    /// In what state.
+    pub phase: Phase,
+    /// What it may cost per hour.
+    pub rate: Rate,
+}
+
+/// How a run ended.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RunEnd {
+    /// What goes on billing.
+    pub remaining: Vec<Remaining>,
+    /// Intents that could not be settled in time; the next start does.
+    pub unsettled: usize,
+}
+
+impl Daemon {
+    /// Ticks until `shutdown` is ready or `until` is reached. A tick that has begun is finished:
+    /// what it has sent has to be recorded.
+    pub async fn run(
+        &mut self,
+        until: Option<Time>,
+        shutdown: impl Future<Output = ()> + Send,
+    ) -> Result<(), DaemonError> {
+        tokio::pin!(shutdown);
+        let mut first = true;
+        let mut unread = BTreeSet::new();
+        loop {
+            let failures = self.tick().await?;
+            if first && let Some(error) = refused_token(&failures) {
+                return Err(DaemonError::Token(error));
+            }
+            first = false;
+            unread = tell_unread(&unread, &failures);
+            let now = self.now();
+            let Some(next) = self.next_tick(now) else {
+                tracing::warn!("the poll schedule has no further run; the daemon ends");
+                return Ok(());
+            };
+            if until.is_some_and(|until| next >= until) {
+                return Ok(());
+            }
+            let sleep = self.sleep(next);
+            tokio::select! {
+                biased;
+                () = &mut shutdown => return Ok(()),
+                slept = sleep => slept?,
+            }
+        }
+    }
+
+    fn next_tick(&self, now: Time) -> Option<Time> {
+        match &self.settings.pace {
+            Pace::Every => Some(now + self.settings.engine.poll_every),
+            Pace::Cron(schedule) => schedule.next_after(now),
+        }
+    }
+
+    /// Sleeps until the next tick, or until the user asks for something.
+    async fn sleep(&mut self, next: Time) -> Result<(), DaemonError> {
+        loop {
+            let now = self.now();
+            if now >= next {
+                return Ok(());
+            }
+            self.parts
+                .clock
+                .sleep_until(next.min(now + LOOK_FOR_REQUESTS))
+                .await;
+            if self.has_requests()? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Ends a run: settles for a while, leaves running instances, parks bids that are stopped (or
+    /// they could resume with nobody watching), and says what goes on billing.
+    pub async fn shut_down(&mut self) -> Result<RunEnd, DaemonError> {
+        if self.settings.live {
+            self.park_the_stopped().await?;
+            let deadline = self.now() + SETTLE_ON_SHUTDOWN;
+            while !self.state.intents.is_empty() && self.now() < deadline {
+                self.look().await?;
+                let next = self.now() + SETTLE_EVERY;
+                self.parts.clock.sleep_until(next).await;
+            }
+        }
+        Ok(self.end())
+    }
+
+    fn end(&self) -> RunEnd {
+        let remaining = |held: &Held| Remaining {
+            instance: held.id,
+            replica: held.replica.to_string(),
+            phase: held.phase,
+            rate: held.worst_rate(),
+        };
+        RunEnd {
+            remaining: self.state.held.values().map(remaining).collect(),
+            unsettled: self.state.intents.len(),
+        }
+    }
+
+    async fn park_the_stopped(&mut self) -> Result<(), DaemonError> {
+        let stopped: Vec<Held> = self
+            .state
+            .held
+            .values()
+            .filter(|held| {
+                held.phase == Phase::Stopped
+                    && held.rental == Rental::Bid
+                    && held.destroying.is_none()
+                    && held.price > BID_PARKED
+            })
+            .cloned()
+            .collect();
+        for held in stopped {
+            let action = Action {
+                replica: Some(held.replica.clone()),
+                effect: Effect::SetBid {
+                    instance: held.id,
+                    bid: BID_PARKED,
+                },
+                why: Why::UserRequest,
+                reserve: Money::ZERO,
+                parts: None,
+                on_demand_seen: None,
+            };
+            self.carry_out_one(&action).await?;
+        }
+        Ok(())
+    }
+
+    /// Destroys everything of ours and waits until that is settled, for at most `patience`. Every
+    /// destroy is repeated until it takes.
+    pub async fn destroy_all(&mut self, patience: Duration) -> Result<RunEnd, DaemonError> {
+        self.wind_down = true;
+        let deadline = self.now() + patience;
+        loop {
+            let held: Vec<InstanceId> = self.state.held.keys().copied().collect();
+            for instance in held {
+                let due = |held: &Held| {
+                    let waited = |sent| self.now().since(sent) >= super::AFTER_REQUEST;
+                    held.destroy_sent_at.is_none_or(waited)
+                };
+                let again = self.state.held.get(&instance).is_some_and(due);
+                if again && !self.settle.seems_gone(instance) {
+                    self.destroy(instance, DestroyWhy::Exit).await?;
+                }
+            }
+            let next = self.now() + DESTROY_EVERY;
+            self.parts.clock.sleep_until(next).await;
+            self.look().await?;
+            let settled = self.state.held.is_empty() && self.state.intents.is_empty();
+            if settled || self.now() >= deadline {
+                return Ok(self.end());
+            }
+        }
+    }
+}
+
+/// A token that is refused before anything is known is the user's to mend.
+fn refused_token(failures: &[ReadError]) -> Option<ReadError> {
+    failures
+        .iter()
+        .find(|error| matches!(error, ReadError::Unauthorized { .. }))
+        .cloned()
+}
+
+/// Says what could not be read, once for as long as the reason stays the same, and when all can be
+/// read again.
+fn tell_unread(told: &BTreeSet<String>, failures: &[ReadError]) -> BTreeSet<String> {
+    let unread: BTreeSet<String> = failures.iter().map(ToString::to_string).collect();
+    for reason in unread.difference(told) {
+        tracing::warn!("{reason}; what was not read is unknown, the next poll tries again");
+    }
+    if unread.is_empty() && !told.is_empty() {
+        tracing::info!("the marketplace can be read again");
+    }
+    unread
+}

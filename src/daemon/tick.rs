@@ -1,0 +1,369 @@
+//! One tick: the data's way from poll to settle.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::poll::{Jobs, Polled};
+use super::verify::Wrong;
+use super::{Daemon, DaemonError, journal};
+use crate::engine::check::check;
+use crate::engine::decide::decide;
+use crate::engine::observe::{Observation, observe};
+use crate::engine::reconcile::{bill_from, reconcile};
+use crate::ports::ReadError;
+use crate::types::ids::{InstanceId, IntentId};
+use crate::types::money::Rate;
+use crate::types::plan::{Action, Limit, Notice, Plan, Report};
+use crate::types::state::{Ask, Change, Event, Severity, State, Wish};
+use crate::types::world::World;
+
+/// How often the books are compared with the marketplace's bill.
+const RECONCILE_EVERY: Duration = Duration::from_secs(3600);
+
+/// History older than this is forgotten; the ledger never is.
+const HISTORY_KEPT: Duration = Duration::from_secs(90 * 24 * 3600);
+
+/// What a tick came to, for whoever follows.
+#[derive(Debug)]
+pub struct TickView<'a> {
+    /// What it decided on.
+    pub world: &'a World,
+    /// What is known after it.
+    pub state: &'a State,
+    /// What it saw of the instances and the account.
+    pub polled: &'a Polled,
+    /// What it decided, after the check.
+    pub plan: &'a Plan,
+    /// Why.
+    pub report: &'a Report,
+    /// Whether the plan was carried out.
+    pub live: bool,
+    /// Policy files that cannot be used.
+    pub broken_policies: &'a [super::BrokenPolicy],
+    /// How long it took on the daemon's clock.
+    pub took: Duration,
+}
+
+/// A decision with the world that it was made from.
+pub(super) struct Decision {
+    pub(super) world: World,
+    pub(super) plan: Plan,
+    pub(super) report: Report,
+}
+
+impl Daemon {
+    /// Polls, decides and acts once. What cannot be read is unknown, and the tick goes on with
+    /// that; only a store that fails and an account that is not ours end it.
+    pub async fn tick(&mut self) -> Result<Vec<ReadError>, DaemonError> {
+        let begun = self.now();
+        self.take_requests()?;
+        let jobs = self.reload_policies();
+        let polled = self.poll(&jobs.valid).await?;
+        self.remember_wire()?;
+        let settled = self.settle_absences(&polled).await;
+        let wrong = self.not_as_asked(&polled);
+        self.observe(&jobs, &polled, &settled, &wrong)?;
+        self.destroy_all_wrong(&wrong).await?;
+        let mut decision = self.decide(&jobs, &polled);
+        let (kept, dropped) = check(&decision.world, &decision.plan);
+        decision.plan = kept;
+        log_dropped(&dropped);
+        decision.report.dropped = dropped;
+        self.commit_tick(&decision)?;
+        self.tell(&decision.report.notices)?;
+        if self.settings.live {
+            self.carry_out(&decision).await?;
+            // A bill is compared only where it is known whose it is.
+            if polled.account.is_some() {
+                self.reconcile_when_due().await?;
+            }
+        }
+        self.on_demand = yardsticks(&decision.report);
+        let now = self.now();
+        self.parts.store.prune(now - HISTORY_KEPT)?;
+        let view = TickView {
+            world: &decision.world,
+            state: &self.state,
+            polled: &polled,
+            plan: &decision.plan,
+            report: &decision.report,
+            live: self.settings.live,
+            broken_policies: &jobs.broken,
+            took: now.since(begun),
+        };
+        for observer in &mut self.parts.observers {
+            observer.ticked(&view);
+        }
+        Ok(polled.failures)
+    }
+
+    /// What one tick would do and why. Nothing is executed, and nothing is written but what the
+    /// poll saw.
+    pub async fn preview(&mut self) -> Result<(World, Plan, Report), DaemonError> {
+        let jobs = self.reload_policies();
+        let polled = self.poll(&jobs.valid).await?;
+        if let Some(error) = polled.failures.first() {
+            return Err(DaemonError::Unreachable(error.clone()));
+        }
+        let nothing = Settled::default();
+        self.observe(&jobs, &polled, &nothing, &[])?;
+        let mut decision = self.decide(&jobs, &polled);
+        let (kept, dropped) = check(&decision.world, &decision.plan);
+        decision.report.dropped = dropped;
+        Ok((decision.world, kept, decision.report))
+    }
+
+    /// Looks at the instances only, and settles what they show: for ending.
+    pub(super) async fn look(&mut self) -> Result<(), DaemonError> {
+        let jobs = self.reload_policies();
+        let account = self.poll_account().await?.ok();
+        let listing_begun = self.parts.clock.monotonic();
+        let mut listing = self.parts.marketplace.instances().await.ok();
+        if let Some(listing) = &mut listing {
+            listing.complete &= account.is_some();
+            self.corroborate(listing).await;
+        }
+        let at = self.now();
+        let polled = Polled {
+            at,
+            listing,
+            listing_begun,
+            account,
+            failures: Vec::new(),
+        };
+        let settled = self.settle_absences(&polled).await;
+        let wrong = self.not_as_asked(&polled);
+        self.observe(&jobs, &polled, &settled, &wrong)
+    }
+
+    fn take_requests(&mut self) -> Result<(), DaemonError> {
+        for request in self.parts.store.requests()? {
+            let mut changes = self.wishes(&request.ask);
+            changes.push(Change::RequestDone { id: request.id });
+            self.commit(&changes)?;
+        }
+        Ok(())
+    }
+
+    /// Whether the user asked for something that the next tick would take up.
+    pub(super) fn has_requests(&mut self) -> Result<bool, DaemonError> {
+        Ok(!self.parts.store.requests()?.is_empty())
+    }
+
+    fn wishes(&self, ask: &Ask) -> Vec<Change> {
+        let wish_for = |name, wish| {
+            let mut record = self.state.job(name);
+            record.wish = wish;
+            Change::Job(record)
+        };
+        match ask {
+            Ask::Job { job, wish } => vec![wish_for(job, *wish)],
+            Ask::Kill => vec![Change::Killed { killed: true }],
+            Ask::ResumeAll => {
+                let asleep = self
+                    .state
+                    .jobs
+                    .values()
+                    .filter(|job| matches!(job.wish, Wish::Pause | Wish::Stop));
+                let mut changes: Vec<Change> =
+                    asleep.map(|job| wish_for(&job.name, Wish::Run)).collect();
+                changes.push(Change::Killed { killed: false });
+                changes
+            }
+        }
+    }
+
+    fn remember_wire(&mut self) -> Result<(), DaemonError> {
+        let learnt = self.parts.marketplace.learnt();
+        let changes: Vec<Change> = learnt
+            .into_iter()
+            .map(|(key, value)| Change::Wire { key, value })
+            .collect();
+        self.commit(&changes)
+    }
+
+    /// Takes up a listing as evidence of absence, and confirms by id what it seems to prove.
+    async fn settle_absences(&mut self, polled: &Polled) -> Settled {
+        let Some(listing) = &polled.listing else {
+            return Settled::default();
+        };
+        let absent = self
+            .settle
+            .listed(&self.state, listing, polled.listing_begun);
+        let mut settled = Settled {
+            gone: BTreeSet::new(),
+            void: absent.intents,
+        };
+        for instance in absent.instances {
+            if let Ok(None) = self.parts.marketplace.instance(instance).await {
+                settled.gone.insert(instance);
+            }
+        }
+        settled
+    }
+
+    fn observe(
+        &mut self,
+        jobs: &Jobs,
+        polled: &Polled,
+        settled: &Settled,
+        wrong: &[Wrong],
+    ) -> Result<(), DaemonError> {
+        let seen = Observation {
+            now: polled.at,
+            listing: polled.listing.as_ref(),
+            market: &self.market,
+            proven_gone: &settled.gone,
+            proven_void: &settled.void,
+            on_demand: &self.on_demand,
+        };
+        let mut changes = observe(&self.state, &jobs.valid, &self.settings.engine, &seen);
+        if self.settings.live {
+            self.condemn(wrong, &mut changes);
+        }
+        self.commit(&changes)
+    }
+
+    fn decide(&mut self, jobs: &Jobs, polled: &Polled) -> Decision {
+        let now = self.now();
+        // An account that refused to spend has nothing to spend until the wait is over.
+        let waits = self.account_waits_until.is_some_and(|until| now < until);
+        let world = World {
+            now,
+            seed: self.settings.seed.wrapping_add(self.state.ticks),
+            config: self.settings.engine.clone(),
+            jobs: jobs.valid.clone(),
+            unreadable_jobs: jobs.unreadable.clone(),
+            state: self.state.clone(),
+            market: Arc::clone(&self.market),
+            listing: polled.listing.clone(),
+            account: polled.account.filter(|_| !waits),
+            can_bid: self.parts.marketplace.can_bid(),
+            wind_down: self.wind_down,
+        };
+        let (plan, report) = decide(&world);
+        Decision {
+            world,
+            plan,
+            report,
+        }
+    }
+
+    fn commit_tick(&mut self, decision: &Decision) -> Result<(), DaemonError> {
+        let record = journal::record(&decision.world, &decision.plan, self.snapshot_id);
+        self.commit(&[Change::Tick(Box::new(record))])
+    }
+
+    /// Tells each notice once, and again only after it was absent.
+    fn tell(&mut self, notices: &[Notice]) -> Result<(), DaemonError> {
+        let key = |notice: &Notice| {
+            let replica = notice
+                .replica
+                .as_ref()
+                .map(ToString::to_string)
+                .unwrap_or_default();
+            format!("{} {replica}", notice.kind)
+        };
+        let at = self.now();
+        let news: Vec<Change> = notices
+            .iter()
+            .filter(|notice| !self.told.contains(&key(notice)))
+            .map(|notice| {
+                Change::Event(Event {
+                    at,
+                    severity: notice.severity,
+                    kind: notice.kind.clone(),
+                    replica: notice.replica.clone(),
+                    instance: None,
+                    text: notice.text.clone(),
+                })
+            })
+            .collect();
+        self.told = notices.iter().map(key).collect();
+        self.commit(&news)
+    }
+
+    async fn reconcile_when_due(&mut self) -> Result<(), DaemonError> {
+        let now = self.now();
+        if self
+            .last_reconcile
+            .is_none_or(|last| now.since(last) >= RECONCILE_EVERY)
+        {
+            self.last_reconcile = Some(now);
+            self.reconcile().await?;
+        }
+        Ok(())
+    }
+
+    /// Compares the books with the marketplace's bill and posts the difference.
+    pub async fn reconcile(&mut self) -> Result<(), DaemonError> {
+        /// The bill of what ended before this does not change.
+        const BACK: Duration = Duration::from_secs(3 * 24 * 3600);
+        let now = self.now();
+        let recent = self.parts.store.ended_since(now - BACK)?;
+        let from = bill_from(&self.state, &recent, now);
+        let charges = match self.parts.marketplace.charges(from, now).await {
+            Ok(charges) => charges,
+            Err(error) => {
+                tracing::warn!("the bill cannot be read: {error}");
+                return Ok(());
+            }
+        };
+        // A bill that goes further back holds what ended before, too.
+        let ended = self.parts.store.ended_since(from)?;
+        let seen = reconcile(
+            &self.state,
+            &ended,
+            &charges,
+            &self.unknown_billed,
+            self.settings.engine.timezone,
+            now,
+        );
+        self.commit(&seen.changes)?;
+        self.unknown_billed.extend(seen.unknown);
+        Ok(())
+    }
+
+    /// A warning that is worth keeping.
+    pub(super) fn warn(&self, kind: &str, text: String, instance: Option<InstanceId>) -> Change {
+        Change::Event(Event {
+            at: self.now(),
+            severity: Severity::Warning,
+            kind: kind.to_owned(),
+            replica: None,
+            instance,
+            text,
+        })
+    }
+}
+
+/// A refusal by the check is a disagreement between two reckonings of the same limits.
+fn log_dropped(dropped: &[(Action, Limit)]) {
+    for (action, limit) in dropped {
+        tracing::warn!(
+            action = action.effect.as_str(),
+            limit = limit.as_str(),
+            "the check refused an action"
+        );
+    }
+}
+
+/// What was proven absent.
+#[derive(Debug, Default)]
+pub(super) struct Settled {
+    gone: BTreeSet<InstanceId>,
+    void: BTreeSet<IntentId>,
+}
+
+/// The cheapest eligible on-demand landed rate per useful GPU-hour, by job.
+fn yardsticks(report: &Report) -> BTreeMap<crate::types::ids::JobName, Rate> {
+    let rate = |job: &crate::types::plan::JobReport| {
+        let best = job.on_demand_best.as_ref()?;
+        Some((
+            job.job.clone(),
+            Rate::from_dollars(best.parts.total()).ok()?,
+        ))
+    };
+    report.jobs.iter().filter_map(rate).collect()
+}

@@ -1,0 +1,109 @@
+//! Follows the daemon for the outside: metrics, readiness, the summary page.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::metrics::{Metrics, MetricsInput};
+use super::web::Shared;
+use super::{Observer, TickView};
+use crate::types::state::{Change, State};
+
+/// An observer that publishes what the web server hands out.
+pub struct Watch {
+    metrics: Arc<Metrics>,
+    shared: Arc<Shared>,
+    database: Option<PathBuf>,
+}
+
+impl Watch {
+    /// Publishes to `shared`. The database's size is shown where its file is named.
+    pub fn new(metrics: Arc<Metrics>, shared: Arc<Shared>, database: Option<PathBuf>) -> Self {
+        Self {
+            metrics,
+            shared,
+            database,
+        }
+    }
+
+    /// Takes up what was known before this process began.
+    pub fn prime(&self, state: &State) {
+        self.metrics.prime(state);
+    }
+
+    fn store_bytes(&self) -> Option<u64> {
+        let database = self.database.as_ref()?;
+        let mut wal = database.clone().into_os_string();
+        wal.push("-wal");
+        let size = |path: &std::path::Path| std::fs::metadata(path).ok().map(|file| file.len());
+        Some(size(database)? + size(wal.as_ref()).unwrap_or(0))
+    }
+}
+
+impl Observer for Watch {
+    fn committed(&mut self, changes: &[Change]) {
+        self.metrics.committed(changes);
+    }
+
+    fn ticked(&mut self, view: &TickView<'_>) {
+        let world = view.world;
+        self.metrics.tick_took(view.took);
+        self.metrics.update(&MetricsInput {
+            now: world.now,
+            state: view.state,
+            jobs: &world.jobs,
+            market: &world.market,
+            listing: view.polled.listing.as_ref(),
+            account: view.polled.account.as_ref(),
+            can_bid: world.can_bid,
+            config: &world.config,
+            plan: view.plan,
+            report: view.report,
+            live: view.live,
+            store_bytes: self.store_bytes(),
+        });
+        self.shared.publish_metrics(self.metrics.render());
+        self.shared.publish_summary(summary(view));
+        self.shared.publish_unready(unready(view));
+    }
+}
+
+/// Why the daemon cannot be relied on right now; empty where it can.
+fn unready(view: &TickView<'_>) -> Vec<String> {
+    let mut reasons: Vec<String> = view
+        .polled
+        .failures
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    if view.world.market.coverage.is_empty() && !view.world.jobs.is_empty() {
+        reasons.push("no search of the market was answered yet".to_owned());
+    }
+    reasons
+}
+
+/// A few lines for a person who looks with a browser or curl.
+fn summary(view: &TickView<'_>) -> String {
+    let mode = if view.live {
+        "live"
+    } else {
+        "dry run: nothing is rented"
+    };
+    let mut text = format!("haggle, {mode}\nlast tick {}\n\n", view.world.now);
+    for job in &view.report.jobs {
+        for replica in &job.replicas {
+            text.push_str(&format!(
+                "{:<24} {:?}\n",
+                replica.replica.to_string(),
+                replica.situation
+            ));
+        }
+    }
+    for policy in view.broken_policies {
+        text.push_str(&format!(
+            "! {}: {}\n",
+            policy.path.display(),
+            policy.message
+        ));
+    }
+    text
+}

@@ -1,0 +1,233 @@
+//! What the daemon serves: its metrics, whether it lives, whether it is ready, and a pointer page.
+//!
+//! The loop publishes ready-made texts; the server only hands them out. So a scrape never waits for
+//! a tick, and a slow reader never holds up a decision.
+
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use axum::Router;
+use axum::extract::State as Extract;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::middleware;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use serde::Serialize;
+use tokio::net::TcpListener;
+
+/// The text format of Prometheus.
+const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// What the loop has published last.
+#[derive(Debug)]
+pub struct Shared {
+    metrics: RwLock<Arc<str>>,
+    unready: RwLock<Arc<[String]>>,
+    summary: RwLock<Arc<str>>,
+}
+
+impl Default for Shared {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Shared {
+    /// Nothing published yet: alive, not ready.
+    pub fn new() -> Self {
+        Self {
+            metrics: RwLock::new(Arc::from("")),
+            unready: RwLock::new(Arc::from([String::from(
+                "no poll of the marketplace has succeeded yet",
+            )])),
+            summary: RwLock::new(Arc::from("")),
+        }
+    }
+
+    /// Publishes the metrics' text.
+    pub fn publish_metrics(&self, text: String) {
+        put(&self.metrics, Arc::from(text));
+    }
+
+    /// Publishes why the daemon is not ready; empty: it is. The reasons hold no secret.
+    pub fn publish_unready(&self, reasons: Vec<String>) {
+        put(&self.unready, Arc::from(reasons));
+    }
+
+    /// Publishes lines for the pointer page, plain text.
+    pub fn publish_summary(&self, text: String) {
+        put(&self.summary, Arc::from(text));
+    }
+
+    /// Why the daemon is not ready; empty: it is.
+    pub fn unready(&self) -> Arc<[String]> {
+        get_of(&self.unready)
+    }
+}
+
+fn put<T>(slot: &RwLock<T>, value: T) {
+    *slot.write().unwrap_or_else(PoisonError::into_inner) = value;
+}
+
+fn get_of<T: Clone>(slot: &RwLock<T>) -> T {
+    slot.read().unwrap_or_else(PoisonError::into_inner).clone()
+}
+
+/// A sentence of warning where the address can be reached from other machines: what is served has
+/// no login.
+pub fn warning(listen: SocketAddr) -> Option<String> {
+    (!listen.ip().is_loopback()).then(|| {
+        format!(
+            "{listen} can be reached from other machines, and what is served there asks for no \
+             login; put a proxy with one in front, or listen on 127.0.0.1"
+        )
+    })
+}
+
+/// Serves until `shutdown` ends.
+pub async fn serve(
+    listener: TcpListener,
+    shared: Arc<Shared>,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> io::Result<()> {
+    axum::serve(listener, router(shared))
+        .with_graceful_shutdown(shutdown)
+        .await
+}
+
+/// The routes.
+pub fn router(shared: Arc<Shared>) -> Router {
+    Router::new()
+        .route("/", get(page))
+        .route("/metrics", get(metrics))
+        .route("/healthz", get(healthz))
+        .route("/readyz", get(readyz))
+        .with_state(shared)
+        .layer(middleware::map_response(guard))
+}
+
+/// Headers that keep a browser from guessing types, framing the page, or keeping what it saw.
+async fn guard(mut response: Response) -> Response {
+    for (name, value) in [
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::X_FRAME_OPTIONS, "DENY"),
+        (header::REFERRER_POLICY, "no-referrer"),
+        (header::CACHE_CONTROL, "no-store"),
+        (
+            header::CONTENT_SECURITY_POLICY,
+            "default-src 'none'; frame-ancestors 'none'",
+        ),
+    ] {
+        response
+            .headers_mut()
+            .insert(name, HeaderValue::from_static(value));
+    }
+    response
+}
+
+async fn metrics(Extract(shared): Extract<Arc<Shared>>) -> Response {
+    let text = get_of(&shared.metrics);
+    ([(header::CONTENT_TYPE, METRICS_TYPE)], text.to_string()).into_response()
+}
+
+async fn healthz() -> &'static str {
+    "ok\n"
+}
+
+#[derive(Serialize)]
+struct Readiness {
+    ready: bool,
+    reasons: Arc<[String]>,
+}
+
+async fn readyz(Extract(shared): Extract<Arc<Shared>>) -> Response {
+    let reasons = shared.unready();
+    let ready = reasons.is_empty();
+    let status = if ready {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
+    (status, axum::Json(Readiness { ready, reasons })).into_response()
+}
+
+async fn page(Extract(shared): Extract<Arc<Shared>>) -> Response {
+    let summary = escape(&get_of(&shared.summary));
+    let page = format!(
+        "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n<title>haggle</title>\n\
+         <h1>haggle {version}</h1>\n<pre>{summary}</pre>\n<ul>\n\
+         <li><a href=\"/metrics\">/metrics</a> for Prometheus</li>\n\
+         <li><a href=\"/healthz\">/healthz</a> whether the process lives</li>\n\
+         <li><a href=\"/readyz\">/readyz</a> whether it sees the market and can write</li>\n\
+         </ul>\n<p>On this machine, <code>haggle jobs</code>, <code>haggle instances</code> and \
+         <code>haggle explain JOB</code> say more.</p>\n</html>\n",
+        version = env!("CARGO_PKG_VERSION"),
+    );
+    ([(header::CONTENT_TYPE, "text/html; charset=utf-8")], page).into_response()
+}
+
+fn escape(text: &str) -> String {
+    text.replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read, Write};
+    use tokio::sync::oneshot;
+
+    fn ask(address: SocketAddr, path: &str) -> String {
+        let mut stream = std::net::TcpStream::connect(address).unwrap();
+        write!(
+            stream,
+            "GET {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n"
+        )
+        .unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn readiness_follows_what_is_published() {
+        let shared = Arc::new(Shared::new());
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (stop, stopped) = oneshot::channel::<()>();
+        let server = tokio::spawn(serve(listener, Arc::clone(&shared), async {
+            let _ = stopped.await;
+        }));
+        let get = |path: &'static str| tokio::task::spawn_blocking(move || ask(address, path));
+
+        let before = get("/readyz").await.unwrap();
+        assert!(before.starts_with("HTTP/1.1 503"), "{before}");
+        assert!(before.contains("no poll of the marketplace"), "{before}");
+        assert!(get("/healthz").await.unwrap().starts_with("HTTP/1.1 200"));
+
+        shared.publish_unready(Vec::new());
+        shared.publish_metrics("haggle_live 1\n".into());
+        shared.publish_summary("<b>".into());
+        let after = get("/readyz").await.unwrap();
+        assert!(after.starts_with("HTTP/1.1 200"), "{after}");
+        assert!(after.contains(r#"{"ready":true,"reasons":[]}"#), "{after}");
+        let metrics = get("/metrics").await.unwrap();
+        assert!(metrics.contains("text/plain; version=0.0.4"), "{metrics}");
+        assert!(metrics.contains("x-content-type-options: nosniff"));
+        assert!(metrics.ends_with("haggle_live 1\n"), "{metrics}");
+        let page = get("/").await.unwrap();
+        assert!(page.contains("<pre>&lt;b&gt;</pre>"), "{page}");
+
+        stop.send(()).unwrap();
+        server.await.unwrap().unwrap();
+    }
+
+    #[test]
+    fn only_other_machines_are_warned_of() {
+        assert_eq!(warning("127.0.0.1:9464".parse().unwrap()), None);
+        assert!(warning("0.0.0.0:9464".parse().unwrap()).is_some());
+    }
+}
