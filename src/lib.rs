@@ -8,5 +8,6 @@ pub mod market;
 pub mod marketplace;
 pub mod policy;
 pub mod ports;
+pub mod simulate;
 pub mod store;
 pub mod types;
