@@ -1,3 +1,7 @@
-//! The binary, until there is something to run.
+//! Thin binary.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    haggle::cli::run(std::env::args_os())
+}

@@ -1,0 +1,144 @@
+//! `haggle check`: every error of every policy, with the place and what would be right.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme};
+use serde::Serialize;
+
+use super::context::{Context, load_policies};
+use super::failure::{Done, Exit, OrFail};
+use crate::policy::{self, LoadedJob, PolicyError};
+
+/// Checks policies.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct CheckArgs {
+    /// Files to check; without any, every policy of the directory.
+    #[arg(value_name = "FILE")]
+    files: Vec<PathBuf>,
+}
+
+#[derive(Debug, Serialize)]
+struct ErrorDocument {
+    file: String,
+    line: usize,
+    column: usize,
+    message: String,
+    help: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct JobDocument {
+    file: String,
+    job: String,
+}
+
+#[derive(Debug, Serialize)]
+struct CheckDocument {
+    valid: Vec<JobDocument>,
+    errors: Vec<ErrorDocument>,
+}
+
+pub(crate) fn run(context: &Context, args: &CheckArgs) -> Done {
+    let (jobs, errors) = load(context, args)?;
+    let document = CheckDocument {
+        valid: jobs
+            .iter()
+            .map(|loaded| JobDocument {
+                file: loaded.path.display().to_string(),
+                job: loaded.job.name.to_string(),
+            })
+            .collect(),
+        errors: errors
+            .iter()
+            .map(|error| ErrorDocument {
+                file: error.file().to_owned(),
+                line: error.line(),
+                column: error.column(),
+                message: error.message().to_owned(),
+                help: error.help().map(|help| help.to_string()),
+            })
+            .collect(),
+    };
+    context
+        .output
+        .show(&document, || text(context, &jobs, &errors))?;
+    Ok(if errors.is_empty() {
+        Exit::Success
+    } else {
+        Exit::Mendable
+    })
+}
+
+fn load(
+    context: &Context,
+    args: &CheckArgs,
+) -> Result<(Vec<LoadedJob>, Vec<PolicyError>), super::failure::Failure> {
+    if args.files.is_empty() {
+        let config = context.config()?;
+        let loaded = load_policies(&config)?;
+        return Ok((loaded.jobs, loaded.errors));
+    }
+    let mut jobs = Vec::new();
+    let mut errors = Vec::new();
+    for path in &args.files {
+        let name = path.display().to_string();
+        let text = std::fs::read_to_string(path).or_mendable(format!("cannot read {name}"))?;
+        match policy::parse(&name, &text) {
+            Ok(job) => jobs.push(LoadedJob {
+                path: path.clone(),
+                job,
+            }),
+            Err(found) => errors.extend(found),
+        }
+    }
+    Ok((jobs, errors))
+}
+
+fn text(context: &Context, jobs: &[LoadedJob], errors: &[PolicyError]) -> String {
+    let mut text = String::new();
+    for error in errors {
+        text.push_str(&report(context, error));
+        text.push('\n');
+    }
+    for loaded in jobs {
+        text.push_str(&format!(
+            "ok: {} ({})\n",
+            loaded.path.display(),
+            loaded.job.name
+        ));
+    }
+    match (jobs.len(), errors.len()) {
+        (0, 0) => text.push_str("no policies; write a first one with `haggle init`\n"),
+        (_, 0) => {}
+        (_, 1) => text.push_str("1 error\n"),
+        (_, count) => text.push_str(&format!("{count} errors\n")),
+    }
+    text
+}
+
+/// Narrow enough for a terminal of the usual width.
+const REPORT_WIDTH: usize = 100;
+
+fn report(context: &Context, error: &PolicyError) -> String {
+    let theme = if context.output.is_styled() {
+        GraphicalTheme::unicode()
+    } else {
+        GraphicalTheme::unicode_nocolor()
+    };
+    let handler = GraphicalReportHandler::new_themed(theme)
+        .with_width(REPORT_WIDTH)
+        .with_links(false);
+    let mut text = String::new();
+    match handler.render_report(&mut text, error) {
+        Ok(()) => text,
+        // The place and the message say it too.
+        Err(_) => format!(
+            "{}:{}:{}: {}\n",
+            error.file(),
+            error.line(),
+            error.column(),
+            error.message()
+        ),
+    }
+}

@@ -1,0 +1,475 @@
+//! `haggle doctor`: is everything in order, and what would be right where it is not.
+
+use std::path::Path;
+
+use clap::Args;
+use serde::Serialize;
+
+use super::context::{Context, Patience, block_on, load_policies, open_reader};
+use super::failure::{Done, Exit, Failure};
+use super::output::Align;
+use crate::config::Config;
+use crate::ports::{Marketplace, ReadError};
+use crate::store::{
+    DaemonLock, LockError, installation_file, kill_file_present, read_installation,
+};
+use crate::types::instance::Account;
+use crate::types::money::Money;
+use crate::types::state::State;
+
+/// Looks whether everything is in order.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct DoctorArgs {
+    /// Ask nothing of the marketplace.
+    #[arg(long)]
+    offline: bool,
+}
+
+/// How a thing is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+enum Health {
+    Ok,
+    Warn,
+    /// The user can mend it.
+    Fail,
+    /// The world's fault.
+    Unreachable,
+}
+
+#[derive(Debug, Serialize)]
+struct Finding {
+    what: &'static str,
+    health: Health,
+    found: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    advice: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct DoctorDocument {
+    healthy: bool,
+    findings: Vec<Finding>,
+}
+
+/// Findings in the order in which they were made.
+#[derive(Default)]
+struct Findings(Vec<Finding>);
+
+impl Findings {
+    fn add(&mut self, what: &'static str, health: Health, found: impl Into<String>) {
+        self.0.push(Finding {
+            what,
+            health,
+            found: found.into(),
+            advice: None,
+        });
+    }
+
+    fn advise(
+        &mut self,
+        what: &'static str,
+        health: Health,
+        found: impl Into<String>,
+        advice: impl Into<String>,
+    ) {
+        self.add(what, health, found);
+        if let Some(last) = self.0.last_mut() {
+            last.advice = Some(advice.into());
+        }
+    }
+}
+
+pub(crate) fn run(context: &Context, args: &DoctorArgs) -> Done {
+    let mut findings = Findings::default();
+    if let Some(config) = configuration(context, &mut findings) {
+        let state = database(&config, &mut findings);
+        lock(&config, &mut findings);
+        installation(&config, state.as_ref(), &mut findings);
+        policies(&config, &mut findings);
+        if !args.offline {
+            marketplace(context, &config, state.as_ref(), &mut findings);
+        }
+    }
+    show(context, findings.0)
+}
+
+fn show(context: &Context, findings: Vec<Finding>) -> Done {
+    let worst = findings.iter().map(|finding| finding.health).max();
+    let exit = match worst {
+        None | Some(Health::Ok | Health::Warn) => Exit::Success,
+        Some(Health::Fail) => Exit::Mendable,
+        Some(Health::Unreachable) => Exit::World,
+    };
+    let document = DoctorDocument {
+        healthy: exit == Exit::Success,
+        findings,
+    };
+    context.output.show(&document, || {
+        let columns = [
+            ("health", Align::Left),
+            ("what", Align::Left),
+            ("found", Align::Left),
+        ];
+        let rows = document
+            .findings
+            .iter()
+            .map(|finding| {
+                let health = match finding.health {
+                    Health::Ok => "ok",
+                    Health::Warn => "warn",
+                    Health::Fail | Health::Unreachable => "fail",
+                };
+                vec![health.into(), finding.what.into(), finding.found.clone()]
+            })
+            .collect();
+        let mut text = context.output.table(&columns, rows);
+        for finding in &document.findings {
+            if let Some(advice) = &finding.advice {
+                text.push_str(&format!("\nhint: {}: {advice}", finding.what));
+            }
+        }
+        text
+    })?;
+    Ok(exit)
+}
+
+/// One line of a failure: what, and the causes after colons.
+fn line(failure: &Failure) -> String {
+    let text = failure.to_string();
+    let text = text.strip_prefix("error: ").unwrap_or(&text);
+    let before_hints = text.split("\nhint: ").next().unwrap_or(text);
+    before_hints.replace("\n  cause: ", ": ").replace('\n', " ")
+}
+
+fn configuration(context: &Context, findings: &mut Findings) -> Option<Config> {
+    match context.config() {
+        Ok(config) => {
+            let mode = if config.live {
+                "live: plans are executed"
+            } else {
+                "dry run: plans are shown, not executed"
+            };
+            findings.add("configuration", Health::Ok, mode);
+            Some(config)
+        }
+        Err(failure) => {
+            findings.advise(
+                "configuration",
+                Health::Fail,
+                line(&failure),
+                "correct the file; unknown keys are refused",
+            );
+            None
+        }
+    }
+}
+
+fn database(config: &Config, findings: &mut Findings) -> Option<State> {
+    let path = config.database.display();
+    if !config.database.exists() {
+        findings.advise(
+            "database",
+            Health::Warn,
+            format!("none at {path} yet"),
+            "`haggle run` makes it",
+        );
+        return None;
+    }
+    let writable = std::fs::OpenOptions::new()
+        .append(true)
+        .open(&config.database);
+    if let Err(error) = writable {
+        findings.advise(
+            "database",
+            Health::Fail,
+            format!("{path} cannot be written: {error}"),
+            "give this user the right to write to the file and its directory",
+        );
+    }
+    let state = open_reader(config).and_then(|reader| Ok(reader.state()?));
+    match state {
+        Ok(state) => {
+            let size = size(&config.database);
+            findings.add(
+                "database",
+                Health::Ok,
+                format!(
+                    "{path}, {:.1} MB, {} ticks, {} instances, {} requests not settled",
+                    size as f64 / 1e6,
+                    state.ticks,
+                    state.held.len(),
+                    state.intents.len()
+                ),
+            );
+            Some(state)
+        }
+        Err(failure) => {
+            let health = match failure.exit() {
+                Exit::World => Health::Unreachable,
+                _ => Health::Fail,
+            };
+            findings.advise(
+                "database",
+                health,
+                line(&failure),
+                "restore a copy, or name another with --database",
+            );
+            None
+        }
+    }
+}
+
+/// Bytes of the database with what was not yet moved into it from its log.
+fn size(database: &Path) -> u64 {
+    let mut log = database.as_os_str().to_owned();
+    log.push("-wal");
+    let bytes = |path: &Path| std::fs::metadata(path).map_or(0, |meta| meta.len());
+    bytes(database) + bytes(Path::new(&log))
+}
+
+fn lock(config: &Config, findings: &mut Findings) {
+    if !config.database.exists() {
+        return;
+    }
+    match DaemonLock::acquire(&config.database) {
+        Ok(_) => findings.advise(
+            "daemon",
+            Health::Warn,
+            "none runs on this database",
+            "start it with `haggle run`",
+        ),
+        Err(LockError::Held { pid, .. }) => findings.add(
+            "daemon",
+            Health::Ok,
+            pid.map_or_else(|| "runs".into(), |pid| format!("runs, process {pid}")),
+        ),
+        Err(error) => findings.advise(
+            "daemon",
+            Health::Fail,
+            error.to_string(),
+            "give this user the right to write to the database's directory",
+        ),
+    }
+}
+
+fn installation(config: &Config, state: Option<&State>, findings: &mut Findings) {
+    let file = installation_file(&config.database);
+    match (state, read_installation(&config.database)) {
+        (Some(state), Ok(Some(beside))) if beside != state.installation => findings.advise(
+            "installation",
+            Health::Fail,
+            format!(
+                "{} in the database, {beside} in {}",
+                state.installation,
+                file.display()
+            ),
+            "put back the database and the file that belong together",
+        ),
+        (Some(state), Ok(Some(_))) => {
+            findings.add("installation", Health::Ok, state.installation.to_string());
+        }
+        (Some(state), _) => findings.advise(
+            "installation",
+            Health::Warn,
+            format!(
+                "{}, but {} is not there to remember it",
+                state.installation,
+                file.display()
+            ),
+            "note it down: `haggle kill --installation` needs it if the database is lost",
+        ),
+        (None, Ok(Some(beside))) => findings.advise(
+            "installation",
+            Health::Warn,
+            format!("{beside}, without its database"),
+            "`haggle run` makes a new database for it",
+        ),
+        (None, _) => {}
+    }
+    let killed = state.is_some_and(|state| state.killed) || kill_file_present(&config.database);
+    if killed {
+        findings.advise(
+            "spending",
+            Health::Warn,
+            "forbidden by `haggle kill`",
+            "`haggle resume --all` allows it again",
+        );
+    }
+}
+
+fn policies(config: &Config, findings: &mut Findings) {
+    match load_policies(config) {
+        Err(failure) => findings.advise(
+            "policies",
+            Health::Fail,
+            line(&failure),
+            "name the directory with --policies, or write a first policy with `haggle init`",
+        ),
+        Ok(loaded) if !loaded.errors.is_empty() => findings.advise(
+            "policies",
+            Health::Fail,
+            format!(
+                "{} valid, {} errors",
+                loaded.jobs.len(),
+                loaded.errors.len()
+            ),
+            "`haggle check` shows each with its place",
+        ),
+        Ok(loaded) if loaded.jobs.is_empty() => findings.advise(
+            "policies",
+            Health::Warn,
+            format!("none in {}", config.policies.display()),
+            "write a first one with `haggle init`",
+        ),
+        Ok(loaded) => findings.add(
+            "policies",
+            Health::Ok,
+            format!("{} valid", loaded.jobs.len()),
+        ),
+    }
+}
+
+fn marketplace(context: &Context, config: &Config, state: Option<&State>, findings: &mut Findings) {
+    let remembered = state.map(|state| state.wire.clone()).unwrap_or_default();
+    let marketplace = match context.connect(config, &remembered, Patience::GiveUp) {
+        Ok(marketplace) => marketplace,
+        Err(failure) => {
+            findings.advise(
+                "token",
+                Health::Fail,
+                line(&failure),
+                "put the token into HAGGLE_TOKEN, or say in haggle.toml in which file it is",
+            );
+            return;
+        }
+    };
+    findings.add("token", Health::Ok, "readable; its value is never shown");
+    let asked =
+        block_on(async { Ok((marketplace.account().await, marketplace.instances().await)) });
+    let (account, listing) = match asked {
+        Ok(answers) => answers,
+        Err(failure) => {
+            findings.add("account", Health::Unreachable, line(&failure));
+            return;
+        }
+    };
+    match account {
+        Ok(account) => known_account(config, state, account, findings),
+        Err(error) => unread("account", &error, findings),
+    }
+    match listing {
+        Ok(listing) if listing.complete => findings.add(
+            "instances",
+            Health::Ok,
+            format!("{} on the account", listing.rows.len()),
+        ),
+        Ok(listing) => findings.advise(
+            "instances",
+            Health::Warn,
+            format!("{} listed, incompletely", listing.rows.len()),
+            "while a listing is incomplete nothing is taken for gone",
+        ),
+        Err(error) => unread("instances", &error, findings),
+    }
+    wire(&*marketplace, &remembered, findings);
+}
+
+fn unread(what: &'static str, error: &ReadError, findings: &mut Findings) {
+    let (health, advice) = match error {
+        ReadError::Unauthorized { .. } => (
+            Health::Fail,
+            "the token is not accepted: make a new one at the gateway",
+        ),
+        _ => (
+            Health::Unreachable,
+            "check the network and `provider.base_url`",
+        ),
+    };
+    findings.advise(what, health, error.to_string(), advice);
+}
+
+fn known_account(
+    config: &Config,
+    state: Option<&State>,
+    account: Account,
+    findings: &mut Findings,
+) {
+    match state.and_then(|state| state.account) {
+        Some(pinned) if pinned != account.id => findings.advise(
+            "account",
+            Health::Fail,
+            format!(
+                "the token is of account {}, the database is bound to {pinned}",
+                account.id
+            ),
+            "use that account's token, or another database",
+        ),
+        Some(_) => findings.add("account", Health::Ok, format!("{}, pinned", account.id)),
+        None => findings.add(
+            "account",
+            Health::Ok,
+            format!("{}, pinned at the first run", account.id),
+        ),
+    }
+    let reserve = config.limits.credit_reserve;
+    match account.credit {
+        None => findings.advise(
+            "credit",
+            Health::Warn,
+            "unknown: the account's answer does not say",
+            "nothing is spent while it is unknown",
+        ),
+        Some(credit) if credit <= reserve => findings.advise(
+            "credit",
+            Health::Fail,
+            format!("{credit:.2}, not over the reserve of {reserve:.2}"),
+            "top the account up, or lower limits.credit_reserve",
+        ),
+        Some(credit) => {
+            let free: Money = credit - reserve;
+            findings.add(
+                "credit",
+                Health::Ok,
+                format!("{credit:.2}, {free:.2} over the reserve of {reserve:.2}"),
+            );
+        }
+    }
+}
+
+fn wire(
+    marketplace: &dyn Marketplace,
+    remembered: &std::collections::BTreeMap<String, String>,
+    findings: &mut Findings,
+) {
+    let mut known = remembered.clone();
+    for (key, value) in marketplace.learnt() {
+        match value {
+            Some(value) => known.insert(key, value),
+            None => known.remove(&key),
+        };
+    }
+    let form: Vec<String> = known
+        .iter()
+        .map(|(key, value)| format!("{key}={value}"))
+        .collect();
+    if form.is_empty() {
+        findings.add(
+            "wire",
+            Health::Ok,
+            "nothing remembered yet; it is learnt from the first answers",
+        );
+    } else {
+        findings.add("wire", Health::Ok, form.join(" "));
+    }
+    if marketplace.can_bid() {
+        findings.add("bids", Health::Ok, "can be placed, as far as is known");
+    } else {
+        findings.advise(
+            "bids",
+            Health::Warn,
+            "cannot be placed through this gateway",
+            "only on-demand rentals are made; jobs that take bids only wait",
+        );
+    }
+}

@@ -1,0 +1,60 @@
+//! `haggle init`: writes a commented policy to begin with.
+
+use std::fs::File;
+use std::io::{ErrorKind, Write};
+use std::path::PathBuf;
+
+use clap::Args;
+use serde::Serialize;
+
+use super::context::Context;
+use super::failure::{Done, Exit, Failure, OrFail};
+use crate::policy;
+
+/// Writes a policy.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct InitArgs {
+    /// The file; without it, `my-job.toml` in the directory of the policies.
+    #[arg(value_name = "FILE")]
+    file: Option<PathBuf>,
+}
+
+#[derive(Debug, Serialize)]
+struct InitDocument {
+    file: String,
+}
+
+pub(crate) fn run(context: &Context, args: &InitArgs) -> Done {
+    let path = if let Some(file) = &args.file {
+        file.clone()
+    } else {
+        let directory = context.config()?.policies;
+        std::fs::create_dir_all(&directory)
+            .or_mendable(format!("cannot make the directory {}", directory.display()))?;
+        directory.join("my-job.toml")
+    };
+    // Made only where nothing is: a policy that a job runs by is never overwritten.
+    let mut file = File::create_new(&path).map_err(|error| {
+        let exists = error.kind() == ErrorKind::AlreadyExists;
+        let failure = Failure::new(Exit::Mendable, error.into())
+            .context(format!("cannot write {}", path.display()));
+        if exists {
+            failure.hint("an existing file is never overwritten; name another")
+        } else {
+            failure
+        }
+    })?;
+    file.write_all(policy::example().as_bytes())
+        .and_then(|()| file.sync_all())
+        .or_mendable(format!("cannot write {}", path.display()))?;
+    let document = InitDocument {
+        file: path.display().to_string(),
+    };
+    context.output.show(&document, || {
+        format!(
+            "wrote {}; edit it, then `haggle check`, then `haggle plan`",
+            path.display()
+        )
+    })?;
+    Ok(Exit::Success)
+}

@@ -1,0 +1,287 @@
+//! `haggle jobs`: what each job is doing and what it has cost.
+
+use std::collections::BTreeSet;
+
+use serde::Serialize;
+
+use super::context::{Context, load_policies, state_if_any};
+use super::failure::{Done, Exit};
+use super::output::Align;
+use super::words;
+use crate::policy::PolicyError;
+use crate::types::ids::{JobName, ReplicaId};
+use crate::types::instance::{Held, Phase};
+use crate::types::job::Job;
+use crate::types::money::{Money, Rate};
+use crate::types::state::{Ending, State, Wish};
+use crate::types::time::Time;
+
+/// A job, as programs see it.
+#[derive(Debug, Serialize)]
+struct JobDocument {
+    job: String,
+    owner: Option<String>,
+    /// `valid`, `broken` or `missing`.
+    policy: &'static str,
+    /// `run`, `pause`, `stop` or `done`.
+    wish: &'static str,
+    status: String,
+    replicas: Vec<ReplicaDocument>,
+    spend_dollars: String,
+    spend_today_dollars: String,
+    budget_dollars: Option<String>,
+    on_demand_equivalent_dollars: String,
+    burn_dollars_per_hour: String,
+    work_done_gpu_hours: String,
+    work_gpu_hours: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct ReplicaDocument {
+    replica: String,
+    status: &'static str,
+    instances: Vec<u64>,
+    outbids: u32,
+    starts: u32,
+    failures: u32,
+}
+
+#[derive(Debug, Serialize)]
+struct JobsDocument {
+    spending_forbidden: bool,
+    jobs: Vec<JobDocument>,
+}
+
+pub(crate) fn run(context: &Context) -> Done {
+    let config = context.config()?;
+    let state = state_if_any(&config)?;
+    let loaded = if config.policies.is_dir() {
+        load_policies(&config)?
+    } else {
+        crate::policy::Loaded::default()
+    };
+    context.note_broken(&loaded);
+    if state.is_none() {
+        context.output.note(&format!(
+            "note: there is no database at {} yet; nothing has run",
+            config.database.display()
+        ));
+    }
+    let broken: BTreeSet<JobName> = loaded
+        .errors
+        .iter()
+        .filter_map(PolicyError::job_name)
+        .collect();
+    let jobs: Vec<&Job> = loaded.jobs.iter().map(|loaded| &loaded.job).collect();
+    let empty = State::new(crate::types::ids::Installation::from_seed(0));
+    let state = state.unwrap_or(empty);
+    let known = super::context::known_jobs(Some(&state), Some(&loaded));
+    let today = context.now().day(config.timezone);
+    let documents: Vec<JobDocument> = known
+        .iter()
+        .map(|name| {
+            let job = jobs.iter().find(|job| job.name == *name).copied();
+            let policy = match job {
+                Some(_) => "valid",
+                None if broken.contains(name) => "broken",
+                None => "missing",
+            };
+            document(&state, name, job, policy, today)
+        })
+        .collect();
+    let killed = state.killed;
+    let output = context.output;
+    let document = JobsDocument {
+        spending_forbidden: killed,
+        jobs: documents,
+    };
+    output.show(&document, || {
+        let mut text = table(context, &document.jobs);
+        if killed {
+            text.push_str("\nspending is forbidden until `haggle resume --all`");
+        }
+        text
+    })?;
+    Ok(Exit::Success)
+}
+
+fn document(
+    state: &State,
+    name: &JobName,
+    job: Option<&Job>,
+    policy: &'static str,
+    today: chrono::NaiveDate,
+) -> JobDocument {
+    let record = state.job(name);
+    let indexes: BTreeSet<u32> = (0..job.map_or(0, |job| job.replicas))
+        .chain(
+            state
+                .replicas
+                .keys()
+                .filter(|id| id.job == *name)
+                .map(|id| id.index),
+        )
+        .collect();
+    let replicas: Vec<ReplicaDocument> = indexes
+        .into_iter()
+        .map(|index| replica(state, name, index))
+        .collect();
+    let done_ms: i64 = state
+        .replicas
+        .values()
+        .filter(|replica| replica.id.job == *name)
+        .map(crate::types::state::ReplicaRecord::done_gpu_ms)
+        .sum();
+    let burn: Rate = state
+        .held
+        .values()
+        .filter(|held| held.replica.job == *name)
+        .map(burn)
+        .sum();
+    let spent_today = if record.today == Some(today) {
+        record.posted_today
+    } else {
+        Money::ZERO
+    };
+    JobDocument {
+        job: name.to_string(),
+        owner: job.and_then(|job| job.owner.clone()),
+        policy,
+        wish: words::wish(record.wish),
+        status: status(record.wish, policy, &replicas),
+        replicas,
+        spend_dollars: record.posted.decimal(),
+        spend_today_dollars: spent_today.decimal(),
+        budget_dollars: job.and_then(|job| job.budget.total).map(Money::decimal),
+        on_demand_equivalent_dollars: record.on_demand_equivalent.decimal(),
+        burn_dollars_per_hour: burn.decimal(),
+        work_done_gpu_hours: gpu_hours(done_ms),
+        work_gpu_hours: job
+            .and_then(|job| job.work_mgpu_h)
+            .map(|work| format!("{}.{:03}", work / 1000, work % 1000)),
+    }
+}
+
+/// What an instance is billed per hour now: its disk, and its GPUs where they run.
+pub(crate) fn burn(held: &Held) -> Rate {
+    if held.bills_gpu() {
+        held.price + held.storage
+    } else {
+        held.storage
+    }
+}
+
+fn gpu_hours(milliseconds: i64) -> String {
+    format!("{:.3}", milliseconds as f64 / 3_600_000.0)
+}
+
+fn replica(state: &State, job: &JobName, index: u32) -> ReplicaDocument {
+    let id = ReplicaId {
+        job: job.clone(),
+        index,
+    };
+    let record = state.replica(&id);
+    let held: Vec<&Held> = state.held_by(&id).collect();
+    let status = match record.ending {
+        Some((Ending::Finished, _)) => "finished",
+        Some((Ending::Failed, _)) => "failed",
+        None => held.last().copied().map_or("waiting", held_word),
+    };
+    ReplicaDocument {
+        replica: id.to_string(),
+        status,
+        instances: held.iter().map(|held| held.id.0).collect(),
+        outbids: record.outbids,
+        starts: record.starts,
+        failures: record.failures,
+    }
+}
+
+/// What an instance of ours does, in a word that also says whose doing a stop is.
+pub(crate) fn held_word(held: &Held) -> &'static str {
+    if held.destroying.is_some() {
+        return "clearing";
+    }
+    match held.phase {
+        Phase::Stopped if held.parked => "parked",
+        Phase::Stopped if !held.stop_asked => "outbid",
+        phase => phase.as_str(),
+    }
+}
+
+fn status(wish: Wish, policy: &str, replicas: &[ReplicaDocument]) -> String {
+    let count = |word: &str| replicas.iter().filter(|r| r.status == word).count();
+    let mut words: Vec<&str> = replicas.iter().map(|replica| replica.status).collect();
+    words.sort_unstable();
+    words.dedup();
+    let doing = words
+        .into_iter()
+        .map(|word| match (replicas.len(), count(word)) {
+            (1, _) => word.to_owned(),
+            (all, some) => format!("{some}/{all} {word}"),
+        })
+        .collect::<Vec<_>>()
+        .join(", ");
+    let wish = match wish {
+        Wish::Run if policy == "missing" => "no policy",
+        Wish::Run if policy == "broken" => "policy broken",
+        Wish::Run => return doing,
+        Wish::Pause => "paused",
+        Wish::Stop => "stopped",
+        Wish::Done => "done",
+    };
+    match doing.as_str() {
+        "" | "waiting" => wish.into(),
+        doing => format!("{wish}: {doing}"),
+    }
+}
+
+fn table(context: &Context, jobs: &[JobDocument]) -> String {
+    if jobs.is_empty() {
+        return "no jobs; write a policy with `haggle init`".into();
+    }
+    let columns = [
+        ("job", Align::Left),
+        ("status", Align::Left),
+        ("work", Align::Right),
+        ("spent", Align::Right),
+        ("today", Align::Right),
+        ("budget", Align::Right),
+        ("on-demand", Align::Right),
+        ("now/h", Align::Right),
+    ];
+    let dollars = |text: &str, places: usize| match text.parse::<Money>() {
+        Ok(money) => format!("{money:.places$}"),
+        Err(_) => text.to_owned(),
+    };
+    let rows = jobs
+        .iter()
+        .map(|job| {
+            let done: f64 = job.work_done_gpu_hours.parse().unwrap_or(0.0);
+            let work = match &job.work_gpu_hours {
+                Some(all) => format!(
+                    "{done:.1}/{} h",
+                    all.trim_end_matches('0').trim_end_matches('.')
+                ),
+                None => format!("{done:.1} h"),
+            };
+            let budget = job.budget_dollars.as_deref();
+            vec![
+                job.job.clone(),
+                job.status.clone(),
+                work,
+                dollars(&job.spend_dollars, 2),
+                dollars(&job.spend_today_dollars, 2),
+                budget.map_or_else(|| "-".into(), |budget| dollars(budget, 2)),
+                dollars(&job.on_demand_equivalent_dollars, 2),
+                dollars(&job.burn_dollars_per_hour, 4),
+            ]
+        })
+        .collect();
+    context.output.table(&columns, rows)
+}
+
+/// How long ago something was, for people.
+pub(crate) fn ago(now: Time, then: Time) -> String {
+    format!("{} ago", crate::types::time::human(now.since(then)))
+}

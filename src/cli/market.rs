@@ -1,0 +1,170 @@
+//! `haggle market`: the embedded marketplace as a server, to try everything on play money.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use clap::{Args, ValueEnum};
+use secrecy::SecretString;
+use serde::Serialize;
+use tokio::net::TcpListener;
+
+use super::clock::SPEED_MAX;
+use super::context::{Context, block_on};
+use super::failure::{Done, Exit, Failure, OrFail};
+use super::run::interrupted;
+use crate::clock::ScaledClock;
+use crate::daemon::web;
+use crate::market::faults::{FaultScript, FaultSpec, Faults};
+use crate::market::{
+    Envelope, Market, MarketOptions, MarketServer, Paths, WireOptions, offers_file, router, server,
+};
+use crate::types::money::Money;
+
+/// Starts the embedded marketplace.
+#[derive(Args, Clone, Debug)]
+#[command(after_long_help = offers_file::RULES_HELP)]
+pub(crate) struct MarketArgs {
+    /// Where it listens.
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9465")]
+    listen: SocketAddr,
+    /// Everything random follows from it.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    seed: u64,
+    /// How many market seconds pass in a second.
+    #[arg(long, value_name = "X", default_value_t = 1.0, value_parser = speed)]
+    speed: f64,
+    /// Serve recorded offers instead of generated ones; `--help` says how files are read.
+    #[arg(long, value_name = "FILE")]
+    offers: Option<PathBuf>,
+    /// What goes wrong, such as `latency=20ms..200ms,5xx=2%`.
+    #[arg(long, value_name = "SPEC", default_value = "none")]
+    faults: FaultSpec,
+    /// Which wire format is spoken.
+    #[arg(long, value_name = "FORMAT", default_value = "lowcode")]
+    wire: Wire,
+    /// Which URL formats are understood: new, old, both.
+    #[arg(long, value_name = "WHICH", default_value_t = Paths::Both)]
+    paths: Paths,
+    /// What surrounds answers: data, result, none.
+    #[arg(long, value_name = "WHICH", default_value_t = Envelope::Data)]
+    envelope: Envelope,
+    /// The only token that is accepted; without it any that begins with `at_`.
+    #[arg(long, value_name = "TOKEN")]
+    token: Option<String>,
+    /// Play money on the account.
+    #[arg(long, value_name = "DOLLARS", default_value = "100")]
+    balance: Money,
+    /// Decimals to which the bill's rows are rounded.
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(0..=9))]
+    charge_decimals: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Wire {
+    /// The gateway's.
+    Lowcode,
+    /// The marketplace's own.
+    Vast,
+}
+
+#[derive(Debug, Serialize)]
+struct MarketDocument {
+    base_url: String,
+    offers: String,
+    seed: u64,
+    speed: String,
+    balance_dollars: String,
+}
+
+fn speed(text: &str) -> Result<f64, String> {
+    let speed: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
+    if speed.is_finite() && speed > 0.0 && speed <= SPEED_MAX {
+        Ok(speed)
+    } else {
+        Err("a speed is over 0 and at most 1000000".into())
+    }
+}
+
+pub(crate) fn run(context: &Context, args: &MarketArgs) -> Done {
+    if args.wire == Wire::Vast {
+        return Err(Failure::mendable(
+            "the embedded marketplace does not speak the marketplace's own wire format yet",
+        )
+        .hint("leave --wire away, and set provider.kind = \"lowcodeapi\""));
+    }
+    let start = context.now();
+    let options = MarketOptions {
+        seed: args.seed,
+        start,
+        balance: args.balance,
+        charge_decimals: args.charge_decimals,
+        ..MarketOptions::default()
+    };
+    let (market, offers) = match &args.offers {
+        None => (Market::generated(options), "generated".to_owned()),
+        Some(path) => {
+            let rows = offers_file::load(path, start)
+                .or_mendable(format!("cannot use {}", path.display()))?;
+            let offers = format!("{} from {}", rows.len(), path.display());
+            (Market::from_rows(options, rows), offers)
+        }
+    };
+    let wire = WireOptions {
+        paths: args.paths,
+        envelope: args.envelope,
+        token: args.token.clone().map(SecretString::from),
+        speed: args.speed,
+        ..WireOptions::default()
+    };
+    let faults = Faults::new(args.faults.clone(), FaultScript::default(), args.seed);
+    let clock = Arc::new(ScaledClock::new(start, args.speed));
+    let server = Arc::new(MarketServer::new(market, wire, faults, clock));
+    block_on(serve(context, args, server, offers))
+}
+
+async fn serve(
+    context: &Context,
+    args: &MarketArgs,
+    market: Arc<MarketServer>,
+    offers: String,
+) -> Done {
+    let listener = TcpListener::bind(args.listen)
+        .await
+        .or_mendable(format!("cannot listen on {}", args.listen))
+        .map_err(|failure| failure.hint("name another address with --listen"))?;
+    let address = listener.local_addr().unwrap_or(args.listen);
+    if let Some(warning) = web::warning(address) {
+        context.output.note(&format!("warning: {warning}"));
+    }
+    let base_url = format!("http://{address}{}", router::PREFIX);
+    let document = MarketDocument {
+        base_url: base_url.clone(),
+        offers: offers.clone(),
+        seed: args.seed,
+        speed: args.speed.to_string(),
+        balance_dollars: args.balance.decimal(),
+    };
+    let token = if args.token.is_some() {
+        "YOUR_TOKEN"
+    } else {
+        "at_demo"
+    };
+    // Only from this machine, and only where it differs.
+    let follow = args.speed != 1.0 && address.ip().is_loopback();
+    let clock = if follow { " --clock market" } else { "" };
+    context.output.show(&document, || {
+        format!(
+            "the embedded marketplace listens at {base_url}\n\
+             offers: {offers}; seed {}; {} times as fast; {:.2} of play money\n\n\
+             point haggle at it:\n  \
+             HAGGLE_PROVIDER__BASE_URL={base_url} HAGGLE_TOKEN={token} haggle run --live{clock}\n\n\
+             Ctrl-C ends it, and forgets everything",
+            args.seed, args.speed, args.balance
+        )
+    })?;
+    server::serve(listener, market, interrupted())
+        .await
+        .or_world("the embedded marketplace failed")?;
+    Ok(Exit::Success)
+}

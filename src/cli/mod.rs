@@ -1,0 +1,144 @@
+//! The command line: one file a command, output in text and JSON.
+//!
+//! Data goes to stdout and everything else to stderr. Exit codes: 0 as asked; 1 what the user can
+//! mend; 2 the world's fault, or ours.
+
+mod adapters;
+mod check;
+mod clock;
+mod completions;
+mod context;
+mod demo;
+mod doctor;
+mod explain;
+mod failure;
+mod init;
+mod instances;
+mod jobs;
+mod kill;
+mod logging;
+mod market;
+mod output;
+mod plan;
+mod run;
+mod schema;
+mod show_plan;
+mod sources;
+mod spend;
+mod wish;
+mod words;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use context::{Context, Global};
+use failure::{Done, Exit};
+
+use crate::types::state::Wish;
+
+/// Rents GPUs on the Vast.ai marketplace as cheaply as a job allows.
+///
+/// A policy file says what a job needs and what it may cost; the daemon finds the cheapest slot,
+/// bids, follows the market, and stops at the limits.
+#[derive(Debug, Parser)]
+#[command(name = "haggle", version, max_term_width = 100)]
+struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// The two-minute look: an embedded market, the daemon and example policies, on play money.
+    Demo(demo::DemoArgs),
+    /// Run the daemon; metrics and health are served, on 127.0.0.1:9464 by default.
+    Run(run::RunArgs),
+    /// Show what one tick would do, and why; changes nothing.
+    Plan,
+    /// Show the slots that jobs could take, with every part of the price.
+    Offers(plan::OffersArgs),
+    /// Say why a job runs where it runs, waits, or was passed over.
+    Explain(wish::JobArg),
+    /// Show what each job is doing and what it has cost.
+    Jobs,
+    /// Show what is rented, how to reach it, and what it costs.
+    Instances(instances::InstancesArgs),
+    /// Show what was spent.
+    Spend(spend::SpendArgs),
+    /// Park a job's bids and stop its instances; their disks are kept, and billed.
+    Pause(wish::JobArg),
+    /// Run a job again, or all.
+    Resume(wish::ResumeArgs),
+    /// Destroy a job's instances, and leave it down until it is resumed.
+    Stop(wish::JobArg),
+    /// Destroy a job's instances, for good.
+    Done(wish::JobArg),
+    /// The red button: destroy all that is ours, and forbid spending until `resume --all`.
+    Kill(kill::KillArgs),
+    /// Check policies: every error, with its place and what would be right.
+    Check(check::CheckArgs),
+    /// Write a commented policy to begin with.
+    Init(init::InitArgs),
+    /// Print the JSON Schema of a policy, for editors.
+    Schema,
+    /// Start the embedded marketplace as a server, to try everything on play money.
+    Market(market::MarketArgs),
+    /// Look whether everything is in order.
+    Doctor(doctor::DoctorArgs),
+    /// Print a script by which a shell completes commands.
+    Completions(completions::CompletionsArgs),
+}
+
+/// Runs the command that the arguments name, the program's own name first.
+pub fn run<I, T>(args: I) -> ExitCode
+where
+    I: IntoIterator<Item = T>,
+    T: Into<OsString> + Clone,
+{
+    let cli = match Cli::try_parse_from(args) {
+        Ok(cli) => cli,
+        Err(error) => {
+            let exit = if error.use_stderr() {
+                Exit::Mendable
+            } else {
+                Exit::Success
+            };
+            // Help and usage go where clap sends them; where that is closed, nobody reads.
+            let _ = error.print();
+            return exit.into();
+        }
+    };
+    let context = Context::new(cli.global);
+    logging::start(&context.global, matches!(cli.command, Command::Demo(_)));
+    let done = dispatch(&context, cli.command);
+    done.unwrap_or_else(|failure| output::failed(&failure))
+        .into()
+}
+
+fn dispatch(context: &Context, command: Command) -> Done {
+    match command {
+        Command::Demo(args) => demo::run(context, &args),
+        Command::Run(args) => run::run(context, &args),
+        Command::Plan => plan::plan(context),
+        Command::Offers(args) => plan::offers(context, &args),
+        Command::Explain(arg) => explain::run(context, &arg),
+        Command::Jobs => jobs::run(context),
+        Command::Instances(args) => instances::run(context, &args),
+        Command::Spend(args) => spend::run(context, &args),
+        Command::Pause(arg) => wish::run(context, &arg.job, Wish::Pause),
+        Command::Resume(args) => wish::resume(context, &args),
+        Command::Stop(arg) => wish::run(context, &arg.job, Wish::Stop),
+        Command::Done(arg) => wish::run(context, &arg.job, Wish::Done),
+        Command::Kill(args) => kill::run(context, &args),
+        Command::Check(args) => check::run(context, &args),
+        Command::Init(args) => init::run(context, &args),
+        Command::Schema => schema::run(context),
+        Command::Market(args) => market::run(context, &args),
+        Command::Doctor(args) => doctor::run(context, &args),
+        Command::Completions(args) => completions::run(context, &args),
+    }
+}

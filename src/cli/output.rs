@@ -1,0 +1,189 @@
+//! The only place that prints. Data goes to stdout, everything else to stderr.
+
+use std::io::{self, IsTerminal, Write};
+
+use comfy_table::{Attribute, Cell, CellAlignment, Table};
+use serde::Serialize;
+
+use super::failure::{Exit, Failure};
+
+/// Where a command's results go, and in which form.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Output {
+    json: bool,
+    styled: bool,
+}
+
+/// How a column is set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Align {
+    /// Words.
+    Left,
+    /// Numbers, so that digits stand under digits.
+    Right,
+}
+
+#[expect(
+    clippy::unused_self,
+    reason = "whoever prints holds the handle, so that printing is seen in signatures"
+)]
+impl Output {
+    /// For a command that was, or was not, asked for JSON. Styles are used only where a person
+    /// looks: stdout is a terminal and `NO_COLOR` is not set.
+    pub(crate) fn new(json: bool) -> Self {
+        let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        Self {
+            json,
+            styled: !refused && io::stdout().is_terminal(),
+        }
+    }
+
+    /// Whether colours and bold letters are welcome.
+    pub(crate) fn is_styled(self) -> bool {
+        self.styled
+    }
+
+    /// Writes text for a person to stdout, with a line break where it lacks one.
+    pub(crate) fn text(self, text: &str) -> Result<(), Failure> {
+        let newline = if text.ends_with('\n') { "" } else { "\n" };
+        to_stdout(format!("{text}{newline}").as_bytes())
+    }
+
+    /// Writes bytes to stdout as they are.
+    pub(crate) fn bytes(self, bytes: &[u8]) -> Result<(), Failure> {
+        to_stdout(bytes)
+    }
+
+    /// Writes one JSON document to stdout.
+    pub(crate) fn document(self, document: &impl Serialize) -> Result<(), Failure> {
+        let text = serde_json::to_string_pretty(document)
+            .map_err(|error| Failure::world(format!("cannot write the result as JSON: {error}")))?;
+        self.text(&text)
+    }
+
+    /// Shows a result: the document where JSON was asked for, else the text.
+    pub(crate) fn show(
+        self,
+        document: &impl Serialize,
+        text: impl FnOnce() -> String,
+    ) -> Result<(), Failure> {
+        if self.json {
+            self.document(document)
+        } else {
+            self.text(&text())
+        }
+    }
+
+    /// Tells something that is not the result, on stderr.
+    pub(crate) fn note(self, text: &str) {
+        to_stderr(text);
+    }
+
+    /// Tells a person who waits what takes time, on stderr; a program is told nothing.
+    pub(crate) fn progress(self, text: &str) {
+        if io::stderr().is_terminal() {
+            to_stderr(text);
+        }
+    }
+
+    /// A table without rules, readable without colour and by `awk`; the header is bold where
+    /// styles are welcome.
+    pub(crate) fn table(self, columns: &[(&str, Align)], rows: Vec<Vec<String>>) -> String {
+        let mut table = Table::new();
+        table.load_style(comfy_table::presets::NOTHING);
+        if self.styled {
+            table.enforce_styling();
+        } else {
+            table.force_no_tty();
+        }
+        table.set_header(columns.iter().map(|(name, align)| {
+            let cell = Cell::new(name).set_alignment(alignment(*align));
+            if self.styled {
+                cell.add_attribute(Attribute::Bold)
+            } else {
+                cell
+            }
+        }));
+        table.add_rows(rows.into_iter().map(|row| {
+            row.into_iter().zip(columns).map(|(text, (_, align))| {
+                // A line break in a cell would tear the row apart.
+                Cell::new(text.replace(['\n', '\r'], " ")).set_alignment(alignment(*align))
+            })
+        }));
+        let last = columns.len().saturating_sub(1);
+        for (index, column) in table.column_iter_mut().enumerate() {
+            column.set_padding((0, if index == last { 0 } else { 2 }));
+        }
+        table.trim_fmt()
+    }
+}
+
+fn alignment(align: Align) -> CellAlignment {
+    match align {
+        Align::Left => CellAlignment::Left,
+        Align::Right => CellAlignment::Right,
+    }
+}
+
+/// Prints a failure once, with its causes and hints, and says how the process ends.
+pub(crate) fn failed(failure: &Failure) -> Exit {
+    to_stderr(&failure.to_string());
+    failure.exit()
+}
+
+/// Asks a person to confirm by typing `yes`. `None` where nobody is there to ask.
+pub(crate) fn confirm(question: &str) -> Option<bool> {
+    if !io::stdin().is_terminal() {
+        return None;
+    }
+    let mut stderr = io::stderr().lock();
+    let asked = write!(stderr, "{question} Type \"yes\" to go on: ").and_then(|()| stderr.flush());
+    let mut answer = String::new();
+    let read = asked.and_then(|()| io::stdin().read_line(&mut answer));
+    Some(read.is_ok() && answer.trim().eq_ignore_ascii_case("yes"))
+}
+
+fn to_stdout(bytes: &[u8]) -> Result<(), Failure> {
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
+        Ok(()) => Ok(()),
+        // The reader has seen enough, as `head` does.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        Err(error) => Err(Failure::world(format!("cannot write to stdout: {error}"))),
+    }
+}
+
+fn to_stderr(text: &str) {
+    // Where stderr is gone too, there is nobody left to tell.
+    let _ = writeln!(io::stderr().lock(), "{}", text.trim_end());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use expect_test::expect;
+
+    #[test]
+    fn tables_read_without_colour() {
+        let output = Output {
+            json: false,
+            styled: false,
+        };
+        let table = output.table(
+            &[
+                ("job", Align::Left),
+                ("spent", Align::Right),
+                ("what", Align::Left),
+            ],
+            vec![
+                vec!["a".into(), "$12.50".into(), "runs".into()],
+                vec!["long-name".into(), "$0.07".into(), "two\nlines".into()],
+            ],
+        );
+        expect![[r"
+            job         spent  what
+            a          $12.50  runs
+            long-name   $0.07  two lines"]]
+        .assert_eq(&table);
+    }
+}

@@ -1,0 +1,363 @@
+//! `haggle run`: the daemon, put together from its parts.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Args;
+use serde::Serialize;
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+
+use super::adapters::count;
+use super::clock::{self, ClockChoice};
+use super::context::{Context, Override, Patience, block_on, load_policies};
+use super::failure::{Done, Exit, Failure, OrFail};
+use super::output::Output;
+use super::sources::{PolicyDirectory, SystemSecrets};
+use crate::config::{Config, Poll};
+use crate::daemon::metrics::Metrics;
+use crate::daemon::watch::Watch;
+use crate::daemon::web::{self, Shared};
+use crate::daemon::{Daemon, DaemonError, Pace, Parts, RunEnd, Settings};
+use crate::marketplace::counted::Counted;
+use crate::ports::Store;
+use crate::store::{DaemonLock, Group, LockError, Reader, SqliteStore};
+use crate::types::intent::Component;
+
+/// How long everything may take to be destroyed and settled at the end.
+const DESTROY_WITHIN: Duration = Duration::from_mins(15);
+
+/// Runs the daemon.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct RunArgs {
+    /// Carry plans out. Without it, or `live = true`, they are only shown: a dry run.
+    #[arg(long)]
+    live: bool,
+    /// Tick once, giving up where something cannot be read, and end.
+    #[arg(long)]
+    once: bool,
+    /// Where metrics and health are served.
+    #[arg(long, value_name = "ADDR")]
+    listen: Option<SocketAddr>,
+    /// Destroy everything of ours at the end.
+    #[arg(long)]
+    destroy_on_exit: bool,
+    /// Whose time it goes by: `market` follows a `haggle market` on this machine, however fast.
+    #[arg(long, value_name = "WHOSE", default_value = "system")]
+    clock: ClockChoice,
+}
+
+#[derive(Debug, Serialize)]
+struct RemainingDocument {
+    instance: u64,
+    replica: String,
+    status: &'static str,
+    worst_dollars_per_hour: String,
+}
+
+#[derive(Debug, Serialize)]
+struct RunDocument {
+    still_rented: Vec<RemainingDocument>,
+    unsettled_requests: usize,
+}
+
+pub(crate) fn run(context: &Context, args: &RunArgs) -> Done {
+    let mut overrides: Vec<Override> = Vec::new();
+    if args.live {
+        overrides.push(("live", true.into()));
+    }
+    if let Some(listen) = args.listen {
+        overrides.push(("listen", listen.to_string().into()));
+    }
+    let config = context.config_with(overrides)?;
+    let followed;
+    let context = match args.clock {
+        ClockChoice::System => context,
+        ClockChoice::Market => {
+            followed = context.with_clock(clock::of_market(&config.provider)?);
+            &followed
+        }
+    };
+    // A directory that is not there is a mistake to tell before anything starts.
+    load_policies(&config).map(|loaded| context.note_broken(&loaded))?;
+    let _lock = lock(&config)?;
+    let mut store = SqliteStore::open(&config.database, None, seed(context)).map_err(|error| {
+        Failure::from(error).context(format!("cannot open {}", config.database.display()))
+    })?;
+    let state = store.load()?;
+    let metrics = Arc::new(Metrics::new());
+    seed_spend(&metrics, &config)?;
+    let shared = Arc::new(Shared::new());
+    let database = Some(config.database.clone());
+    let watch = Watch::new(Arc::clone(&metrics), Arc::clone(&shared), database);
+    watch.prime(&state);
+    let patience = if args.once {
+        Patience::GiveUp
+    } else {
+        Patience::Retry
+    };
+    let marketplace = context.connect(&config, &state.wire, patience)?;
+    let parts = Parts {
+        marketplace: Arc::new(Counted::new(marketplace, count(&metrics))),
+        store: Box::new(store),
+        clock: context.clock.clone(),
+        policies: Box::new(PolicyDirectory(config.policies.clone())),
+        secrets: Box::new(SystemSecrets(Arc::clone(&context.redactor))),
+        observers: vec![Box::new(watch)],
+    };
+    let settings = Settings {
+        engine: config.engine(),
+        live: config.live,
+        pace: pace(&config.poll),
+        seed: seed(context),
+    };
+    let daemon = Daemon::new(parts, settings)?;
+    block_on(drive(context, args, &config, daemon, shared))
+}
+
+/// Takes up what was spent before this process began, so that spend does not begin at zero.
+fn seed_spend(metrics: &Metrics, config: &Config) -> Result<(), Failure> {
+    let reader = Reader::open(&config.database)?;
+    for spend in reader.spend_by(Group::Job, config.timezone)? {
+        let Ok(job) = spend.key.parse() else { continue };
+        for (component, amount) in [
+            (Component::Gpu, spend.gpu),
+            (Component::Disk, spend.disk),
+            (Component::Traffic, spend.traffic),
+        ] {
+            metrics.seed_spend(&job, component, amount);
+        }
+    }
+    Ok(())
+}
+
+/// Drawn from the clock at the start: two installations should not move in step.
+fn seed(context: &Context) -> u64 {
+    let milliseconds = context.now().0.unsigned_abs();
+    // Spreads the low digits, that differ, over all of them.
+    milliseconds.wrapping_mul(0x9E37_79B9_7F4A_7C15)
+}
+
+/// When the daemon polls.
+pub(crate) fn pace(poll: &Poll) -> Pace {
+    match poll {
+        Poll::Every(_) => Pace::Every,
+        Poll::At(schedule) => Pace::Cron(schedule.clone()),
+    }
+}
+
+fn lock(config: &Config) -> Result<DaemonLock, Failure> {
+    DaemonLock::acquire(&config.database).map_err(|error| {
+        let held = matches!(error, LockError::Held { .. });
+        let failure = Failure::new(Exit::Mendable, error.into());
+        if held {
+            failure.hint("stop the other one, or name another database with --database")
+        } else {
+            failure.hint("the database's directory has to be there, and writable")
+        }
+    })
+}
+
+async fn drive(
+    context: &Context,
+    args: &RunArgs,
+    config: &Config,
+    mut daemon: Daemon,
+    shared: Arc<Shared>,
+) -> Done {
+    if !config.live {
+        context
+            .output
+            .note("dry run: plans are shown and not carried out; --live carries them out");
+    }
+    if args.once {
+        if let Some(error) = daemon.tick().await?.into_iter().next() {
+            return Err(error.into());
+        }
+        return end(context, args, daemon).await;
+    }
+    let server = serve(context.output, config.listen, shared).await?;
+    let told = "ending: what was sent is settled first; interrupt again to quit at once";
+    let (first, second) = interruptions(context.output, told);
+    let work = async {
+        daemon.run(None, first).await?;
+        end(context, args, daemon).await
+    };
+    let ended = tokio::select! {
+        biased;
+        ended = work => ended,
+        () = second => Err(Failure::world("quit at once; the next start settles what is open")
+            .hint("`haggle instances` shows what goes on billing")),
+    };
+    drop(server);
+    ended
+}
+
+async fn end(context: &Context, args: &RunArgs, mut daemon: Daemon) -> Done {
+    let ended = if args.destroy_on_exit {
+        daemon.destroy_all(DESTROY_WITHIN).await?
+    } else {
+        daemon.shut_down().await?
+    };
+    tell_end(context, &ended)?;
+    let failed = args.destroy_on_exit && !ended.remaining.is_empty();
+    Ok(if failed { Exit::World } else { Exit::Success })
+}
+
+fn tell_end(context: &Context, ended: &RunEnd) -> Result<(), Failure> {
+    let document = RunDocument {
+        still_rented: ended
+            .remaining
+            .iter()
+            .map(|remaining| RemainingDocument {
+                instance: remaining.instance.0,
+                replica: remaining.replica.clone(),
+                status: remaining.phase.as_str(),
+                worst_dollars_per_hour: remaining.rate.decimal(),
+            })
+            .collect(),
+        unsettled_requests: ended.unsettled,
+    };
+    context.output.show(&document, || {
+        let mut lines = Vec::new();
+        if ended.remaining.is_empty() {
+            lines.push("nothing goes on billing".to_owned());
+        }
+        for remaining in &ended.remaining {
+            lines.push(format!(
+                "instance {} of {} goes on: {}, at most {:.4}/h",
+                remaining.instance,
+                remaining.replica,
+                remaining.phase.as_str(),
+                remaining.rate
+            ));
+        }
+        if ended.unsettled > 0 {
+            lines.push(format!(
+                "{} requests are not settled; the next start does it",
+                ended.unsettled
+            ));
+        }
+        lines.join("\n")
+    })
+}
+
+/// Serves metrics and health while the returned handle lives.
+pub(crate) async fn serve(
+    output: Output,
+    listen: SocketAddr,
+    shared: Arc<Shared>,
+) -> Result<oneshot::Sender<()>, Failure> {
+    let listener = TcpListener::bind(listen)
+        .await
+        .or_mendable(format!("cannot listen on {listen}"))
+        .map_err(|failure| failure.hint("name another address with --listen"))?;
+    let address = listener.local_addr().unwrap_or(listen);
+    if let Some(warning) = web::warning(address) {
+        output.note(&format!("warning: {warning}"));
+    }
+    output.note(&format!("metrics at http://{address}/metrics"));
+    let (stop, stopped) = oneshot::channel::<()>();
+    tokio::spawn(web::serve(listener, shared, async {
+        // Also ready when the handle is dropped.
+        let _ = stopped.await;
+    }));
+    Ok(stop)
+}
+
+/// The first interruption and the second. They are watched from now on and apart from the daemon,
+/// so that neither is missed during a tick, and the second quits at once.
+pub(crate) fn interruptions(
+    output: Output,
+    told_first: &'static str,
+) -> (
+    impl Future<Output = ()> + Send,
+    impl Future<Output = ()> + Send,
+) {
+    let (end, ended) = oneshot::channel::<()>();
+    let (quit, quitted) = oneshot::channel::<()>();
+    let mut signals = Signals::watch();
+    tokio::spawn(async move {
+        signals.next().await;
+        output.note(told_first);
+        // Nobody waits any more where the daemon has ended by itself.
+        let _ = end.send(());
+        signals.next().await;
+        let _ = quit.send(());
+    });
+    let or_never = |signal: oneshot::Receiver<()>| async {
+        if signal.await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    };
+    (or_never(ended), or_never(quitted))
+}
+
+/// Ready when the user, or the system, wants the process to end.
+pub(crate) async fn interrupted() {
+    Signals::watch().next().await;
+}
+
+/// The wishes of the user and the system that the process ends. Where they cannot be watched, only
+/// killing ends it.
+#[cfg(unix)]
+struct Signals(Vec<tokio::signal::unix::Signal>);
+
+#[cfg(unix)]
+impl Signals {
+    /// Watches from now on.
+    fn watch() -> Self {
+        use tokio::signal::unix::{SignalKind, signal};
+        let kinds = [SignalKind::interrupt(), SignalKind::terminate()];
+        Self(
+            kinds
+                .into_iter()
+                .filter_map(|kind| signal(kind).ok())
+                .collect(),
+        )
+    }
+
+    async fn next(&mut self) {
+        let any = std::future::poll_fn(|context| {
+            let ready = self
+                .0
+                .iter_mut()
+                .any(|signal| signal.poll_recv(context).is_ready());
+            if ready {
+                std::task::Poll::Ready(())
+            } else {
+                std::task::Poll::Pending
+            }
+        });
+        any.await;
+    }
+}
+
+#[cfg(not(unix))]
+struct Signals;
+
+#[cfg(not(unix))]
+impl Signals {
+    fn watch() -> Self {
+        Self
+    }
+
+    async fn next(&mut self) {
+        if tokio::signal::ctrl_c().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+impl From<DaemonError> for Failure {
+    fn from(error: DaemonError) -> Self {
+        match error {
+            DaemonError::Store(error) => Self::from(error).context("spending stops"),
+            DaemonError::Token(error) | DaemonError::Unreachable(error) => error.into(),
+            DaemonError::OtherAccount { .. } => Self::new(Exit::Mendable, error.into())
+                .hint("use that account's token, or another database with --database"),
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! Words for people: what the closed sets of the vocabulary mean, said in short sentences.
+
+use crate::types::instance::DestroyWhy;
+use crate::types::plan::{Limit, Missing, Refusal, Situation, Why};
+use crate::types::state::{Ending, Wish};
+use crate::types::time::{Time, human};
+
+/// What a refusal says of an offer.
+pub(crate) fn refusal(refusal: Refusal) -> &'static str {
+    match refusal {
+        Refusal::GpuModel => "another GPU model",
+        Refusal::GpuCount => "another number of GPUs",
+        Refusal::GpuRam => "too little GPU memory, or unknown",
+        Refusal::ComputeCap => "compute capability too low, or unknown",
+        Refusal::Cuda => "CUDA version too low, or unknown",
+        Refusal::Driver => "driver too old, or unknown",
+        Refusal::Nvlink => "NVLink too slow, absent or unknown",
+        Refusal::Pcie => "PCIe too slow, or unknown",
+        Refusal::CpuCores => "too few CPU cores, or unknown",
+        Refusal::CpuRam => "too little RAM, or unknown",
+        Refusal::DiskSize => "too little disk, or unknown",
+        Refusal::DiskBandwidth => "disk too slow, or unknown",
+        Refusal::Download => "download too slow, or unknown",
+        Refusal::Upload => "upload too slow, or unknown",
+        Refusal::TrafficPrice => "traffic too dear, or its price unknown",
+        Refusal::StoragePrice => "storage too dear, or its price unknown",
+        Refusal::Reliability => "reliability too low, or unknown",
+        Refusal::Unverified => "not verified, or unknown",
+        Refusal::NotDatacenter => "not in a datacenter, or unknown",
+        Refusal::NoStaticIp => "no static address, or unknown",
+        Refusal::DirectPorts => "too few direct ports, or unknown",
+        Refusal::Country => "country not allowed, or unknown",
+        Refusal::MachineDenied => "the policy excludes the machine",
+        Refusal::HostDenied => "the policy excludes the host",
+        Refusal::EndsTooSoon => "the rental would end too soon, or its end is unknown",
+        Refusal::NotRentable => "not rentable now",
+        Refusal::Held => "its GPUs are ours already, or might overlap with ours",
+        Refusal::StaleOffer => "seen too long ago",
+        Refusal::CoolingDown => "the machine is cooling down after failures",
+        Refusal::OverCeiling => "over the price ceiling",
+        Refusal::PriceUnknown => "the price is unknown",
+        Refusal::BidNotBelowOnDemand => "a bid would not be under the on-demand rate",
+        Refusal::RatchetGuard => "the floor is our own trace, no evidence of a rival",
+        Refusal::CannotBid => "bids cannot be placed through this gateway",
+        Refusal::NotANumber => "the score is not a number",
+    }
+}
+
+/// Which limit, in words.
+pub(crate) fn limit(limit: Limit) -> &'static str {
+    match limit {
+        Limit::JobTotal => "the job's total budget",
+        Limit::JobDay => "the job's budget for the day",
+        Limit::JobHour => "the job's budget per hour",
+        Limit::Credit => "the account's credit less its reserve",
+        Limit::AccountDay => "the account's limit for the day",
+        Limit::AccountHour => "the account's limit per hour",
+        Limit::Instances => "the number of instances",
+        Limit::Ceiling => "the job's price ceiling",
+        Limit::OnDemandRate => "the slot's on-demand rate",
+        Limit::OwnSlots => "one rental a machine, never against our own",
+        Limit::Fence => "one instance at work per replica",
+    }
+}
+
+/// Why an action is taken, in words.
+pub(crate) fn why(why: Why) -> &'static str {
+    match why {
+        Why::Cheapest => "the cheapest slot that suits",
+        Why::Outbid => "outbid, and a raise still fits under the ceiling",
+        Why::FloorFell => "the floor has long been lower than the bid",
+        Why::PatienceOver => "waited long enough",
+        Why::UserRequest => "asked by the user",
+        Why::WindowClosed => "outside the job's windows",
+        Why::Resume => "may run again",
+        Why::Ended => "the replica ended",
+        Why::ProvisionTimeout => "it did not come up in time",
+        Why::RentalEnding => "its rental ends soon",
+        Why::HostLost => "its host is not heard from",
+        Why::MaxLifetime => "it lived as long as the policy allows",
+        Why::Orphan => "nothing wants it",
+        Why::Superseded => "its replica has moved on",
+        Why::Limit => "a limit is at hand",
+        Why::CancelQueued => "a start was queued that is no longer wanted",
+        Why::DestroyAgain => "its destroy has not taken",
+    }
+}
+
+/// What a replica does and waits for, in words, seen at `now`.
+pub(crate) fn situation(situation: &Situation, now: Time) -> String {
+    let left = |until: Time| human(until.since(now));
+    match situation {
+        Situation::Running => "running".into(),
+        Situation::Provisioning { until } => {
+            format!("coming up, given up in {}", left(*until))
+        }
+        Situation::Settling => "a rental was sent and is not settled".into(),
+        Situation::Outbid { until } => format!("outbid, waited for {} more", left(*until)),
+        Situation::Clearing => "its old instance is being destroyed".into(),
+        Situation::Renting => "being rented now".into(),
+        Situation::NoOffer => "nothing on the market suits".into(),
+        Situation::OverLimit { limit: which } => format!("held back by {}", limit(*which)),
+        Situation::Blind { missing: what } => format!("cannot decide: {}", missing(*what)),
+        Situation::BackingOff { until } => {
+            format!("waits {} after a failure", left(*until))
+        }
+        Situation::WindowClosed { opens: Some(at) } => {
+            format!("outside its windows, opens in {} ({at})", left(*at))
+        }
+        Situation::WindowClosed { opens: None } => "outside its windows for good".into(),
+        Situation::Paused => "paused".into(),
+        Situation::Stopped => "stopped".into(),
+        Situation::Ended {
+            ending: Ending::Finished,
+        } => "finished".into(),
+        Situation::Ended {
+            ending: Ending::Failed,
+        } => "failed".into(),
+        Situation::Killed => "spending is forbidden until `haggle resume --all`".into(),
+    }
+}
+
+/// What could not be seen, in words.
+pub(crate) fn missing(missing: Missing) -> &'static str {
+    match missing {
+        Missing::Offers => "no recent view of the market",
+        Missing::Listing => "the listing of instances failed or was incomplete",
+        Missing::Account => "the account could not be read",
+    }
+}
+
+/// What the user wants of a job, in a word.
+pub(crate) fn wish(wish: Wish) -> &'static str {
+    match wish {
+        Wish::Run => "run",
+        Wish::Pause => "pause",
+        Wish::Stop => "stop",
+        Wish::Done => "done",
+    }
+}
+
+/// Why an instance is taken down, in words.
+pub(crate) fn destroy(why: DestroyWhy) -> &'static str {
+    match why {
+        DestroyWhy::Finished => "its work is done",
+        DestroyWhy::UserRequest => "asked by the user",
+        DestroyWhy::ProvisionTimeout => "it did not come up in time",
+        DestroyWhy::EndedTooSoon => "its container ended too soon",
+        DestroyWhy::NotAsAsked => "it is not what was asked for",
+        DestroyWhy::Leftover => "a refused rental left it behind",
+        DestroyWhy::Orphan => "nothing wants it",
+        DestroyWhy::Moved => "a replacement took its place",
+        DestroyWhy::RentalEnding => "its rental is ending",
+        DestroyWhy::Limit => "a limit forces it",
+        DestroyWhy::Drained => "its job was taken away",
+        DestroyWhy::WindowClosed => "outside the job's windows",
+        DestroyWhy::MaxLifetime => "it lived as long as the policy allows",
+        DestroyWhy::HostLost => "its host is not heard from",
+        DestroyWhy::Exit => "haggle is leaving",
+    }
+}

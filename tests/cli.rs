@@ -1,0 +1,410 @@
+//! The command line as a user meets it: what is printed where, and how the process ends.
+
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+
+use tempfile::TempDir;
+
+/// Runs haggle in an empty directory, without the environment's own settings.
+fn haggle(directory: &Path, args: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_haggle"));
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("HAGGLE_") {
+            command.env_remove(name);
+        }
+    }
+    command
+        .current_dir(directory)
+        .args(args)
+        .output()
+        .expect("haggle starts")
+}
+
+fn directory() -> TempDir {
+    tempfile::tempdir().unwrap()
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+fn json(output: &Output) -> serde_json::Value {
+    serde_json::from_str(&stdout(output)).unwrap_or_else(|error| {
+        panic!(
+            "{error}: stdout {}, stderr {}",
+            stdout(output),
+            stderr(output)
+        )
+    })
+}
+
+#[test]
+fn wrong_usage_is_the_users_to_mend() {
+    let directory = directory();
+    for args in [
+        &["frobnicate"][..],
+        &[],
+        &["resume"],
+        &["resume", "a-job", "--all"],
+        &["spend", "--by", "moon"],
+        &["pause", "Not A Job"],
+        &["market", "--speed", "-1"],
+    ] {
+        let output = haggle(directory.path(), args);
+        assert_eq!(output.status.code(), Some(1), "{args:?}");
+        assert!(output.stdout.is_empty(), "{args:?}");
+        assert!(!output.stderr.is_empty(), "{args:?}");
+    }
+}
+
+#[test]
+fn help_and_version_are_data() {
+    let directory = directory();
+    for args in [&["--help"][..], &["--version"], &["market", "--help"]] {
+        let output = haggle(directory.path(), args);
+        assert_eq!(output.status.code(), Some(0), "{args:?}");
+        assert!(!output.stdout.is_empty(), "{args:?}");
+        assert!(output.stderr.is_empty(), "{args:?}");
+    }
+    let help = stdout(&haggle(directory.path(), &["--help"]));
+    for command in [
+        "run",
+        "plan",
+        "offers",
+        "explain",
+        "jobs",
+        "instances",
+        "spend",
+        "pause",
+        "resume",
+        "stop",
+        "done",
+        "kill",
+        "check",
+        "init",
+        "schema",
+        "market",
+        "doctor",
+        "completions",
+    ] {
+        assert!(
+            help.contains(&format!("\n  {command}")),
+            "{command}: {help}"
+        );
+    }
+}
+
+#[test]
+fn init_writes_a_policy_that_checks_and_is_never_overwritten() {
+    let directory = directory();
+    let output = haggle(directory.path(), &["init"]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let path = directory.path().join("policies/my-job.toml");
+    let written = fs::read_to_string(&path).unwrap();
+    let output = haggle(directory.path(), &["check"]);
+    assert_eq!(output.status.code(), Some(0), "{}", stdout(&output));
+
+    let again = haggle(directory.path(), &["init"]);
+    assert_eq!(again.status.code(), Some(1));
+    assert!(
+        stderr(&again).contains("never overwritten"),
+        "{}",
+        stderr(&again)
+    );
+    assert_eq!(fs::read_to_string(&path).unwrap(), written);
+}
+
+const FIVE_MISTAKES: &str = r#"name = "Bad Name"
+replicas = "two"
+colour = "blue"
+
+[gpu]
+models = ["RTX 4090"]
+count = 0
+
+[price]
+max = "0.45"
+"#;
+
+#[test]
+fn check_shows_every_mistake_of_every_file() {
+    let directory = directory();
+    fs::create_dir(directory.path().join("policies")).unwrap();
+    fs::write(directory.path().join("policies/bad.toml"), FIVE_MISTAKES).unwrap();
+    fs::write(directory.path().join("policies/worse.toml"), "name = ").unwrap();
+    let output = haggle(directory.path(), &["check", "--json"]);
+    assert_eq!(output.status.code(), Some(1));
+    let document = json(&output);
+    let errors = document["errors"].as_array().unwrap();
+    let of = |file: &str| {
+        errors
+            .iter()
+            .filter(|error| error["file"].as_str().unwrap().ends_with(file))
+            .count()
+    };
+    assert!(of("bad.toml") >= 5, "{document:#}");
+    assert!(of("worse.toml") >= 1, "{document:#}");
+    for error in errors {
+        assert!(error["line"].as_u64().unwrap() >= 1, "{error}");
+        assert!(error["column"].as_u64().unwrap() >= 1, "{error}");
+        assert!(!error["message"].as_str().unwrap().is_empty(), "{error}");
+    }
+    let text = haggle(directory.path(), &["check"]);
+    assert_eq!(text.status.code(), Some(1));
+    let shown = stdout(&text);
+    assert!(shown.contains("bad.toml:3:"), "{shown}");
+    assert!(shown.contains("colour = \"blue\""), "{shown}");
+    assert!(
+        !shown.contains('\u{1b}'),
+        "no colours where no terminal is: {shown}"
+    );
+}
+
+#[test]
+fn a_job_that_nobody_knows_is_refused_with_those_that_are() {
+    let directory = directory();
+    haggle(directory.path(), &["init"]);
+    let output = haggle(directory.path(), &["offers", "no-such-job"]);
+    assert_eq!(output.status.code(), Some(1));
+    let text = stderr(&output);
+    assert!(
+        text.contains("error: there is no job named no-such-job"),
+        "{text}"
+    );
+    assert!(text.contains("hint: known jobs: "), "{text}");
+}
+
+#[test]
+fn without_a_database_reads_say_what_makes_one() {
+    let directory = directory();
+    haggle(directory.path(), &["init"]);
+    for args in [
+        &["instances"][..],
+        &["spend"],
+        &["pause", "my-job"],
+        &["resume", "--all"],
+        &["explain", "my-job"],
+    ] {
+        let output = haggle(directory.path(), args);
+        assert_eq!(output.status.code(), Some(1), "{args:?}");
+        let text = stderr(&output);
+        assert!(
+            text.contains("there is no database at haggle.db"),
+            "{args:?}: {text}"
+        );
+        assert!(text.contains("hint: "), "{args:?}: {text}");
+    }
+    assert!(!directory.path().join("haggle.db").exists());
+}
+
+#[test]
+fn kill_refuses_where_it_cannot_know_whose_instances() {
+    let directory = directory();
+    let output = haggle(directory.path(), &["kill", "--yes"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        stderr(&output).contains("--installation"),
+        "{}",
+        stderr(&output)
+    );
+}
+
+#[test]
+fn a_missing_token_is_the_users_to_mend() {
+    let directory = directory();
+    haggle(directory.path(), &["init"]);
+    let output = haggle(directory.path(), &["plan"]);
+    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+    assert!(
+        stderr(&output).contains("HAGGLE_TOKEN"),
+        "{}",
+        stderr(&output)
+    );
+}
+
+#[test]
+fn the_schema_is_one_json_document() {
+    let directory = directory();
+    let output = haggle(directory.path(), &["schema"]);
+    assert_eq!(output.status.code(), Some(0));
+    assert!(json(&output)["properties"].is_object());
+}
+
+#[test]
+fn completions_name_the_commands() {
+    let directory = directory();
+    for shell in ["bash", "zsh", "fish"] {
+        let output = haggle(directory.path(), &["completions", shell]);
+        assert_eq!(output.status.code(), Some(0), "{shell}");
+        assert!(stdout(&output).contains("explain"), "{shell}");
+    }
+}
+
+#[test]
+fn a_configuration_with_an_unknown_key_is_refused() {
+    let directory = directory();
+    fs::write(directory.path().join("haggle.toml"), "databse = \"x.db\"\n").unwrap();
+    let output = haggle(directory.path(), &["jobs"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("databse"), "{}", stderr(&output));
+    let doctor = haggle(directory.path(), &["doctor", "--offline", "--json"]);
+    assert_eq!(doctor.status.code(), Some(1));
+    assert_eq!(json(&doctor)["healthy"], false);
+}
+
+/// An embedded marketplace in a process of its own, ended with the test.
+struct Town {
+    child: Child,
+    base_url: String,
+}
+
+impl Town {
+    fn open(directory: &Path) -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_haggle"))
+            .current_dir(directory)
+            .args(["market", "--listen", "127.0.0.1:0", "--token", "at_right"])
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap())
+            .read_line(&mut line)
+            .unwrap();
+        let base_url = line.trim().rsplit(' ').next().unwrap().to_owned();
+        Self { child, base_url }
+    }
+
+    fn haggle(&self, directory: &Path, token: &str, args: &[&str]) -> Output {
+        Command::new(env!("CARGO_BIN_EXE_haggle"))
+            .current_dir(directory)
+            .env("HAGGLE_PROVIDER__BASE_URL", &self.base_url)
+            .env("HAGGLE_TOKEN", token)
+            .args(args)
+            .output()
+            .unwrap()
+    }
+}
+
+impl Drop for Town {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn a_look_ahead_decides_and_changes_nothing() {
+    let directory = directory();
+    haggle(directory.path(), &["init"]);
+    let town = Town::open(directory.path());
+    let output = town.haggle(directory.path(), "at_right", &["plan", "--json"]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let plan = json(&output);
+    assert_eq!(plan["jobs"][0]["job"], "my-job");
+    let rent = &plan["actions"][0];
+    assert_eq!(rent["action"], "rent", "{plan:#}");
+    let price: f64 = rent["price_dollars_per_hour"]
+        .as_str()
+        .unwrap()
+        .parse()
+        .unwrap();
+    assert!(price > 0.0 && price <= 0.45, "{rent}");
+
+    let output = town.haggle(
+        directory.path(),
+        "at_right",
+        &["offers", "my-job", "--limit", "2", "--json"],
+    );
+    let offers = json(&output);
+    assert_eq!(offers["jobs"][0]["best"].as_array().unwrap().len(), 2);
+    assert!(!directory.path().join("haggle.db").exists());
+}
+
+#[test]
+fn a_refused_token_is_the_users_to_mend_and_an_unreachable_gateway_is_not() {
+    let directory = directory();
+    haggle(directory.path(), &["init"]);
+    let mut town = Town::open(directory.path());
+    for args in [&["plan"][..], &["run", "--once"], &["doctor"]] {
+        let output = town.haggle(directory.path(), "at_wrong", args);
+        assert_eq!(
+            output.status.code(),
+            Some(1),
+            "{args:?}: {}",
+            stderr(&output)
+        );
+        let all = stdout(&output) + &stderr(&output);
+        assert!(all.contains("the token was refused"), "{args:?}: {all}");
+        assert!(!all.contains("at_wrong"), "{args:?}: {all}");
+    }
+    town.child.kill().unwrap();
+    town.child.wait().unwrap();
+    for args in [&["plan"][..], &["run", "--once"], &["doctor"]] {
+        let output = town.haggle(directory.path(), "at_right", args);
+        assert_eq!(
+            output.status.code(),
+            Some(2),
+            "{args:?}: {}",
+            stderr(&output)
+        );
+        let all = stdout(&output) + &stderr(&output);
+        assert!(all.contains("cannot be reached"), "{args:?}: {all}");
+    }
+}
+
+#[test]
+fn a_dry_run_leaves_what_reads_can_show() {
+    let directory = directory();
+    haggle(directory.path(), &["init"]);
+    let town = Town::open(directory.path());
+    let run = ["run", "--once", "--json"];
+    let output = town.haggle(directory.path(), "at_right", &run);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert_eq!(json(&output)["still_rented"].as_array().unwrap().len(), 0);
+    for (args, key) in [
+        (&["instances", "--all", "--json"][..], "instances"),
+        (&["spend", "--by", "owner", "--json"], "rows"),
+        (&["jobs", "--json"], "jobs"),
+        (&["explain", "my-job", "--json"], "best"),
+    ] {
+        let output = haggle(directory.path(), args);
+        assert_eq!(
+            output.status.code(),
+            Some(0),
+            "{args:?}: {}",
+            stderr(&output)
+        );
+        assert!(json(&output)[key].is_array(), "{args:?}");
+    }
+    let output = haggle(directory.path(), &["pause", "no-such-job"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        stderr(&output).contains("known jobs: my-job"),
+        "{}",
+        stderr(&output)
+    );
+    let output = haggle(directory.path(), &["pause", "my-job", "--json"]);
+    assert_eq!(json(&output)["daemon_running"], false);
+
+    // A database of a newer version is left as it is.
+    let database = rusqlite::Connection::open(directory.path().join("haggle.db")).unwrap();
+    database
+        .execute(
+            "UPDATE refinery_schema_history SET version = 999 WHERE version = \
+             (SELECT max(version) FROM refinery_schema_history)",
+            [],
+        )
+        .unwrap();
+    drop(database);
+    let output = haggle(directory.path(), &["jobs"]);
+    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+    assert!(stderr(&output).contains("newer"), "{}", stderr(&output));
+}
