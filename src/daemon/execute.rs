@@ -13,7 +13,7 @@ use super::verify::mismatch;
 use super::{Daemon, DaemonError};
 use crate::ports::{CreateRequest, Outcome, RefusedWhy};
 use crate::types::ids::{InstanceId, Label, OfferId, Slot};
-use crate::types::instance::{DestroyWhy, Held, Phase, Rental};
+use crate::types::instance::{DestroyWhy, Held, Rental};
 use crate::types::intent::{Effect, Intent, IntentState};
 use crate::types::job::{Job, RunType};
 use crate::types::money::{BID_PARKED, Money, Rate};
@@ -277,11 +277,7 @@ impl Daemon {
             return Ok(None);
         };
         let row = self.market.offers.iter().find(|row| row.id == *offer);
-        let now = self.now();
         let held = Held {
-            id: instance,
-            intent: intent.id,
-            replica: replica.clone(),
             generation: *generation,
             slot: *slot,
             host: row.and_then(|row| row.host),
@@ -289,29 +285,11 @@ impl Daemon {
             gpu_name: row.map(|row| row.gpu_name.to_string()).unwrap_or_default(),
             rental: *rental,
             price: *price,
-            bid_before_park: None,
             storage: *storage,
             disk_gb: *disk_gb,
-            created_at: now,
             ends_at: row.and_then(|row| row.ends_at),
-            ssh: None,
-            phase: Phase::Provisioning,
-            phase_since: now,
-            parked: false,
-            stop_asked: false,
-            first_ran_at: None,
-            raised_at: None,
-            raises: 0,
-            accrued_to: now,
-            billed_ms: 0,
-            run_ms: 0,
-            spent_gpu: Money::ZERO,
-            spent_disk: Money::ZERO,
-            spent_traffic: Money::ZERO,
-            billed: Money::ZERO,
-            on_demand_rate: None,
             destroying,
-            destroy_sent_at: None,
+            ..Held::new(instance, intent.id, replica.clone(), self.now())
         };
         self.commit(&[Change::Held(Box::new(held.clone()))])?;
         Ok(Some(held))

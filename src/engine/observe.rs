@@ -8,11 +8,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::types::ids::{InstanceId, IntentId, JobName, Label, MachineId, ReplicaId, Slot};
+use crate::types::ids::{InstanceId, IntentId, JobName, Label, MachineId, Slot};
 use crate::types::instance::{Held, Instance, Listing, Phase, RawState, Rental};
 use crate::types::intent::{Component, Effect, Entry, EntryKind, Intent, IntentState};
 use crate::types::job::Job;
-use crate::types::money::{BID_PARKED, Money, Rate};
+use crate::types::money::{BID_PARKED, Rate};
 use crate::types::offer::{Offer, Snapshot};
 use crate::types::state::{Change, Severity, State};
 use crate::types::time::{Time, millis};
@@ -200,7 +200,7 @@ impl Fold<'_> {
             // It was not made before the intent, and its disk is billed from then on at most.
             created_at: intent.at,
             accrued_to: intent.at,
-            ..self.blank(row.id, intent.id, replica.clone())
+            ..Held::new(row.id, intent.id, replica.clone(), self.seen.now)
         })
     }
 
@@ -249,49 +249,7 @@ impl Fold<'_> {
             phase: row.phase(),
             first_ran_at: (row.phase() == Phase::Running).then_some(now),
             stop_asked: row.is_bid == Some(true) && row.is_parked(),
-            ..self.blank(row.id, label.intent, label.replica.clone())
-        }
-    }
-
-    fn blank(&self, id: InstanceId, intent: IntentId, replica: ReplicaId) -> Held {
-        let now = self.seen.now;
-        Held {
-            id,
-            intent,
-            replica,
-            generation: 0,
-            slot: Slot {
-                machine: MachineId(0),
-                gpus: 1,
-            },
-            host: None,
-            gpu_ids: Vec::new(),
-            gpu_name: String::new(),
-            rental: Rental::Bid,
-            price: Rate::ZERO,
-            bid_before_park: None,
-            storage: Rate::ZERO,
-            disk_gb: 0,
-            created_at: now,
-            ends_at: None,
-            ssh: None,
-            phase: Phase::Provisioning,
-            phase_since: now,
-            parked: false,
-            stop_asked: false,
-            first_ran_at: None,
-            raised_at: None,
-            raises: 0,
-            accrued_to: now,
-            billed_ms: 0,
-            run_ms: 0,
-            spent_gpu: Money::ZERO,
-            spent_disk: Money::ZERO,
-            spent_traffic: Money::ZERO,
-            billed: Money::ZERO,
-            on_demand_rate: None,
-            destroying: None,
-            destroy_sent_at: None,
+            ..Held::new(row.id, label.intent, label.replica.clone(), now)
         }
     }
 
@@ -543,8 +501,10 @@ mod tests {
     use super::super::eligible::samples::{NOW, held, job, offer, usd, world};
     use super::*;
     use crate::types::ids::OfferId;
+    use crate::types::ids::ReplicaId;
     use crate::types::instance::DestroyWhy;
     use crate::types::job::{CheckpointPlace, Finish};
+    use crate::types::money::Money;
     use crate::types::state::{Ending, ReplicaRecord};
 
     const MINUTE: i64 = 60_000;

@@ -302,6 +302,49 @@ pub struct Held {
 }
 
 impl Held {
+    /// An instance of which only this much is known, at `now`. What is not known yet is reckoned
+    /// as nothing, and is filled in from the rent or from a row of the marketplace.
+    pub fn new(id: InstanceId, intent: IntentId, replica: ReplicaId, now: Time) -> Self {
+        Self {
+            id,
+            intent,
+            replica,
+            generation: 0,
+            slot: Slot {
+                machine: MachineId(0),
+                gpus: 1,
+            },
+            host: None,
+            gpu_ids: Vec::new(),
+            gpu_name: String::new(),
+            rental: Rental::Bid,
+            price: Rate::ZERO,
+            bid_before_park: None,
+            storage: Rate::ZERO,
+            disk_gb: 0,
+            created_at: now,
+            ends_at: None,
+            ssh: None,
+            phase: Phase::Provisioning,
+            phase_since: now,
+            parked: false,
+            stop_asked: false,
+            first_ran_at: None,
+            raised_at: None,
+            raises: 0,
+            accrued_to: now,
+            billed_ms: 0,
+            run_ms: 0,
+            spent_gpu: Money::ZERO,
+            spent_disk: Money::ZERO,
+            spent_traffic: Money::ZERO,
+            billed: Money::ZERO,
+            on_demand_rate: None,
+            destroying: None,
+            destroy_sent_at: None,
+        }
+    }
+
     /// Whether its GPUs count as billed right now.
     pub fn bills_gpu(&self) -> bool {
         matches!(self.phase, Phase::Running | Phase::Exited | Phase::Unclear)
