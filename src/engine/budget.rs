@@ -18,6 +18,8 @@ use crate::types::offer::Offer;
 use crate::types::plan::Limit;
 use crate::types::world::World;
 
+use super::price::IMAGE_GB;
+
 /// A beginning is worth while only if it can go on for at least so long.
 const BEGIN_MARGIN: Duration = Duration::from_mins(15);
 
@@ -69,7 +71,14 @@ pub(crate) fn rent_reserve(
     price
         .saturating_add(storage)
         .cost(horizon(world))
-        .saturating_add(traffic(job, offer))
+        .saturating_add(traffic(job, offer).max(pull(job, offer)))
+}
+
+/// What the image's own bytes may cost: they are billed whatever the policy expects.
+fn pull(job: &Job, offer: Option<&Offer>) -> Money {
+    let most = job.requirements.traffic_price_max;
+    let down = offer.and_then(|o| o.inet_down_price).or(most);
+    Money::from_dollars(IMAGE_GB * down.unwrap_or_default().as_dollars()).unwrap_or(Money::MAX)
 }
 
 /// What it takes to begin something at a rate, beside its reserve.
