@@ -6,10 +6,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use crate::types::ids::{InstanceId, OfferId};
+use crate::types::ids::{InstanceId, MachineId, OfferId};
 use crate::types::instance::{Account, Held, Instance, Listing};
 pub use crate::types::intent::Charge;
 use crate::types::money::Rate;
+use crate::types::notification::{MachineReport, Notification, PriceIncrease};
 use crate::types::offer::{Offer, OfferQuery, Snapshot};
 use crate::types::state::{Change, State, UserRequest};
 use crate::types::time::{Mono, Time};
@@ -121,6 +122,14 @@ pub enum TransportError {
 pub trait Transport: Send + Sync {
     /// Sends a request and waits for its reply, no longer than the transport's own timeout.
     async fn send(&self, request: Request) -> Result<Reply, TransportError>;
+
+    /// Reads an absolute URL that the marketplace named, such as an instance's log, without any
+    /// credential. Refused unless the transport says otherwise.
+    async fn fetch(&self, _url: &str) -> Result<Reply, TransportError> {
+        Err(TransportError::Connect(
+            "this transport reads no URLs outside the marketplace".to_owned(),
+        ))
+    }
 }
 
 // ------------------------------------------------------------------------------------ marketplace
@@ -253,6 +262,30 @@ pub struct CreateRequest {
     pub image_login: Option<String>,
 }
 
+/// One end of a copy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CopyEnd {
+    /// The instance; stopped ones can be copied from and to.
+    pub instance: InstanceId,
+    /// The folder; never `/` nor `/root`.
+    pub path: String,
+}
+
+/// A copy between an instance and a cloud storage connection of the account.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CloudCopy {
+    /// The instance.
+    pub instance: InstanceId,
+    /// The connection's id, made on the marketplace's account page.
+    pub connection: String,
+    /// From where.
+    pub source: String,
+    /// To where.
+    pub destination: String,
+    /// Whether it goes to the cloud; else from it.
+    pub upload: bool,
+}
+
 /// Rows of one search, after paging.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct OfferPage {
@@ -289,6 +322,38 @@ pub trait Marketplace: Send + Sync {
     async fn start(&self, id: InstanceId) -> Outcome<()>;
     /// Destroys. An unknown id is `Refused(NoSuchInstance)`.
     async fn destroy(&self, id: InstanceId) -> Outcome<()>;
+    /// Destroys several at once. An instance that is unknown does not make the others fail.
+    async fn destroy_many(&self, _ids: &[InstanceId]) -> Outcome<()> {
+        unsupported("destroy in bulk")
+    }
+    /// Changes a label.
+    async fn set_label(&self, _id: InstanceId, _label: &str) -> Outcome<()> {
+        unsupported("change labels")
+    }
+    /// The last notifications, newest last.
+    async fn notifications(&self) -> Result<Vec<Notification>, ReadError> {
+        Err(ReadError::Unsupported("show notifications"))
+    }
+    /// What hosts ask for and was not accepted yet.
+    async fn price_increases(&self) -> Result<Vec<PriceIncrease>, ReadError> {
+        Err(ReadError::Unsupported("show price increases"))
+    }
+    /// What was reported of a machine.
+    async fn machine_reports(&self, _machine: MachineId) -> Result<Vec<MachineReport>, ReadError> {
+        Err(ReadError::Unsupported("show reports of a machine"))
+    }
+    /// The last lines of an instance's output.
+    async fn logs(&self, _id: InstanceId, _lines: u32) -> Result<Bytes, ReadError> {
+        Err(ReadError::Unsupported("show logs"))
+    }
+    /// Begins a copy between two instances.
+    async fn copy(&self, _from: &CopyEnd, _to: &CopyEnd) -> Outcome<()> {
+        unsupported("copy between instances")
+    }
+    /// Begins a copy to or from cloud storage.
+    async fn cloud_copy(&self, _copy: &CloudCopy) -> Outcome<()> {
+        unsupported("copy to cloud storage")
+    }
     /// What it has learnt about the wire since the last call, to be remembered: (key, value or
     /// forget).
     fn learnt(&self) -> Vec<(String, Option<String>)>;
@@ -296,6 +361,15 @@ pub trait Marketplace: Send + Sync {
     fn disable_bids(&self);
     /// Whether bids can be placed.
     fn can_bid(&self) -> bool;
+}
+
+/// The outcome of what this marketplace has no operation for.
+fn unsupported(what: &str) -> Outcome<()> {
+    Outcome::Refused {
+        why: RefusedWhy::Unsupported,
+        message: format!("this marketplace cannot {what}"),
+        leftover: None,
+    }
 }
 
 // ------------------------------------------------------------------------------------------ store

@@ -1,5 +1,6 @@
 //! What the market is asked and what it answers.
 
+use super::disputed::Disputed;
 use crate::types::money::{Money, Rate};
 use crate::types::time::Time;
 
@@ -21,6 +22,8 @@ pub struct MarketOptions {
     pub intensity: f64,
     /// How often provisioning fails, as a multiple of the usual. 0: never.
     pub failures: f64,
+    /// How the facts that the sources dispute are settled here.
+    pub disputed: Disputed,
 }
 
 impl Default for MarketOptions {
@@ -34,6 +37,7 @@ impl Default for MarketOptions {
             machines: None,
             intensity: 1.0,
             failures: 1.0,
+            disputed: Disputed::default(),
         }
     }
 }

@@ -20,6 +20,8 @@ pub(crate) enum Purpose {
     Machine(u64),
     /// What happens to a contract.
     Contract(u64),
+    /// Which of the disputed facts hold.
+    Disputed,
 }
 
 impl Dice {
@@ -28,6 +30,7 @@ impl Dice {
             Purpose::Generator => (0, 0),
             Purpose::Machine(machine) => (1, machine),
             Purpose::Contract(contract) => (2, contract),
+            Purpose::Disputed => (3, 0),
         };
         let mut generator = ChaCha8Rng::seed_from_u64(seed);
         generator.set_stream(number << 2 | class);

@@ -10,6 +10,7 @@ use super::generate;
 use super::machine::Machine;
 use super::meter::Use;
 use super::raw::RawOffer;
+use super::records::Records;
 use crate::types::money::{Money, Rate};
 use crate::types::time::Time;
 
@@ -39,12 +40,14 @@ pub struct Market {
 }
 
 /// An account.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Account {
     /// What it began with.
     pub(super) balance: Money,
     /// Whether its credit is used up.
     pub(super) broke: bool,
+    /// What is kept of it beside its instances.
+    pub(super) records: Records,
 }
 
 /// What is due at a time. Machines and slices are indices.
@@ -166,6 +169,7 @@ impl Market {
                 Account {
                     balance,
                     broke: balance <= Money::ZERO,
+                    records: Records::default(),
                 },
             );
             self.later(CREDIT_CHECK_MS, Due::Credit(id));

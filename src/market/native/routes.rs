@@ -1,0 +1,140 @@
+//! The marketplace's own routes, as data, and how a path is matched to one.
+
+use crate::ports::Method;
+
+/// What performs a route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::market) enum Family {
+    Offers,
+    Instances,
+    Commands,
+    Account,
+    Records,
+    Host,
+}
+
+macro_rules! routes {
+    ($($operation:ident $family:ident $method:ident $path:literal $calls:literal / $ms:literal;)*) => {
+        /// An operation of the marketplace.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub(in crate::market) enum Operation { $($operation,)* }
+
+        /// Every route. Several paths of one operation follow in [`ALIASES`].
+        pub(in crate::market) const ROUTES: &[Route] = &[$(Route {
+            operation: Operation::$operation,
+            family: Family::$family,
+            method: Method::$method,
+            path: $path,
+            limit: ($calls, $ms),
+        },)*];
+    };
+}
+
+/// One route.
+#[derive(Debug)]
+pub(in crate::market) struct Route {
+    pub(in crate::market) operation: Operation,
+    pub(in crate::market) family: Family,
+    pub(in crate::market) method: Method,
+    /// Parameters in braces; no slash at the end.
+    pub(in crate::market) path: &'static str,
+    /// At most so many calls in so many milliseconds of market time. No calls: unlimited.
+    pub(in crate::market) limit: (usize, i64),
+}
+
+// The documented intervals; where none is documented, none holds.
+routes! {
+    Search Offers Post "/api/v0/bundles" 10 / 60000;
+    SearchByQuery Offers Get "/api/v0/bundles" 10 / 60000;
+    SearchAsks Offers Put "/api/v0/search/asks" 10 / 60000;
+    GpuNames Offers Get "/api/v0/gpu_names/unique" 0 / 0;
+
+    Create Instances Put "/api/v0/asks/{id}" 1 / 4500;
+    CreateMany Instances Post "/api/v0/asks/bulk" 1 / 4500;
+    Launch Instances Put "/api/v0/launch_instance" 1 / 5000;
+    ListPaged Instances Get "/api/v1/instances" 1 / 1000;
+    List Instances Get "/api/v0/instances" 1 / 1000;
+    ListFilters Instances Get "/api/v0/instances/filters" 0 / 0;
+    Count Instances Get "/api/v0/instances/count" 0 / 0;
+    PriceIncreases Instances Get "/api/v0/instances/pending-price-increases" 0 / 0;
+    AcceptPriceIncrease Instances Put "/api/v0/instances/accept-price-increase" 0 / 0;
+    RejectPriceIncrease Instances Put "/api/v0/instances/reject-price-increase" 0 / 0;
+    Show Instances Get "/api/v0/instances/{id}" 1 / 2000;
+    Manage Instances Put "/api/v0/instances/{id}" 1 / 1000;
+    ManageMany Instances Put "/api/v0/instances" 1 / 1000;
+    StartMany Instances Post "/api/v0/instances/start" 1 / 2000;
+    ChangeBid Instances Put "/api/v0/instances/bid_price/{id}" 1 / 5500;
+    Destroy Instances Delete "/api/v0/instances/{id}" 1 / 3000;
+    DestroyMany Instances Delete "/api/v0/instances" 1 / 3000;
+    Reboot Instances Put "/api/v0/instances/reboot/{id}" 1 / 1000;
+    Recycle Instances Put "/api/v0/instances/recycle/{id}" 1 / 1000;
+    Prepay Instances Put "/api/v0/instances/prepay/{id}" 1 / 2000;
+    PrepaidBalance Instances Get "/api/v0/instances/balance/{id}" 1 / 3000;
+    UpdateTemplateOf Instances Put "/api/v0/instances/update_template/{id}" 0 / 0;
+
+    RequestLogs Commands Put "/api/v0/instances/request_logs/{id}" 0 / 0;
+    Command Commands Put "/api/v0/instances/command/{id}" 0 / 0;
+    Result Commands Get "/results/{id}" 0 / 0;
+    Copy Commands Put "/api/v0/commands/copy_direct" 1 / 3500;
+    CancelCopy Commands Delete "/api/v0/commands/copy_direct" 0 / 0;
+    CloudCopy Commands Post "/api/v0/commands/rclone" 0 / 0;
+    AttachSshKey Commands Post "/api/v0/instances/{id}/ssh" 1 / 1000;
+    AttachedSshKeys Commands Get "/api/v0/instances/{id}/ssh" 0 / 0;
+    DetachSshKey Commands Delete "/api/v0/instances/{id}/ssh/{key}" 0 / 0;
+
+    User Account Get "/api/v0/users/current" 0 / 0;
+    UpdateUser Account Put "/api/v0/users" 1 / 5000;
+    Payments Account Get "/api/v1/invoices" 1 / 3000;
+    Charges Account Get "/api/v0/charges" 1 / 1000;
+    OldInvoices Account Get "/api/v0/users/me/invoices" 0 / 0;
+    SearchInvoices Account Get "/api/v0/invoices" 0 / 0;
+    AuditLogs Account Get "/api/v0/audit_logs" 0 / 0;
+    Earnings Account Get "/api/v0/users/me/machine-earnings" 1 / 2000;
+    TransferCredit Account Put "/api/v0/commands/transfer_credit" 1 / 2500;
+
+    SshKeys Records Get "/api/v0/ssh" 0 / 0;
+    CreateSshKey Records Post "/api/v0/ssh" 1 / 1000;
+    UpdateSshKey Records Put "/api/v0/ssh/{id}" 1 / 1000;
+    DeleteSshKey Records Delete "/api/v0/ssh/{id}" 0 / 0;
+    Templates Records Get "/api/v0/template" 1 / 3000;
+    CreateTemplate Records Post "/api/v0/template" 0 / 0;
+    UpdateTemplate Records Put "/api/v0/template" 0 / 0;
+    DeleteTemplate Records Delete "/api/v0/template" 0 / 0;
+    NotificationTypes Records Get "/api/v0/notification-types" 0 / 0;
+    Inbox Records Get "/api/v0/notifications/inbox" 0 / 0;
+    Webhooks Records Get "/api/v0/webhooks" 0 / 0;
+    CreateWebhook Records Post "/api/v0/webhooks" 0 / 0;
+    UpdateWebhook Records Put "/api/v0/webhooks/{id}" 0 / 0;
+    DeleteWebhook Records Delete "/api/v0/webhooks/{id}" 0 / 0;
+    RotateWebhookSecret Records Post "/api/v0/webhooks/{id}/rotate-secret" 0 / 0;
+    TestWebhook Records Post "/api/v0/webhooks/{id}/test" 0 / 0;
+
+    Machines Host Get "/api/v0/machines" 0 / 0;
+    Machine Host Get "/api/v0/machines/{id}" 0 / 0;
+    ListMachine Host Put "/api/v0/machines/create_asks" 0 / 0;
+    UnlistMachine Host Delete "/api/v0/machines/{id}/asks" 1 / 1800;
+    SetMinBid Host Put "/api/v0/machines/{id}/minbid" 1 / 1500;
+    SetDefaultJob Host Put "/api/v0/machines/create_bids" 0 / 0;
+    RemoveDefaultJob Host Delete "/api/v0/machines/{id}/defjob" 0 / 0;
+    ScheduleMaintenance Host Put "/api/v0/machines/{id}/dnotify" 0 / 0;
+    CancelMaintenance Host Put "/api/v0/machines/{id}/cancel_maint" 0 / 0;
+    CleanupMachine Host Put "/api/v0/machines/{id}/cleanup" 0 / 0;
+    ForceDeleteMachine Host Post "/api/v0/machines/{id}/force_delete" 0 / 0;
+    MachineReports Host Get "/api/v0/machines/{id}/reports" 1 / 1200;
+}
+
+/// Other paths of the same operations: (path, the path in [`ROUTES`]).
+pub(in crate::market) const ALIASES: &[(&str, &str)] = &[
+    ("/api/v0/users/me", "/api/v0/users/current"),
+    (
+        "/api/v0/users/current/invoices",
+        "/api/v0/users/me/invoices",
+    ),
+    (
+        "/api/v0/users/current/machine-earnings",
+        "/api/v0/users/me/machine-earnings",
+    ),
+    ("/api/v1/audit_logs", "/api/v0/audit_logs"),
+    ("/api/v1/template", "/api/v0/template"),
+    ("/api/v1/instances/lite", "/api/v1/instances"),
+];
