@@ -74,11 +74,13 @@ pub(crate) fn rent_reserve(
         .saturating_add(traffic(job, offer).max(pull(job, offer)))
 }
 
-/// What the image's own bytes may cost: they are billed whatever the policy expects.
+/// What the image's own bytes may cost: they are billed whatever the policy expects. At no known
+/// price they may cost anything.
 fn pull(job: &Job, offer: Option<&Offer>) -> Money {
     let most = job.requirements.traffic_price_max;
     let down = offer.and_then(|o| o.inet_down_price).or(most);
-    Money::from_dollars(IMAGE_GB * down.unwrap_or_default().as_dollars()).unwrap_or(Money::MAX)
+    down.and_then(|price| Money::from_dollars(IMAGE_GB * price.as_dollars()).ok())
+        .unwrap_or(Money::MAX)
 }
 
 /// What it takes to begin something at a rate, beside its reserve.

@@ -129,7 +129,8 @@ const MS_PER_HOUR: f64 = 3_600_000.0;
 /// The landed price of an offer at a price, in parts.
 ///
 /// # Errors
-/// [`Refusal::PriceUnknown`] where the job expects traffic and its price is unknown;
+/// [`Refusal::PriceUnknown`] where the price of a download is unknown, for every rental pulls an
+/// image, or where the job expects uploads and their price is unknown;
 /// [`Refusal::NotANumber`] where the parts do not add up to a number.
 pub(crate) fn landed(
     scope: &Scope<'_>,
@@ -145,8 +146,9 @@ pub(crate) fn landed(
     let rate = price_h + storage_h;
     let pull = pull_hours(offer);
     let useful = useful_hours(scope, offer, speed, terms.boot + pull);
-    let traffic = traffic_cost(terms.down_gb, offer.inet_down_price)?
-        + traffic_cost(terms.up_gb, offer.inet_up_price)?;
+    let down = offer.inet_down_price.ok_or(Refusal::PriceUnknown)?;
+    let traffic =
+        terms.down_gb * down.as_dollars() + traffic_cost(terms.up_gb, offer.inet_up_price)?;
     let hazard = hazard_per_hour(offer, rental, price);
     let parts = PriceParts {
         compute: price_h / speed,
@@ -309,9 +311,17 @@ mod tests {
         };
         assert!(parts(&job, &offer, Rental::Bid, 0.2).is_ok());
         job.traffic_up_gb = 0.1;
+        let unknown = Err(Refusal::PriceUnknown);
+        assert_eq!(parts(&job, &offer, Rental::Bid, 0.2), unknown);
+        job.traffic_up_gb = 0.0;
+        let undisclosed = Offer {
+            inet_down_price: None,
+            ..offer
+        };
         assert_eq!(
-            parts(&job, &offer, Rental::Bid, 0.2),
-            Err(Refusal::PriceUnknown)
+            parts(&job, &undisclosed, Rental::Bid, 0.2),
+            unknown,
+            "the image's own bytes are billed"
         );
     }
 
