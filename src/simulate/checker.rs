@@ -101,9 +101,21 @@ impl Checker {
         self.violations.iter().cloned().collect()
     }
 
-    /// What the market billed each job for, as of the last look.
-    pub fn bills(&self) -> &BTreeMap<JobName, Money> {
-        &self.bills
+    /// What the charge rows that the market reports come to, by job.
+    pub fn charged(&self, market: &Market) -> BTreeMap<JobName, Money> {
+        let mut sums: BTreeMap<JobName, Money> = BTreeMap::new();
+        for row in market.charges(self.account, Time(0), market.now()) {
+            let id = row
+                .source
+                .strip_prefix("instance-")
+                .and_then(|id| id.parse().ok());
+            let replica = id.and_then(|id: u64| self.ours.get(&id)).cloned().flatten();
+            let amount = Money::from_dollars(row.amount).unwrap_or_default();
+            if let Some(replica) = replica {
+                *sums.entry(replica.job).or_default() += amount;
+            }
+        }
+        sums
     }
 
     /// Looks at the market now.

@@ -76,6 +76,9 @@ pub const TOKEN: &str = "at_play";
 /// At the end everything is destroyed, and that must be settled within this.
 const END_WITHIN: Duration = Duration::from_secs(3600);
 
+/// Charges may be shown so much later than the use.
+const CHARGES_SHOWN_WITHIN: Duration = Duration::from_secs(30 * 3600);
+
 /// When the market begins: a Monday evening.
 const START: Time = Time(1_767_643_200_000);
 
@@ -242,9 +245,24 @@ async fn end(rig: &Rig, outcome: &mut Outcome) -> Result<(), DaemonError> {
             .violations
             .push("money stays reserved for nothing".to_owned());
     }
-    let mut checker = rig.checker.lock().unwrap_or_else(PoisonError::into_inner);
-    rig.server
-        .with_market(|market| checker.look_at_the_end(market));
+    {
+        let mut checker = rig.checker.lock().unwrap_or_else(PoisonError::into_inner);
+        rig.server
+            .with_market(|market| checker.look_at_the_end(market));
+    }
+    // Nothing runs any more: once the last charges are shown, the books have to be the bill.
+    rig.clock.advance(CHARGES_SHOWN_WITHIN);
+    daemon.reconcile().await?;
+    let checker = rig.checker.lock().unwrap_or_else(PoisonError::into_inner);
+    let charged = rig.server.with_market(|market| checker.charged(market));
+    for (name, bill) in charged {
+        let posted = daemon.state().job(&name).posted;
+        if posted != bill {
+            outcome
+                .violations
+                .push(format!("{name} was billed {bill}, the books say {posted}"));
+        }
+    }
     Ok(())
 }
 

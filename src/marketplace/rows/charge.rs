@@ -84,9 +84,12 @@ pub fn charges(row: &Value) -> Result<ChargeRows, BadRow> {
         .into_iter()
         .map(|(part, amount)| charge(part, amount))
         .collect();
-    // What rounding does not explain is charged all the same, for what the row does not say.
-    if rest.0.abs() > explained {
-        all.push(charge(None, rest));
+    // The row's own amount is what is billed. What rounding explains belongs to the largest part,
+    // and what it does not explain is charged all the same, for what the row does not say.
+    let largest = all.iter_mut().max_by_key(|charge| charge.amount);
+    match largest {
+        Some(largest) if rest.0.abs() <= explained => largest.amount += rest,
+        _ => all.push(charge(None, rest)),
     }
     Ok(all)
 }
@@ -146,7 +149,9 @@ mod tests {
                 .all(|c| c.instance == Some(InstanceId(31884210)))
         );
         assert_eq!(read[0].component, Some(Component::Gpu));
-        assert_eq!(read[0].amount, Money(190_100_000));
+        let total: Money = read.iter().map(|charge| charge.amount).sum();
+        assert_eq!(total, Money(197_000_000), "the row's own amount is billed");
+        assert_eq!(read[0].amount, Money(190_600_000));
         assert_eq!(read[1].component, Some(Component::Disk));
         assert_eq!(read[2].component, Some(Component::Traffic));
         assert_eq!(
