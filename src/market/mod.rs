@@ -20,11 +20,13 @@ mod ops;
 mod query;
 pub mod raw;
 mod records;
+mod restart;
 mod rivals;
 pub mod router;
 mod routes;
 pub mod server;
 mod sim;
+mod spoil;
 #[cfg(test)]
 mod tests;
 pub mod transport;
@@ -37,5 +39,5 @@ pub use api::{
 pub use contract::{RUN_FOR, SELF_DESTROY};
 pub use models::compute_cap;
 pub use raw::{Field, RawCharge, RawInstance, RawOffer, RawUser};
-pub use router::{Envelope, Handled, MarketServer, Paths, Quirks, WireOptions};
+pub use router::{Envelope, Handled, MarketServer, Paths, Quirks, Wire, WireOptions};
 pub use sim::Market;

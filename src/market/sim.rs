@@ -11,6 +11,7 @@ use super::machine::Machine;
 use super::meter::Use;
 use super::raw::RawOffer;
 use super::records::Records;
+use super::restart::Extras;
 use crate::types::money::{Money, Rate};
 use crate::types::time::Time;
 
@@ -33,6 +34,8 @@ pub struct Market {
     /// Ids that were listed once.
     pub(super) old_asks: BTreeSet<u64>,
     pub(super) next_ask: u64,
+    /// What is kept of instances beside their contracts.
+    pub(super) extras: Extras,
     pub(super) next_contract: u64,
     queue: BTreeMap<(Time, u64), Due>,
     queued: u64,
@@ -123,6 +126,7 @@ impl Market {
             asks,
             old_asks: BTreeSet::new(),
             next_ask: highest + 1,
+            extras: Extras::default(),
             next_contract: 31_000_000,
             queue: BTreeMap::new(),
             queued: 0,
