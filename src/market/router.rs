@@ -14,6 +14,8 @@ use std::time::Duration;
 use secrecy::SecretString;
 use serde_json::{Map, Value, json};
 
+use super::api::MarketError;
+use super::disputed::Disputed;
 use super::faults::{Fault, FaultSpec, Faults};
 use super::native::routes as native;
 use super::operations;
@@ -388,7 +390,7 @@ impl Inside {
             .flatten()
     }
 
-    /// Keeps the first answer to a read until it was given again.
+    /// Keeps the last answer to a read, where one may be given again.
     fn remember(&mut self, target: &Target, request: &Request, reply: &Reply) {
         let kept = self.faults.may(Fault::Stale) && target.reads(request.method);
         if !kept || reply.status != 200 {
@@ -399,6 +401,16 @@ impl Inside {
         }
         self.answers.insert(read_key(request), reply.clone());
     }
+}
+
+/// A refusal with the statuses that are disputed as this market has them.
+fn as_disputed(mut error: MarketError, disputed: &Disputed) -> MarketError {
+    match error.code {
+        "no_such_ask" if error.status == 410 => error.status = disputed.gone_status,
+        "bid_too_low" if error.new_contract.is_some() => error.status = disputed.low_bid_status,
+        _ => {}
+    }
+    error
 }
 
 /// What tells two reads apart.
@@ -464,3 +476,6 @@ fn body_fields(request: &Request) -> Result<Map<String, Value>, &'static str> {
         _ => Err("Invalid json body"),
     }
 }
+
+#[cfg(test)]
+mod tests;

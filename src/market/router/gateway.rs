@@ -3,7 +3,9 @@
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 
-use super::{Inside, MarketServer, PREFIX, admit, body_fields};
+use super::{Inside, MarketServer, PREFIX, admit, as_disputed, body_fields};
+use crate::market::api::MarketError;
+use crate::market::disputed::Missing;
 use crate::market::operations::{self, Call};
 use crate::market::routes::{self, Matched};
 use crate::market::wire;
@@ -11,6 +13,9 @@ use crate::ports::{Method, Reply, Request};
 
 /// Every token of the gateway begins so.
 const TOKEN_PREFIX: &str = "at_";
+
+/// The answer for an instance that is not there.
+const MISSING: &str = r#"{"instances":null}"#;
 
 impl MarketServer {
     /// What a path under the gateway's prefix asks for, in the formats that are spoken.
@@ -73,9 +78,19 @@ impl MarketServer {
             quirks: self.options.quirks,
             opened_at: self.opened_at,
         };
-        match operations::perform(&mut inside.market, route.operation, &call) {
+        let answered = operations::perform(&mut inside.market, route.operation, &call);
+        let disputed = &inside.market.options.disputed;
+        match answered {
+            Ok(body) if body == MISSING && disputed.missing == Missing::NotFound => {
+                let id = id.as_deref().unwrap_or("null");
+                envelope.refusal(&MarketError::new(
+                    404,
+                    "no_such_instance",
+                    format!("Instance {id} was not found."),
+                ))
+            }
             Ok(body) => envelope.success(body),
-            Err(error) => envelope.refusal(&error),
+            Err(error) => envelope.refusal(&as_disputed(error, disputed)),
         }
     }
 
@@ -117,7 +132,3 @@ fn query(request: &Request) -> Value {
             .collect(),
     )
 }
-
-#[cfg(test)]
-#[path = "gateway_tests.rs"]
-mod tests;

@@ -2,7 +2,7 @@
 
 use secrecy::ExposeSecret;
 
-use super::{Inside, MarketServer, admit, body_fields};
+use super::{Inside, MarketServer, admit, as_disputed, body_fields};
 use crate::market::api::MarketError;
 use crate::market::native::routes::{Matched, Operation, Route};
 use crate::market::native::{self, Call};
@@ -79,7 +79,10 @@ impl MarketServer {
         match answered {
             Ok(text) if route.operation == Operation::Result => wire::text(text),
             Ok(body) => wire::reply(200, body),
-            Err(error) => Envelope::None.refusal(&error),
+            Err(error) => {
+                let disputed = &inside.market.options.disputed;
+                Envelope::None.refusal(&as_disputed(error, disputed))
+            }
         }
     }
 
