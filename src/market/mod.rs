@@ -5,15 +5,18 @@
 
 mod api;
 mod contract;
+mod credit;
 mod dice;
 pub mod disputed;
 pub mod faults;
 mod generate;
+mod hosts;
 mod life;
 mod machine;
 mod meter;
 mod models;
 mod native;
+mod notices;
 pub mod offers_file;
 mod operations;
 mod ops;
@@ -34,9 +37,11 @@ mod view;
 mod wire;
 
 pub use api::{
-    CreateParams, Created, ExactBill, Happening, MarketError, MarketEvent, MarketOptions, Started,
+    CreateParams, Created, ExactBill, Happening, Inside, MarketError, MarketEvent, MarketOptions,
+    Payments, Started,
 };
 pub use contract::{RUN_FOR, SELF_DESTROY};
+pub use disputed::{Disputed, DisputedError};
 pub use models::compute_cap;
 pub use raw::{Field, RawCharge, RawInstance, RawOffer, RawUser};
 pub use router::{Envelope, Handled, MarketServer, Paths, Quirks, Wire, WireOptions};

@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::api::MarketError;
@@ -513,35 +512,4 @@ fn daemon_lines(id: u64, task: &Task) -> Vec<String> {
         lines.push(words.to_string());
     }
     lines
-}
-
-// --------------------------------------------------------------------------- price increases
-
-impl Market {
-    /// What hosts ask of the account's rentals and was not answered yet.
-    pub(super) fn price_increases(&self, _account: u64) -> Vec<Value> {
-        Vec::new()
-    }
-
-    /// Accepts or rejects what a host asks.
-    ///
-    /// # Errors
-    /// 404 `no_pending_price_increase`.
-    pub(super) fn answer_price_increase(
-        &mut self,
-        _account: u64,
-        id: u64,
-        _accept: bool,
-    ) -> Result<(), MarketError> {
-        Err(MarketError::new(
-            404,
-            "no_pending_price_increase",
-            format!("There is no pending price increase {id}."),
-        ))
-    }
-}
-
-/// A price increase as an answer holds it.
-pub(super) fn increase_answered(id: u64) -> Value {
-    json!({"success": true, "pending_price_increase_id": id})
 }

@@ -11,7 +11,6 @@ use crate::market::api::{CreateParams, Created, MarketError};
 use crate::market::disputed::Missing;
 use crate::market::query::Listing;
 use crate::market::raw::RawInstance;
-use crate::market::restart::increase_answered;
 use crate::market::sim::Market;
 
 /// Rows of a page, and what a limit of zero or less means: the documented bounds.
@@ -502,6 +501,9 @@ fn answer_increase(
         .field(NAME)
         .and_then(whole)
         .ok_or_else(|| MarketError::invalid_args(format_args!("{NAME} is not an id")))?;
+    let asked = market.price_increases(account).into_iter();
+    let asked = asked.into_iter().find(|row| row[NAME] == json!(id));
     market.answer_price_increase(account, id, accept)?;
-    written(&increase_answered(id))
+    let contract = asked.map(|row| row["contract_id"].clone());
+    written(&json!({"success": true, NAME: id, "contract_id": contract}))
 }
