@@ -22,7 +22,7 @@ use crate::market::faults::Faults;
 use crate::market::{Market, MarketOptions, MarketServer, WireOptions};
 use crate::policy;
 use crate::ports::Clock;
-use crate::simulate::{Checker, Rig, TOKEN};
+use crate::simulate::{Checker, Rig, TOKEN, Way};
 use crate::types::ids::{JobName, MachineId};
 use crate::types::instance::Held;
 use crate::types::job::Job;
@@ -181,6 +181,7 @@ fn build(args: &DemoArgs, jobs: &[Arc<Job>], scratch: &Scratch) -> Rig {
     Rig::new(
         clock,
         Arc::new(server),
+        Way::default(),
         checker,
         adapters,
         settings,

@@ -8,5 +8,5 @@ mod rig;
 mod scenario;
 
 pub use checker::Checker;
-pub use rig::{Adapters, FixedPolicies, MakeMarketplace, MakeStore, PlaySecrets, Rig, TellStore};
-pub use scenario::{Outcome, Scenario, TOKEN, run};
+pub use rig::{Adapters, FixedPolicies, MakeMarketplace, MakeStore, PlaySecrets, Rig, TellStore, Way};
+pub use scenario::{Outcome, Path, Scenario, TOKEN, run};

@@ -1,6 +1,7 @@
 //! The real daemon against the embedded market, in one process and in virtual time.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -49,8 +50,7 @@ pub struct Adapters {
     pub ask: TellStore,
 }
 
-/// How long a request takes, and how long one without an answer is waited for, in market time.
-const LATENCY_MS: std::ops::RangeInclusive<u64> = 40..=400;
+/// How long one without an answer is waited for, in market time.
 const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// What outlives a process: the dice, and the count of requests.
@@ -60,6 +60,8 @@ struct Fate {
     /// Chance that a mutation kills the process, in parts per thousand before it is applied, and
     /// as many after.
     crash_per_mille: AtomicU64,
+    /// How long a request takes, in milliseconds of market time.
+    latency_ms: RangeInclusive<u64>,
     crash: Notify,
 }
 
@@ -79,7 +81,7 @@ impl Fate {
 
     fn latency(&self) -> Duration {
         let mut rng = self.rng.lock().unwrap_or_else(PoisonError::into_inner);
-        Duration::from_millis(rng.random_range(LATENCY_MS))
+        Duration::from_millis(rng.random_range(self.latency_ms.clone()))
     }
 }
 
@@ -143,6 +145,24 @@ impl Secrets for PlaySecrets {
     }
 }
 
+/// The way that requests take.
+#[derive(Clone, Debug)]
+pub struct Way {
+    /// To the marketplace's own format; else to the gateway.
+    pub native: bool,
+    /// How long a request takes, in milliseconds of market time.
+    pub latency_ms: RangeInclusive<u64>,
+}
+
+impl Default for Way {
+    fn default() -> Self {
+        Self {
+            native: false,
+            latency_ms: 40..=400,
+        }
+    }
+}
+
 /// A market, a clock and the parts of a daemon, wired.
 pub struct Rig {
     /// Virtual time.
@@ -152,6 +172,7 @@ pub struct Rig {
     /// What must hold.
     pub checker: Arc<Mutex<Checker>>,
     fate: Arc<Fate>,
+    native: bool,
     adapters: Adapters,
     settings: Settings,
     jobs: Vec<Arc<Job>>,
@@ -162,6 +183,7 @@ impl Rig {
     pub fn new(
         clock: Arc<SimClock>,
         server: Arc<MarketServer>,
+        way: Way,
         checker: Checker,
         adapters: Adapters,
         settings: Settings,
@@ -171,6 +193,7 @@ impl Rig {
             rng: Mutex::new(ChaCha8Rng::seed_from_u64(settings.seed ^ 0x5eed_7a15)),
             requests: AtomicU64::new(0),
             crash_per_mille: AtomicU64::new(0),
+            latency_ms: way.latency_ms,
             crash: Notify::new(),
         };
         let (checker, fate) = (Arc::new(Mutex::new(checker)), Arc::new(fate));
@@ -179,6 +202,7 @@ impl Rig {
             server,
             checker,
             fate,
+            native: way.native,
             adapters,
             settings,
             jobs,
@@ -217,7 +241,13 @@ impl Rig {
 
     fn transport(&self) -> SimTransport {
         let (clock, fate) = (Arc::clone(&self.clock), Arc::clone(&self.fate));
-        let inner = InProcess::new(Arc::clone(&self.server), TIMEOUT)
+        let server = Arc::clone(&self.server);
+        let inner = if self.native {
+            InProcess::native(server, TIMEOUT)
+        } else {
+            InProcess::new(server, TIMEOUT)
+        };
+        let inner = inner
             .on_hang(Arc::new(move |waited| clock.advance(waited)))
             .hook(Arc::new(move |_, request| fate.draw(request)));
         SimTransport {

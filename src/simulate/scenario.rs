@@ -1,14 +1,16 @@
 //! One seed's run: trouble, then calm, then the end; and what must hold in each.
 
+use std::ops::RangeInclusive;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use super::checker::Checker;
-use super::rig::{Adapters, Rig};
+use super::rig::{Adapters, Rig, Way};
 use crate::clock::SimClock;
 use crate::daemon::{Daemon, DaemonError, Observer, Pace, Settings};
 use crate::market::faults::{FaultScript, FaultSpec, Faults};
-use crate::market::{CreateParams, Market, MarketOptions, MarketServer, Quirks, WireOptions};
+use crate::market::disputed::Disputed;
+use crate::market::{CreateParams, Envelope, Market, MarketOptions, MarketServer, Paths, Quirks, WireOptions};
 use crate::types::instance::DestroyWhy;
 use crate::types::intent::Effect;
 use crate::types::job::Job;
@@ -17,6 +19,36 @@ use crate::types::offer::Market as SearchType;
 use crate::types::state::{Ask, Change};
 use crate::types::time::Time;
 use crate::types::world::EngineConfig;
+
+/// A way to the marketplace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Path {
+    /// The gateway, ids in the path, answers as its documentation wraps them.
+    New,
+    /// The gateway, ids in the query, answers as gateways were seen to wrap them.
+    Old,
+    /// The marketplace's own format.
+    Native,
+}
+
+impl Path {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::New, Self::Old, Self::Native];
+
+    fn wire(self, quirks: Quirks) -> WireOptions {
+        let (paths, envelope) = match self {
+            Self::New => (Paths::New, Envelope::Data),
+            Self::Old => (Paths::Old, Envelope::Result),
+            Self::Native => (Paths::Both, Envelope::None),
+        };
+        WireOptions {
+            paths,
+            envelope,
+            quirks,
+            ..WireOptions::default()
+        }
+    }
+}
 
 /// What is simulated.
 #[derive(Clone, Debug)]
@@ -47,6 +79,12 @@ pub struct Scenario {
     pub quirks: Quirks,
     /// Whether another program holds instances on the same account.
     pub shared: bool,
+    /// How long a request takes, in milliseconds of market time.
+    pub latency_ms: RangeInclusive<u64>,
+    /// How the marketplace is reached.
+    pub path: Path,
+    /// How the facts that the sources dispute are settled.
+    pub disputed: Disputed,
     /// What the user asks, and how long after the beginning.
     pub asks: Vec<(Duration, Ask)>,
 }
@@ -111,6 +149,7 @@ fn build(scenario: &Scenario, adapters: Adapters) -> Rig {
         machines: Some(scenario.machines),
         intensity: scenario.intensity,
         failures: scenario.failures,
+        disputed: scenario.disputed,
         ..MarketOptions::default()
     };
     let clock = Arc::new(SimClock::new(START));
@@ -126,10 +165,7 @@ fn build(scenario: &Scenario, adapters: Adapters) -> Rig {
         FaultScript::default(),
         scenario.seed,
     );
-    let wire = WireOptions {
-        quirks: scenario.quirks,
-        ..WireOptions::default()
-    };
+    let wire = scenario.path.wire(scenario.quirks);
     let server = MarketServer::new(market, wire, faults, clock.clone());
     let mut checker = Checker::new(account, &scenario.jobs, scenario.engine.clone());
     for id in foreign {
@@ -144,6 +180,10 @@ fn build(scenario: &Scenario, adapters: Adapters) -> Rig {
     Rig::new(
         clock,
         Arc::new(server),
+        Way {
+            native: scenario.path == Path::Native,
+            latency_ms: scenario.latency_ms.clone(),
+        },
         checker,
         adapters,
         settings,

@@ -1,30 +1,25 @@
-//! The real daemon against the embedded market, with faults and crashes, over seeds.
-//!
-//! A failure prints its seed; `HAGGLE_SEED=N cargo test --test simulate one_seed -- --nocapture`
-//! replays it. `HAGGLE_SEEDS=N` runs as many as wanted.
+//! What is simulated: jobs, mixes that each press on one thing, and the adapters under test.
 
-#![allow(clippy::unwrap_used, clippy::print_stdout)]
-
-use std::path::Path;
+use std::path::Path as Dir;
 use std::sync::Arc;
 use std::time::Duration;
 
-use haggle::engine::check::check;
-use haggle::engine::decide::decide;
 use haggle::market::Quirks;
+use haggle::market::disputed::Disputed;
 use haggle::marketplace::lowcode::{LowCode, LowCodeOptions};
-use haggle::ports::Store;
-use haggle::simulate::{Adapters, Outcome, Scenario, TOKEN, run};
-use haggle::store::{Reader, SqliteStore, append_request};
+use haggle::marketplace::vast::{Vast, VastOptions};
+use haggle::ports::{Marketplace, Store};
+use haggle::simulate::{Adapters, Outcome, Path, Scenario, TOKEN, run};
+use haggle::store::{SqliteStore, append_request};
 use haggle::types::job::Job;
 use haggle::types::money::Money;
 use haggle::types::state::Ask;
-use haggle::types::world::{EngineConfig, World};
+use haggle::types::world::EngineConfig;
 use secrecy::SecretString;
 
 const FAULTS: &str = "5xx=3%,timeout-before=1%,timeout-after=2%,garbage=2%,empty=2%,429=2%";
 
-fn jobs() -> Vec<Arc<Job>> {
+pub(crate) fn jobs() -> Vec<Arc<Job>> {
     let train = r#"
         name = "train"
         rental = "auto"
@@ -106,14 +101,24 @@ fn jobs() -> Vec<Arc<Job>> {
     .collect()
 }
 
-fn adapters(dir: &Path, seed: u64) -> Adapters {
+fn adapters(dir: &Dir, seed: u64, path: Path, extras: bool) -> Adapters {
     let database = dir.join("haggle.db");
     let asked = database.clone();
     Adapters {
         marketplace: Arc::new(move |transport, clock, remembered| {
+            let token = SecretString::from(TOKEN.to_owned());
+            if path == Path::Native {
+                let options = VastOptions {
+                    jitter_seed: seed,
+                    extras,
+                    ..VastOptions::new(token)
+                };
+                return Arc::new(Vast::new(transport, clock, options, remembered))
+                    as Arc<dyn Marketplace>;
+            }
             let options = LowCodeOptions {
                 jitter_seed: seed,
-                ..LowCodeOptions::new(SecretString::from(TOKEN.to_owned()))
+                ..LowCodeOptions::new(token)
             };
             Arc::new(LowCode::new(transport, clock, options, remembered))
         }),
@@ -125,7 +130,7 @@ fn adapters(dir: &Path, seed: u64) -> Adapters {
     }
 }
 
-fn scenario(seed: u64) -> Scenario {
+pub(crate) fn scenario(seed: u64) -> Scenario {
     Scenario {
         seed,
         jobs: jobs(),
@@ -140,6 +145,10 @@ fn scenario(seed: u64) -> Scenario {
         failures: 1.0,
         quirks: Quirks::default(),
         shared: false,
+        latency_ms: 40..=400,
+        // Nothing may depend on the way, nor on how a disputed fact is settled.
+        path: Path::ALL[(seed % 3) as usize],
+        disputed: Disputed::drawn(seed),
         asks: Vec::new(),
     }
 }
@@ -175,7 +184,7 @@ const GPUS: &str = r#"
 "#;
 
 /// Mixes that each press on one thing, by name.
-fn mix(name: &str, seed: u64) -> Scenario {
+pub(crate) fn mix(name: &str, seed: u64) -> Scenario {
     let base = scenario(seed);
     let plain = "[run]\nimage = \"a/b:c\"\n";
     match name {
@@ -270,148 +279,20 @@ fn mix(name: &str, seed: u64) -> Scenario {
     }
 }
 
-const MIXES: [&str; 6] = ["liar", "tiny", "disks", "ends", "on-demand", "kill"];
+pub(crate) const MIXES: [&str; 6] = ["liar", "tiny", "disks", "ends", "on-demand", "kill"];
 
-fn simulate(scenario: &Scenario, dir: &Path) -> Outcome {
+pub(crate) fn simulate(scenario: &Scenario, dir: &Dir) -> Outcome {
+    simulate_with(scenario, dir, true)
+}
+
+/// With or without what only the marketplace's own API has.
+pub(crate) fn simulate_with(scenario: &Scenario, dir: &Dir, extras: bool) -> Outcome {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .build()
         .unwrap();
     runtime
-        .block_on(run(scenario, adapters(dir, scenario.seed)))
+        .block_on(run(scenario, adapters(dir, scenario.seed, scenario.path, extras)))
         .unwrap_or_else(|error| panic!("seed {}: {error}", scenario.seed))
 }
 
-fn number(name: &str) -> Option<u64> {
-    std::env::var(name)
-        .ok()
-        .map(|text| text.parse().expect("a number"))
-}
-
-#[test]
-fn faults_and_crashes_break_nothing() {
-    let first = number("HAGGLE_SEED").unwrap_or(1);
-    let count = number("HAGGLE_SEEDS").unwrap_or(3);
-    let (mut starts, mut crashes) = (0, 0);
-    let mut failed = Vec::new();
-    for seed in first..first + count {
-        let dir = tempfile::tempdir().unwrap();
-        let outcome = simulate(&scenario(seed), dir.path());
-        println!(
-            "seed {seed}: {:.1} market hours, {} requests, {} starts, {} outbids, {} finished, {} crashes",
-            outcome.hours,
-            outcome.requests,
-            outcome.starts,
-            outcome.outbids,
-            outcome.finished,
-            outcome.crashes
-        );
-        if !outcome.violations.is_empty() {
-            failed.push(format!(
-                "seed {seed}:\n  {}",
-                outcome.violations.join("\n  ")
-            ));
-        }
-        starts += outcome.starts;
-        crashes += outcome.crashes;
-    }
-    assert!(
-        failed.is_empty(),
-        "replay with HAGGLE_SEED=N HAGGLE_SEEDS=1\n{}",
-        failed.join("\n")
-    );
-    // A simulation in which nothing happens proves nothing.
-    assert!(
-        starts > 0 && crashes > 0,
-        "{starts} starts, {crashes} crashes"
-    );
-}
-
-/// What the daemon told, for whoever reads a failure.
-fn story(dir: &Path) {
-    let reader = Reader::open(&dir.join("haggle.db")).unwrap();
-    for event in reader.events(None, 2000).unwrap() {
-        println!("  {event:?}");
-    }
-}
-
-#[test]
-fn what_presses_on_one_thing_breaks_nothing() {
-    let first = number("HAGGLE_SEED").unwrap_or(1);
-    let count = number("HAGGLE_SEEDS").unwrap_or(1);
-    let only = std::env::var("HAGGLE_MIX").ok();
-    let mut failed = Vec::new();
-    for name in MIXES {
-        if only.as_deref().is_some_and(|only| only != name) {
-            continue;
-        }
-        let mut starts = 0;
-        for seed in first..first + count {
-            let dir = tempfile::tempdir().unwrap();
-            let outcome = simulate(&mix(name, seed), dir.path());
-            println!("{name} {seed}: {outcome:?}");
-            if !outcome.violations.is_empty() {
-                story(dir.path());
-            }
-            starts += outcome.starts;
-            if !outcome.violations.is_empty() {
-                failed.push(format!(
-                    "{name} {seed}:\n  {}",
-                    outcome.violations.join("\n  ")
-                ));
-            }
-        }
-        assert!(starts > 0, "nothing happened in `{name}`");
-    }
-    assert!(
-        failed.is_empty(),
-        "replay with HAGGLE_MIX=NAME HAGGLE_SEED=N HAGGLE_SEEDS=1\n{}",
-        failed.join("\n")
-    );
-}
-
-/// All that the ticks left behind, as bytes.
-fn journal(dir: &Path) -> String {
-    let reader = Reader::open(&dir.join("haggle.db")).unwrap();
-    let ticks = reader.ticks(100_000).unwrap();
-    assert!(ticks.len() > 50, "{} ticks", ticks.len());
-    serde_json::to_string(&ticks).unwrap()
-}
-
-/// Rebuilds the world of every tick that acted, and decides again.
-#[test]
-fn a_journalled_tick_replays_to_the_same_plan() {
-    let dir = tempfile::tempdir().unwrap();
-    simulate(&scenario(21), dir.path());
-    let reader = Reader::open(&dir.path().join("haggle.db")).unwrap();
-    let mut replayed = 0;
-    for tick in reader.ticks(100_000).unwrap() {
-        let Some(text) = tick.world else { continue };
-        let mut world: World = serde_json::from_str(&text).unwrap();
-        let snapshot = tick.snapshot.and_then(|id| reader.snapshot(id).unwrap());
-        world.market = Arc::new(snapshot.unwrap());
-        let (plan, _) = decide(&world);
-        let (kept, dropped) = check(&world, &plan);
-        assert_eq!(dropped, Vec::new());
-        assert_eq!(
-            serde_json::to_string(&kept).unwrap(),
-            tick.plan,
-            "tick {}",
-            tick.tick
-        );
-        replayed += 1;
-    }
-    assert!(replayed > 5, "{replayed} ticks acted");
-}
-
-#[test]
-fn the_same_seed_gives_the_same_journal() {
-    let run = |seed| {
-        let dir = tempfile::tempdir().unwrap();
-        simulate(&scenario(seed), dir.path());
-        journal(dir.path())
-    };
-    let (one, two, other) = (run(11), run(11), run(12));
-    assert!(one == two, "the journals of one seed differ");
-    assert!(one != other, "the seed changes nothing");
-}

@@ -1,0 +1,53 @@
+//! The way to the marketplace decides nothing: the same market, reached through the gateway in
+//! either form or directly, leads to the same decisions.
+
+use std::time::Duration;
+
+use haggle::market::disputed::Disputed;
+use haggle::simulate::{Path, Scenario};
+use haggle::store::Reader;
+use serde_json::Value;
+
+use crate::scenarios::{scenario, simulate_with};
+
+/// What was decided, tick by tick, and when; quiet ticks left out.
+fn decisions(seed: u64, path: Path) -> Vec<(String, Value)> {
+    let dir = tempfile::tempdir().unwrap();
+    let calm = Scenario {
+        path,
+        // Nothing fails, and no request takes time, for the ways need different numbers of them.
+        faults: "none".parse().unwrap(),
+        crash_per_mille: 0,
+        latency_ms: 0..=0,
+        disputed: Disputed::default(),
+        trouble: Duration::from_secs(8 * 3600),
+        calm: Duration::from_secs(600),
+        ..scenario(seed)
+    };
+    let outcome = simulate_with(&calm, dir.path(), false);
+    assert_eq!(outcome.violations, Vec::<String>::new(), "seed {seed}, {path:?}");
+    let reader = Reader::open(&dir.path().join("haggle.db")).unwrap();
+    let mut ticks = reader.ticks(100_000).unwrap();
+    ticks.sort_by_key(|tick| tick.tick);
+    ticks
+        .into_iter()
+        .filter(|tick| tick.world.is_some())
+        .map(|tick| (tick.at.to_string(), serde_json::from_str(&tick.plan).unwrap()))
+        .collect()
+}
+
+#[test]
+fn every_way_leads_to_the_same_decisions() {
+    for seed in [31, 32] {
+        let new = decisions(seed, Path::New);
+        assert!(new.len() > 10, "seed {seed}: {} ticks acted", new.len());
+        for path in [Path::Old, Path::Native] {
+            let other = decisions(seed, path);
+            let differs = new.iter().zip(&other).position(|(a, b)| a != b);
+            if let Some(at) = differs {
+                panic!("seed {seed}, {path:?}: {:#?}\nis not\n{:#?}", other[at], new[at]);
+            }
+            assert_eq!(new.len(), other.len(), "seed {seed}, {path:?}");
+        }
+    }
+}
