@@ -5,11 +5,17 @@
 //! marketplace's own JSON rows, whoever delivers them; [`lowcode`] is the client of the LowCodeAPI
 //! gateway.
 
+mod answer;
+mod bill;
 pub mod counted;
 pub mod http;
 pub mod limits;
+mod listed;
 pub mod lowcode;
 pub mod redact;
+mod rental;
 pub mod rows;
+mod searching;
+mod sending;
 #[cfg(test)]
 pub(crate) mod testing;
