@@ -3,13 +3,22 @@
 //! [`http`] sends one request and brings one reply; [`limits`] keeps to the marketplace's rates;
 //! [`redact`] keeps secrets out of every text that leaves this module; `rows` reads the
 //! marketplace's own JSON rows, whoever delivers them; [`lowcode`] is the client of the LowCodeAPI
-//! gateway.
+//! gateway, [`vast`] that of Vast's own API. Both read the same answers: `answer` takes one apart,
+//! `searching`, `listed` and `bill` put pages together, `rental` and `sending` are what requests have
+//! in common.
 
+mod answer;
+mod bill;
 pub mod counted;
 pub mod http;
 pub mod limits;
+mod listed;
 pub mod lowcode;
 pub mod redact;
+mod rental;
 pub mod rows;
+mod searching;
+mod sending;
 #[cfg(test)]
 pub(crate) mod testing;
+pub mod vast;

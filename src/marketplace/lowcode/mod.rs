@@ -12,14 +12,13 @@ mod mutate;
 mod routes;
 mod search;
 mod send;
-mod wire;
 
 #[cfg(test)]
 mod tests;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use secrecy::{ExposeSecret, SecretString};
@@ -29,9 +28,11 @@ pub use routes::{Operation, problem_with_paths};
 
 use self::dialect::Dialect;
 use self::routes::Routes;
+use super::answer as wire;
 use super::limits::Limits;
 use super::redact::Redactor;
-use super::rows::GpuNames;
+use super::searching::OfferReader;
+use super::sending::READ_RETRIES;
 use crate::ports::{
     Charge, Clock, CreateRequest, Marketplace, OfferPage, Outcome, ReadError, Transport,
 };
@@ -117,7 +118,7 @@ impl LowCodeOptions {
             fields: FieldNames::default(),
             jitter_seed: 0,
             redactor: Arc::default(),
-            read_retries: send::READ_RETRIES,
+            read_retries: READ_RETRIES,
         }
     }
 }
@@ -132,7 +133,7 @@ pub struct LowCode {
     limits: Limits,
     dialect: Dialect,
     redactor: Arc<Redactor>,
-    names: Mutex<GpuNames>,
+    reader: OfferReader,
     can_bid: AtomicBool,
     jitter_seed: u64,
     read_retries: usize,
@@ -165,7 +166,7 @@ impl LowCode {
             fields: options.fields,
             dialect: Dialect::new(remembered),
             redactor: options.redactor,
-            names: Mutex::default(),
+            reader: OfferReader::default(),
             can_bid: AtomicBool::new(true),
             jitter_seed: options.jitter_seed,
             read_retries: options.read_retries,
