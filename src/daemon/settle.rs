@@ -9,7 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use crate::types::ids::{InstanceId, IntentId, Label};
+use crate::types::ids::{InstanceId, IntentId};
 use crate::types::instance::Listing;
 use crate::types::intent::Effect;
 use crate::types::state::State;
@@ -95,9 +95,8 @@ impl Settle {
         let labels: BTreeSet<IntentId> = listing
             .rows
             .iter()
-            .filter_map(|row| Label::parse(row.label.as_deref()?))
-            .filter(|label| label.installation == state.installation)
-            .map(|label| label.intent)
+            .flat_map(|row| state.rents_shown_by(row))
+            .map(|intent| intent.id)
             .collect();
         let mut absent = Absent::default();
         for &instance in state.held.keys() {
@@ -169,7 +168,7 @@ impl Settle {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::types::ids::{Installation, ReplicaId, Slot};
+    use crate::types::ids::{Installation, Label, ReplicaId, Slot};
     use crate::types::instance::{Instance, Rental};
     use crate::types::intent::{Intent, IntentState};
     use crate::types::money::{Money, Rate};
@@ -284,5 +283,23 @@ mod tests {
         let mut settle = Settle::default();
         let absent = settle.listed(&state, &listing(true, vec![]), Mono(100));
         assert_eq!(absent, Absent::default());
+    }
+
+    #[test]
+    fn a_label_cut_short_keeps_every_rent_that_it_may_be_from_being_void() {
+        let state = state_with_intent();
+        let mut row = labelled(&state);
+        let shown = row.label.as_ref().map(|label| label[..20].to_owned());
+        row.label = shown;
+        let mut settle = Settle::default();
+        let complete = listing(true, vec![row.clone()]);
+        let absent = settle.listed(&state, &complete, Mono(0));
+        assert!(absent.intents.is_empty());
+        for at in [200_000, 400_000, 600_000] {
+            let absent = settle.listed(&state, &complete, Mono(at));
+            assert!(absent.intents.is_empty(), "it is there");
+        }
+        row.machine = Some(crate::types::ids::MachineId(77));
+        assert_eq!(state.rents_shown_by(&row).count(), 0, "on another machine");
     }
 }

@@ -5,7 +5,7 @@
 
 use super::poll::Polled;
 use super::{Daemon, DaemonError};
-use crate::types::ids::{InstanceId, Label};
+use crate::types::ids::InstanceId;
 use crate::types::instance::{DestroyWhy, Held, Instance, Rental};
 use crate::types::intent::Effect;
 use crate::types::money::{BID_STEP, Rate};
@@ -75,12 +75,8 @@ impl Daemon {
                 wrong(held.rental, most)
             };
         }
-        let label = Label::parse(row.label.as_deref()?)?;
-        let intent = self.state.intents.get(&label.intent)?;
-        match intent.effect {
-            Effect::Rent { rental, price, .. } if label.installation == self.state.installation => {
-                wrong(rental, price)
-            }
+        match self.state.rents_shown_by(row).next()?.effect {
+            Effect::Rent { rental, price, .. } => wrong(rental, price),
             _ => None,
         }
     }

@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::types::ids::{InstanceId, IntentId, JobName, Label, MachineId, Slot};
+use crate::types::ids::{InstanceId, IntentId, JobName, Label, MachineId, ReplicaId, Slot};
 use crate::types::instance::{Held, Instance, Listing, Phase, RawState, Rental};
 use crate::types::intent::{Component, Effect, Entry, EntryKind, Intent, IntentState};
 use crate::types::job::Job;
@@ -94,15 +94,10 @@ impl Fold<'_> {
     fn rows(&mut self, listing: &Listing) {
         let mut ours: Vec<(IntentId, &Instance)> = Vec::new();
         for row in &listing.rows {
-            let label = row
-                .label
-                .as_deref()
-                .and_then(Label::parse)
-                .filter(|label| label.installation == self.draft.state.installation);
             if let Some(held) = self.draft.state.held.get(&row.id) {
                 ours.push((held.intent, row));
                 self.settle_rent(held.intent, row.id);
-            } else if let Some(label) = label {
+            } else if let Some(label) = self.our_label(row) {
                 self.meet(&label, row);
                 ours.push((label.intent, row));
             }
@@ -113,6 +108,36 @@ impl Fold<'_> {
         for (_, row) in ours {
             self.update(row);
         }
+    }
+
+    /// The label of a row that is ours and not known by its id. Cut short, it is that of the rent
+    /// that it may be; where there is none, what is left of it, and the oldest intent of all, so
+    /// that it never passes for the current instance of its replica.
+    fn our_label(&self, row: &Instance) -> Option<Label> {
+        let state = &self.draft.state;
+        let text = row.label.as_deref()?;
+        if !Label::has_prefix(text, &state.installation) {
+            return None;
+        }
+        if let Some(label) = Label::parse(text) {
+            return Some(label);
+        }
+        let rent = state.rents_shown_by(row).next();
+        let (replica, intent) = match rent {
+            Some(intent) => match &intent.effect {
+                Effect::Rent { replica, .. } => (replica.clone(), intent.id),
+                _ => return None,
+            },
+            None => (
+                Label::replica_of_cut(text).unwrap_or_else(ReplicaId::unnamed),
+                IntentId(0),
+            ),
+        };
+        Some(Label {
+            installation: state.installation.clone(),
+            replica,
+            intent,
+        })
     }
 
     /// An instance that is there settles the rent that made it, if the process died between keeping

@@ -202,7 +202,9 @@ impl Market {
         let credit = left.as_dollars();
         let held = self.accounts.get(&account);
         let paid = held.map_or(Money::ZERO, |held| held.balance).as_dollars();
-        let settings = held.map(|held| held.records.settings.clone()).unwrap_or_default();
+        let settings = held
+            .map(|held| held.records.settings.clone())
+            .unwrap_or_default();
         let balance = match self.options.disputed.balance {
             BalanceMeans::Credit => Some(credit),
             BalanceMeans::Owed => Some((Money::ZERO - left).max(Money::ZERO).as_dollars()),
@@ -319,6 +321,14 @@ impl Market {
             },
             items,
         }
+    }
+
+    /// The label that an instance was made with, whatever of it is shown. For checkers; no wire
+    /// shows it.
+    pub fn label_asked(&self, instance: u64) -> Option<&str> {
+        let gone = || self.past.get(&instance).map(|(contract, _)| contract);
+        let contract = self.contracts.get(&instance).or_else(gone)?;
+        contract.task()?.params.label.as_deref()
     }
 
     /// The exact books of every instance the account ever had, as of now. For checkers; no wire

@@ -125,7 +125,8 @@ impl Checker {
         let mut rates: BTreeMap<JobName, Rate> = BTreeMap::new();
         let mut count = 0;
         for row in &rows {
-            let text = row.label.as_deref().unwrap_or_default();
+            // Ours is what was made by us, even where the market shows less of the label.
+            let text = market.label_asked(row.id).unwrap_or_default();
             let Some(label) = Label::parse(text).filter(|_| !self.foreign.contains(&row.id)) else {
                 continue;
             };

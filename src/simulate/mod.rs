@@ -8,5 +8,7 @@ mod rig;
 mod scenario;
 
 pub use checker::Checker;
-pub use rig::{Adapters, FixedPolicies, MakeMarketplace, MakeStore, PlaySecrets, Rig, TellStore, Way};
+pub use rig::{
+    Adapters, FixedPolicies, MakeMarketplace, MakeStore, PlaySecrets, Rig, TellStore, Way,
+};
 pub use scenario::{Outcome, Path, Scenario, TOKEN, run};

@@ -101,7 +101,13 @@ impl Transport for SimTransport {
         self.fate.requests.fetch_add(1, Ordering::SeqCst);
         self.clock.advance(self.fate.latency());
         let now = self.clock.now();
-        let destroyed = (request.method == Method::Delete).then(|| request.path.clone());
+        // In the gateway's older form the id is in the query, in bulk in the body.
+        let destroyed = (request.method == Method::Delete).then(|| {
+            let ids = request.query.iter().filter(|(name, _)| name != "api_token");
+            let body = request.body.as_deref().unwrap_or_default();
+            let body = String::from_utf8_lossy(body);
+            format!("{} {:?} {body}", request.path, ids.collect::<Vec<_>>())
+        });
         let reply = self.inner.send(request).await;
         {
             let mut checker = self.checker.lock().unwrap_or_else(PoisonError::into_inner);

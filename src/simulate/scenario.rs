@@ -8,9 +8,11 @@ use super::checker::Checker;
 use super::rig::{Adapters, Rig, Way};
 use crate::clock::SimClock;
 use crate::daemon::{Daemon, DaemonError, Observer, Pace, Settings};
-use crate::market::faults::{FaultScript, FaultSpec, Faults};
 use crate::market::disputed::Disputed;
-use crate::market::{CreateParams, Envelope, Market, MarketOptions, MarketServer, Paths, Quirks, WireOptions};
+use crate::market::faults::{FaultScript, FaultSpec, Faults};
+use crate::market::{
+    CreateParams, Envelope, Market, MarketOptions, MarketServer, Paths, Quirks, WireOptions,
+};
 use crate::types::instance::DestroyWhy;
 use crate::types::intent::Effect;
 use crate::types::job::Job;

@@ -169,6 +169,17 @@ pub struct ReplicaId {
     pub index: u32,
 }
 
+impl ReplicaId {
+    /// For an instance of ours whose label no longer says of which job it is. No job has so many
+    /// replicas, so whatever its name nothing wants it.
+    pub fn unnamed() -> Self {
+        Self {
+            job: JobName("unnamed".to_owned()),
+            index: u32::MAX,
+        }
+    }
+}
+
 impl fmt::Display for ReplicaId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(&format!("{}/{}", self.job, self.index))
@@ -249,6 +260,23 @@ impl Label {
         })
     }
 
+    /// Whether `shown` may be this label cut short: some marketplaces and gateways were feared to
+    /// keep only so many characters.
+    pub fn cut_to(&self, shown: &str) -> bool {
+        Self::has_prefix(shown, &self.installation) && self.to_string().starts_with(shown)
+    }
+
+    /// What a label that was cut short still says: the replica, if that much is left.
+    pub fn replica_of_cut(shown: &str) -> Option<ReplicaId> {
+        let (_, rest) = shown.strip_prefix("hg-")?.split_once('-')?;
+        let rest = rest.trim_end_matches('-');
+        let (job, replica) = rest.rsplit_once("-r")?;
+        Some(ReplicaId {
+            job: job.parse().ok()?,
+            index: replica.parse().ok()?,
+        })
+    }
+
     /// Whether a label begins with an installation's prefix, well-formed or not. What does is
     /// ours to destroy when asked to destroy all.
     pub fn has_prefix(text: &str, installation: &Installation) -> bool {
@@ -288,6 +316,28 @@ mod tests {
         fn any_text_is_read_or_refused(text in ".{0,80}") {
             let _ = Label::parse(&text);
         }
+    }
+
+    #[test]
+    fn a_label_that_was_cut_short_still_says_whose_it_is() {
+        let whole = "hg-abcdefgh-train-r1-mf3k2";
+        let label = Label::parse(whole).unwrap();
+        for shown in [
+            "hg-abcdefgh-",
+            "hg-abcdefgh-tra",
+            "hg-abcdefgh-train-r1",
+            whole,
+        ] {
+            assert!(label.cut_to(shown), "{shown}");
+        }
+        for shown in ["", "hg-abcdefg", "hg-abcdefgh-tram", "hg-abcdefgx-train"] {
+            assert!(!label.cut_to(shown), "{shown}");
+        }
+        let replica = |shown| Label::replica_of_cut(shown).map(|replica| replica.to_string());
+        assert_eq!(replica("hg-abcdefgh-train-r1-"), Some("train/1".to_owned()));
+        assert_eq!(replica("hg-abcdefgh-train-r1"), Some("train/1".to_owned()));
+        assert_eq!(replica("hg-abcdefgh-train-r"), None);
+        assert_eq!(replica("hg-abcdefgh-tr"), None);
     }
 
     #[test]

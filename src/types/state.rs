@@ -9,9 +9,11 @@ use std::collections::BTreeMap;
 use chrono::NaiveDate;
 use serde::{Deserialize, Serialize};
 
-use super::ids::{AccountId, Installation, InstanceId, IntentId, JobName, MachineId, ReplicaId};
-use super::instance::Held;
-use super::intent::{Entry, EntryKind, Intent};
+use super::ids::{
+    AccountId, Installation, InstanceId, IntentId, JobName, Label, MachineId, ReplicaId,
+};
+use super::instance::{Held, Instance};
+use super::intent::{Effect, Entry, EntryKind, Intent};
 use super::money::{Money, Rate};
 use super::time::Time;
 
@@ -408,6 +410,30 @@ impl State {
             failures: 0,
             cool_until: None,
             highest_bid: None,
+        })
+    }
+
+    /// The open rents that a row may be the instance of: by its label, whole or cut short. Cut
+    /// short it may be several, of which those on other machines are left out.
+    pub fn rents_shown_by<'a>(&'a self, row: &'a Instance) -> impl Iterator<Item = &'a Intent> {
+        let shown = row
+            .label
+            .as_deref()
+            .filter(|_| !self.held.contains_key(&row.id));
+        let whole = shown.and_then(Label::parse);
+        self.intents.values().filter(move |intent| {
+            let (Effect::Rent { replica, slot, .. }, Some(shown)) = (&intent.effect, shown) else {
+                return false;
+            };
+            if let Some(whole) = &whole {
+                return whole.installation == self.installation && whole.intent == intent.id;
+            }
+            let label = Label {
+                installation: self.installation.clone(),
+                replica: replica.clone(),
+                intent: intent.id,
+            };
+            label.cut_to(shown) && row.machine.is_none_or(|machine| machine == slot.machine)
         })
     }
 

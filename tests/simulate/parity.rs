@@ -25,14 +25,23 @@ fn decisions(seed: u64, path: Path) -> Vec<(String, Value)> {
         ..scenario(seed)
     };
     let outcome = simulate_with(&calm, dir.path(), false);
-    assert_eq!(outcome.violations, Vec::<String>::new(), "seed {seed}, {path:?}");
+    assert_eq!(
+        outcome.violations,
+        Vec::<String>::new(),
+        "seed {seed}, {path:?}"
+    );
     let reader = Reader::open(&dir.path().join("haggle.db")).unwrap();
     let mut ticks = reader.ticks(100_000).unwrap();
     ticks.sort_by_key(|tick| tick.tick);
     ticks
         .into_iter()
         .filter(|tick| tick.world.is_some())
-        .map(|tick| (tick.at.to_string(), serde_json::from_str(&tick.plan).unwrap()))
+        .map(|tick| {
+            (
+                tick.at.to_string(),
+                serde_json::from_str(&tick.plan).unwrap(),
+            )
+        })
         .collect()
 }
 
@@ -45,7 +54,10 @@ fn every_way_leads_to_the_same_decisions() {
             let other = decisions(seed, path);
             let differs = new.iter().zip(&other).position(|(a, b)| a != b);
             if let Some(at) = differs {
-                panic!("seed {seed}, {path:?}: {:#?}\nis not\n{:#?}", other[at], new[at]);
+                panic!(
+                    "seed {seed}, {path:?}: {:#?}\nis not\n{:#?}",
+                    other[at], new[at]
+                );
             }
             assert_eq!(new.len(), other.len(), "seed {seed}, {path:?}");
         }

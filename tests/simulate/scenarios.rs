@@ -287,12 +287,17 @@ pub(crate) fn simulate(scenario: &Scenario, dir: &Dir) -> Outcome {
 
 /// With or without what only the marketplace's own API has.
 pub(crate) fn simulate_with(scenario: &Scenario, dir: &Dir, extras: bool) -> Outcome {
+    // `RUST_LOG=debug` shows what the daemon logs.
+    let filter = tracing_subscriber::EnvFilter::from_default_env();
+    let _ = tracing_subscriber::fmt().with_env_filter(filter).try_init();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .build()
         .unwrap();
     runtime
-        .block_on(run(scenario, adapters(dir, scenario.seed, scenario.path, extras)))
+        .block_on(run(
+            scenario,
+            adapters(dir, scenario.seed, scenario.path, extras),
+        ))
         .unwrap_or_else(|error| panic!("seed {}: {error}", scenario.seed))
 }
-
