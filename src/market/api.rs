@@ -22,6 +22,8 @@ pub struct MarketOptions {
     pub intensity: f64,
     /// How often provisioning fails, as a multiple of the usual. 0: never.
     pub failures: f64,
+    /// How many machines each account owns, at first not listed; 16 at most.
+    pub own_machines: u32,
     /// How the facts that the sources dispute are settled here.
     pub disputed: Disputed,
 }
@@ -37,6 +39,7 @@ impl Default for MarketOptions {
             machines: None,
             intensity: 1.0,
             failures: 1.0,
+            own_machines: 2,
             disputed: Disputed::default(),
         }
     }

@@ -152,9 +152,14 @@ impl Market {
 
     /// A rental ends: it is stopped and cannot start again; its disk bills on.
     pub(super) fn expires(&mut self, id: u64) {
+        let now = self.now;
         let Some(contract) = self.contracts.get_mut(&id) else {
             return;
         };
+        // The end may have been moved since.
+        if contract.task().is_some_and(|task| task.ends > now) {
+            return;
+        }
         let machine = contract.machine;
         contract.wants = false;
         if let Some(task) = contract.task_mut() {

@@ -7,6 +7,7 @@ mod api;
 mod contract;
 mod dice;
 pub mod disputed;
+mod estate;
 pub mod faults;
 mod generate;
 mod life;

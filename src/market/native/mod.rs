@@ -1,7 +1,9 @@
 //! The marketplace's own wire format: its routes, and what each asks of the market.
 
 mod account;
+mod columns;
 mod commands;
+mod fields;
 mod host;
 mod instances;
 mod offers;
@@ -69,6 +71,9 @@ pub(super) fn perform(
     operation: Operation,
     call: &Call<'_>,
 ) -> Result<String, MarketError> {
+    if let (Some(account), Some(route)) = (call.account, routes::audited(operation)) {
+        market.log_call(account, &route, call.body);
+    }
     match family {
         Family::Offers => offers::perform(market, operation, call),
         Family::Instances => instances::perform(market, operation, call),
