@@ -10,6 +10,7 @@ pub mod disputed;
 mod estate;
 pub mod faults;
 mod generate;
+mod handed_on;
 mod life;
 mod machine;
 mod meter;

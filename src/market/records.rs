@@ -10,17 +10,21 @@ mod settings;
 mod templates;
 mod webhooks;
 
+use std::collections::BTreeMap;
+
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
+use super::raw::RawUser;
 use super::sim::Market;
 use crate::types::money::Money;
 use crate::types::time::Time;
 
-pub(super) use audit::AuditRow;
+use audit::AuditRow;
 pub(super) use keys::no_ssh_key;
 pub(super) use payments::Payment;
-pub(super) use settings::Settings;
+use settings::Settings;
 pub(super) use templates::Template;
 pub(super) use webhooks::{Delivery, NOTIFICATION_TYPES};
 
@@ -175,20 +179,25 @@ impl Market {
     }
 
     /// The account's user record, with what it set for itself.
-    pub(super) fn user_record(&self, account: u64) -> Value {
+    pub(super) fn user_record(&self, account: u64) -> UserRecord {
         let mut user = self.user(account);
-        let Some(held) = self.accounts.get(&account) else {
-            return json!(user);
-        };
-        let settings = &held.records.settings;
-        settings.apply(&mut user);
-        user.host_agreement_accepted = self.is_host(account);
-        let mut record = json!(user);
-        for (name, text) in settings.texts() {
-            record[name] = json!(text);
+        let mut texts = BTreeMap::new();
+        if let Some(held) = self.accounts.get(&account) {
+            texts = held.records.settings.apply(&mut user);
         }
-        record
+        user.host_agreement_accepted = self.is_host(account);
+        UserRecord { user, texts }
     }
+}
+
+/// The user record as the wire has it.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct UserRecord {
+    #[serde(flatten)]
+    user: RawUser,
+    /// What else was set.
+    #[serde(flatten)]
+    texts: BTreeMap<&'static str, String>,
 }
 
 impl Notice {

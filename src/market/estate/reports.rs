@@ -33,7 +33,10 @@ const PROBLEMS: &[(&str, &[&str])] = &[
             "The container was restarted without notice.",
         ],
     ),
-    ("Storage", &["Disk is far slower than listed.", "I/O errors on write."]),
+    (
+        "Storage",
+        &["Disk is far slower than listed.", "I/O errors on write."],
+    ),
     ("Ports", &["Open ports cannot be reached."]),
 ];
 

@@ -32,8 +32,8 @@ pub(super) fn perform(
         Operation::User => answer(&market.user_record(account)),
         Operation::UpdateUser => {
             let records = market.records(account);
-            let records = records
-                .ok_or_else(|| MarketError::new(401, "auth_error", "Invalid user key"))?;
+            let records =
+                records.ok_or_else(|| MarketError::new(401, "auth_error", "Invalid user key"))?;
             records.settings.update(call.body)?;
             answer(&json!({"success": true, "msg": "Settings were saved.", "id": account}))
         }
@@ -111,7 +111,11 @@ fn charges(market: &Market, account: u64, call: &Call<'_>) -> Result<String, Mar
     } else {
         Vec::new()
     };
-    let rows = if as_tree { tree(charges) } else { table(charges) };
+    let rows = if as_tree {
+        tree(charges)
+    } else {
+        table(charges)
+    };
     paged(call, rows, CHARGES_PAGE)
 }
 

@@ -1,6 +1,7 @@
 //! The marketplace's own wire format: its routes, and what each asks of the market.
 
 mod account;
+mod audited;
 mod columns;
 mod commands;
 mod fields;
@@ -71,9 +72,19 @@ pub(super) fn perform(
     operation: Operation,
     call: &Call<'_>,
 ) -> Result<String, MarketError> {
-    if let (Some(account), Some(route)) = (call.account, routes::audited(operation)) {
+    if let (Some(account), Some(route)) = (call.account, audited::route(operation)) {
         market.log_call(account, &route, call.body);
     }
+    answer(market, family, operation, call)
+}
+
+/// The same without a note in the audit log: for who notes the call itself.
+pub(super) fn answer(
+    market: &mut Market,
+    family: Family,
+    operation: Operation,
+    call: &Call<'_>,
+) -> Result<String, MarketError> {
     match family {
         Family::Offers => offers::perform(market, operation, call),
         Family::Instances => instances::perform(market, operation, call),

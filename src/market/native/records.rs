@@ -23,9 +23,9 @@ pub(super) fn perform(
         _ => {}
     }
     let now = market.now();
-    let records = market.records(account).ok_or_else(|| {
-        MarketError::new(401, "auth_error", "Invalid user key")
-    })?;
+    let records = market
+        .records(account)
+        .ok_or_else(|| MarketError::new(401, "auth_error", "Invalid user key"))?;
     match operation {
         Operation::SshKeys => {
             let keys = records.keys().all().iter();

@@ -138,15 +138,3 @@ pub(in crate::market) const ALIASES: &[(&str, &str)] = &[
     ("/api/v1/template", "/api/v0/template"),
     ("/api/v1/instances/lite", "/api/v1/instances"),
 ];
-
-/// What the audit log calls an operation; `None` for one that changes nothing.
-pub(in crate::market) fn audited(operation: Operation) -> Option<String> {
-    let route = ROUTES.iter().find(|route| route.operation == operation)?;
-    let changes = route.method != Method::Get && route.family != Family::Offers;
-    changes.then(|| {
-        let words = route.path.trim_start_matches("/api/v0/").split('/');
-        let words: Vec<&str> = words.filter(|word| !word.starts_with('{')).collect();
-        let method = route.method.as_str().to_ascii_lowercase();
-        format!("api.{}__{method}", words.join("."))
-    })
-}

@@ -127,14 +127,17 @@ impl Market {
     /// The account that an id, a user name or an address names.
     pub(in crate::market) fn account_named(&self, name: &str) -> Option<u64> {
         let name = name.trim();
-        let by_id = name.parse().ok().filter(|id| self.accounts.contains_key(id));
+        let by_id = name
+            .parse()
+            .ok()
+            .filter(|id| self.accounts.contains_key(id));
         by_id.or_else(|| {
             let mut accounts = self.accounts.keys().copied();
             accounts.find(|&id| {
                 let user = self.user(id);
                 let mut texts = self.accounts[&id].records.settings.texts();
-                let chosen =
-                    texts.any(|(field, text)| matches!(field, "username" | "email") && text == name);
+                let chosen = texts
+                    .any(|(field, text)| matches!(field, "username" | "email") && text == name);
                 user.username == name || user.email == name || chosen
             })
         })

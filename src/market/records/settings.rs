@@ -95,21 +95,31 @@ impl Settings {
         Ok(())
     }
 
-    /// Writes it into a user record.
-    pub(crate) fn apply(&self, user: &mut RawUser) {
+    /// Writes it into a user record; gives the texts that have no field there.
+    pub(crate) fn apply(&self, user: &mut RawUser) -> BTreeMap<&'static str, String> {
         user.balance_threshold_enabled = self.balance_threshold_enabled;
         user.balance_threshold = self.balance_threshold.as_dollars();
         user.autobill_threshold = self.autobill_threshold.map(Money::as_dollars);
         user.autobill_amount = self.autobill_amount.map(Money::as_dollars);
         user.has_billing = self.has_billing;
         user.last4 = self.has_billing.then(|| "4242".to_owned());
+        let mut others = self.texts.clone();
+        for (name, field) in [
+            ("username", &mut user.username),
+            ("email", &mut user.email),
+            ("fullname", &mut user.fullname),
+            ("ssh_key", &mut user.ssh_key),
+        ] {
+            if let Some(text) = others.remove(name) {
+                *field = text;
+            }
+        }
+        others
     }
 
     /// The texts that were set.
     pub(crate) fn texts(&self) -> impl Iterator<Item = (&'static str, &str)> {
-        self.texts
-            .iter()
-            .map(|(name, text)| (*name, text.as_str()))
+        self.texts.iter().map(|(name, text)| (*name, text.as_str()))
     }
 }
 
