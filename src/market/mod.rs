@@ -5,6 +5,7 @@
 
 mod api;
 mod contract;
+mod deliveries;
 mod dice;
 pub mod disputed;
 mod estate;

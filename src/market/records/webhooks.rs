@@ -1,6 +1,7 @@
 //! Webhooks, and the events that wait to be delivered to them.
 
 use std::collections::VecDeque;
+use std::net::IpAddr;
 
 use hmac::{Hmac, KeyInit, Mac};
 use http::Uri;
@@ -348,8 +349,17 @@ fn reachable(url: &str) -> bool {
     };
     let host = authority.host();
     let has_user = authority.as_str().contains('@');
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    // What names resolve to is not looked at.
+    let is_private = match bare.parse::<IpAddr>() {
+        Ok(IpAddr::V4(ip)) => ip.is_private() || ip.is_link_local() || ip.is_unspecified(),
+        Ok(IpAddr::V6(ip)) => {
+            ip.is_unique_local() || ip.is_unicast_link_local() || ip.is_unspecified()
+        }
+        Err(_) => false,
+    };
     match url.scheme_str() {
-        Some("https") => !host.is_empty() && !has_user,
+        Some("https") => !host.is_empty() && !has_user && !is_private,
         Some("http") => matches!(host, "127.0.0.1" | "localhost" | "[::1]") && !has_user,
         _ => false,
     }
