@@ -41,6 +41,9 @@ pub struct WireOptions {
     pub literal_ids: bool,
     /// What is particular about it.
     pub quirks: Quirks,
+    /// Whether the gateway describes itself under `/openapi`, too, as its documentation says.
+    /// Gateways were seen to do so under `/definition` only.
+    pub openapi: bool,
     /// Whether the marketplace's documented rate limits hold, in market time.
     pub rate_limits: bool,
     /// How fast the clock runs, told to clients that follow it.
@@ -55,6 +58,7 @@ impl Default for WireOptions {
             token: None,
             literal_ids: true,
             quirks: Quirks::default(),
+            openapi: false,
             rate_limits: false,
             speed: 1.0,
         }
@@ -123,7 +127,12 @@ impl MarketServer {
             return Handled::Reply(wire::not_found());
         };
         let bids = !self.options.quirks.no_bids;
-        if request.method == Method::Get && path.trim_end_matches('/') == "/definition" {
+        let describes = match path.trim_end_matches('/') {
+            "/definition" => true,
+            "/openapi" => self.options.openapi,
+            _ => false,
+        };
+        if request.method == Method::Get && describes {
             let definition = routes::definition(PREFIX, self.options.paths, bids);
             return Handled::Reply(wire::reply(200, definition.to_string()));
         }

@@ -131,8 +131,37 @@ fn a_bad_template_is_refused_and_changes_nothing() {
         (400, "invalid_args")
     );
     assert_eq!(templates.all()[0].hash_id, made.hash_id);
-    assert!(market.template(account, &made.hash_id).is_some());
-    assert!(market.template(account + 1, &made.hash_id).is_none());
+}
+
+#[test]
+fn a_rental_is_completed_by_its_template_and_what_it_gives_itself_counts() {
+    let (mut market, account) = world();
+    let now = market.now();
+    let given = fields(
+        json!({"name": "t", "image": "a", "tag": "b", "onstart": "go",
+        "recommended_disk_space": 30, "env": "-e A=1 -e B=\"2\" -p 80:80/tcp --rm -e"}),
+    );
+    let templates = market.records(account).unwrap().templates();
+    let hash = templates.add(now, &given).unwrap().hash_id;
+    let asked = CreateParams {
+        template_hash_id: Some(hash),
+        onstart: Some("mine".to_owned()),
+        env: vec![("A".to_owned(), "mine".to_owned())],
+        ..CreateParams::default()
+    };
+    let mut params = asked.clone();
+    market.complete_by_template(account, &mut params);
+    assert_eq!(params.image.as_deref(), Some("a:b"));
+    assert_eq!(
+        (params.onstart.as_deref(), params.disk),
+        (Some("mine"), Some(30.0))
+    );
+    let entries = params.env.iter();
+    let entries: Vec<_> = entries.map(|(k, v)| (k.as_str(), v.as_str())).collect();
+    assert_eq!(entries, [("A", "mine"), ("B", "2"), ("-p 80:80/tcp", "1")]);
+    let mut others = asked.clone();
+    market.complete_by_template(account + 1, &mut others);
+    assert_eq!(others, asked, "another account's");
 }
 
 #[test]
