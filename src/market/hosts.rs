@@ -403,7 +403,7 @@ impl Market {
             let contract = self.contracts.get(&asked.contract);
             contract.is_some_and(|held| held.account() == Some(account))
         };
-        if self.increases.get(&id).filter(is_own).is_none() {
+        if !self.increases.get(&id).as_ref().is_some_and(is_own) {
             let words = format!("There is no pending price increase {id}.");
             return Err(MarketError::new(404, "no_pending_price_increase", words));
         }
