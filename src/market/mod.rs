@@ -6,11 +6,14 @@
 mod api;
 mod contract;
 mod credit;
+mod deliveries;
 mod dice;
 pub mod disputed;
+mod estate;
 pub mod faults;
 mod generate;
 mod hosts;
+mod handed_on;
 mod life;
 mod machine;
 mod meter;
