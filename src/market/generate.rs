@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use super::api::MarketOptions;
 use super::dice::{Dice, Purpose, quantile};
+use super::hosts::Lie;
 use super::machine::{BASE_LEVEL, GPUS_MAX, Gpus, Machine, Slice};
 use super::models::{MODELS, Model, compute_cap};
 use super::raw::RawOffer;
@@ -210,6 +211,8 @@ pub(crate) fn unlisted(
 fn with_habits(options: &MarketOptions, id: u64, slices: Vec<Slice>) -> Machine {
     let mut dice = Dice::new(options.seed, Purpose::Machine(id));
     let failure = if dice.chance(0.05) { 0.3 } else { 0.015 };
+    let mut host_dice = Dice::new(options.seed, Purpose::Host(id));
+    let lie = Lie::drawn(&mut host_dice, options.liars, &slices);
     Machine {
         id,
         online: true,
@@ -222,6 +225,11 @@ fn with_habits(options: &MarketOptions, id: u64, slices: Vec<Slice>) -> Machine 
         slices,
         contracts: BTreeSet::new(),
         dice,
+        host_dice,
+        ties: options.disputed.ties,
+        deverified_until: None,
+        downtime: None,
+        lie,
     }
 }
 

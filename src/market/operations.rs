@@ -65,19 +65,22 @@ pub(crate) fn perform(
             let search = Search::by_id(call.id.unwrap_or_default(), call.query);
             offers(market, call, search.map_err(invalid_request)?)
         }
-        Operation::InstancesList => instances(call, market.instances(call.account)),
+        Operation::InstancesList => {
+            let rows = market.listing(call.account, begins(call));
+            instances(call, rows)
+        }
         Operation::BidsList => {
-            let mut rows = market.instances(call.account);
+            let mut rows = market.listing(call.account, begins(call));
             rows.retain(|row| row.is_bid);
             instances(call, rows)
         }
         Operation::InstanceGet => {
             let id = instance_id(call)?;
-            text(&json!({ "instances": market.instance(call.account, id) }))
+            text(&json!({ "instances": market.reading(call.account, id) }))
         }
         Operation::BidGet => {
             let id = instance_id(call)?;
-            let row = market.instance(call.account, id).filter(|row| row.is_bid);
+            let row = market.reading(call.account, id).filter(|row| row.is_bid);
             text(&json!({ "instances": row }))
         }
         Operation::InstanceCreate => create(market, call, true),
@@ -179,6 +182,12 @@ fn offers(market: &Market, call: &Call<'_>, search: Search) -> Result<String, Ma
 }
 
 // -------------------------------------------------------------------------------------- instances
+
+/// Whether a call begins a listing, rather than asking for a further page of one.
+fn begins(call: &Call<'_>) -> bool {
+    let later = |name| parameter(call, name).is_some_and(|value| !["", "0"].contains(&value));
+    !later("after_token") && !(call.quirks.honour_offset && later("offset"))
+}
 
 /// The whole list, or a page of it where the call asks for pages.
 fn instances(call: &Call<'_>, mut rows: Vec<RawInstance>) -> Result<String, MarketError> {

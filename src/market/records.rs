@@ -24,7 +24,7 @@ use crate::types::time::Time;
 
 use audit::AuditRow;
 pub(super) use keys::no_ssh_key;
-pub(super) use payments::Payment;
+pub(super) use payments::{Payment, PaymentKind};
 use settings::Settings;
 pub(super) use webhooks::{Delivery, NOTIFICATION_TYPES};
 

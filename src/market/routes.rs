@@ -292,7 +292,7 @@ fn parameter(
 }
 
 /// A path segment decoded. What is no escape stays as it is; bytes that are no UTF-8 are replaced.
-fn percent_decoded(segment: &str) -> String {
+pub(crate) fn percent_decoded(segment: &str) -> String {
     let bytes = segment.as_bytes();
     let mut decoded = Vec::with_capacity(bytes.len());
     let mut at = 0;

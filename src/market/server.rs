@@ -60,6 +60,7 @@ pub async fn serve(
     reason = "injected delays are of real time, like the connections that they delay"
 )]
 async fn handle(State(mut shared): State<Shared>, request: http::Request<Body>) -> Response {
+    let origin = origin(&request);
     let request = match read(request).await {
         Ok(request) => request,
         Err(reply) => return response(reply),
@@ -67,7 +68,7 @@ async fn handle(State(mut shared): State<Shared>, request: http::Request<Body>) 
     if let Some(delay) = shared.server.next_latency() {
         tokio::time::sleep(delay).await;
     }
-    match shared.server.handle(&request) {
+    match shared.server.handle_at(&request, &origin) {
         Handled::Reply(reply) => response(reply),
         Handled::Hang => {
             let ending = shared.ending.wait_for(|ending| *ending);
@@ -76,6 +77,16 @@ async fn handle(State(mut shared): State<Shared>, request: http::Request<Body>) 
             response(wire::reply(504, String::new()))
         }
     }
+}
+
+/// Under what the caller reached this server: what it named, if that can be part of a URL.
+fn origin(request: &http::Request<Body>) -> String {
+    let host = request.headers().get(header::HOST);
+    let host = host.and_then(|host| host.to_str().ok()).filter(|host| {
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b".-:[]".contains(&byte);
+        !host.is_empty() && host.bytes().all(plain)
+    });
+    format!("http://{}", host.unwrap_or("127.0.0.1"))
 }
 
 async fn read(request: http::Request<Body>) -> Result<Request, Reply> {
@@ -99,7 +110,9 @@ async fn read(request: http::Request<Body>) -> Result<Request, Reply> {
     let authorization = parts.headers.get(header::AUTHORIZATION);
     let bearer = authorization
         .and_then(|value| value.to_str().ok())
-        .and_then(|value| value.strip_prefix("Bearer "));
+        .and_then(|value| value.split_once(' '))
+        .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
+        .map(|(_, key)| key.trim());
     Ok(Request {
         method,
         path: parts.uri.path().to_owned(),
