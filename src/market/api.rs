@@ -33,6 +33,8 @@ pub struct MarketOptions {
     pub payments: Payments,
     /// New accounts may not spend more per hour: what would is refused with `spend_rate_limit`.
     pub spend_per_hour_max: Option<Rate>,
+    /// How many machines each account owns, at first not listed; 16 at most.
+    pub own_machines: u32,
     /// How the facts that the sources dispute are settled here.
     pub disputed: Disputed,
 }
@@ -64,6 +66,7 @@ impl Default for MarketOptions {
             autobill: None,
             payments: Payments::default(),
             spend_per_hour_max: None,
+            own_machines: 2,
             disputed: Disputed::default(),
         }
     }

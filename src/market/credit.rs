@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use serde_json::json;
 
 use super::api::{Happening, MarketError, Payments};
+use super::contract::Contract;
 use super::dice::{Dice, Purpose};
 use super::raw::RawInstance;
 use super::records::{PaymentKind, Records};
@@ -275,7 +276,7 @@ impl Market {
     /// An instance is about to be destroyed: it may show once more, as it is now.
     pub(super) fn haunts(&mut self, id: u64) {
         let left = self.options.disputed.ghosts;
-        let Some(account) = self.contracts.get(&id).and_then(|held| held.account()) else {
+        let Some(account) = self.contracts.get(&id).and_then(Contract::account) else {
             return;
         };
         if left == 0 {
@@ -336,7 +337,7 @@ impl Market {
     /// Whether a living instance is old enough to be shown.
     fn is_shown(&self, id: u64) -> bool {
         let after = i64::from(self.options.disputed.shown_after_seconds) * 1000;
-        let made = self.contracts.get(&id).and_then(|held| held.task());
+        let made = self.contracts.get(&id).and_then(Contract::task);
         made.is_none_or(|task| self.now.ms_since(task.created) >= after)
     }
 }

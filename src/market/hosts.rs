@@ -303,9 +303,7 @@ impl Market {
         let row = &machine.slices[contract.slice].row;
         let share = machine.lie.as_ref().map_or(1.0, Lie::bandwidth);
         let (name, gpus) = match &machine.lie {
-            Some(Lie::Missing(missing)) => {
-                (&row.gpu_name, contract.gpus.saturating_sub(*missing).max(1))
-            }
+            Some(Lie::Missing(missing)) => (&row.gpu_name, contract.gpus.saturating_sub(*missing)),
             Some(Lie::Model(name)) => (name, contract.gpus),
             _ => (&row.gpu_name, contract.gpus),
         };
@@ -406,7 +404,7 @@ impl Market {
             let contract = self.contracts.get(&asked.contract);
             contract.is_some_and(|held| held.account() == Some(account))
         };
-        if self.increases.get(&id).filter(is_own).is_none() {
+        if !self.increases.get(&id).as_ref().is_some_and(is_own) {
             let words = format!("There is no pending price increase {id}.");
             return Err(MarketError::new(404, "no_pending_price_increase", words));
         }

@@ -44,7 +44,7 @@ impl Use {
         }
     }
 
-    fn merge(&mut self, other: &Self) {
+    pub(crate) fn merge(&mut self, other: &Self) {
         for (sum, amount) in self.amounts.iter_mut().zip(other.amounts) {
             *sum += amount;
         }

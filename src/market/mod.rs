@@ -6,10 +6,13 @@
 mod api;
 mod contract;
 mod credit;
+mod deliveries;
 mod dice;
 pub mod disputed;
+mod estate;
 pub mod faults;
 mod generate;
+mod handed_on;
 mod hosts;
 mod life;
 mod machine;

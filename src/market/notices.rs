@@ -7,6 +7,7 @@ use super::api::Happening;
 use super::contract::Contract;
 use super::disputed::Notices;
 use super::sim::{Due, Market};
+use crate::types::money::Rate;
 
 /// Shares of late notifications that come minutes late, and of lossy ones that never come.
 const LATE: f64 = 0.5;
@@ -87,7 +88,7 @@ impl Market {
             Happening::Outbid { instance, by } => {
                 let bid = self.contracts.get(&instance).and_then(|held| held.bid);
                 let bids = [
-                    ("your_bid", json!(bid.map(|bid| bid.as_dollars()))),
+                    ("your_bid", json!(bid.map(Rate::as_dollars))),
                     ("new_min_bid", json!(by.as_dollars())),
                 ];
                 self.announce_of(instance, "outbid", "was outbid", &bids);

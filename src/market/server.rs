@@ -13,7 +13,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use super::router::{Handled, MarketServer};
-use super::wire;
+use super::{deliveries, wire};
 use crate::ports::{Method, Reply, Request};
 
 /// Longest body of a request, in bytes; far over the marketplace's 32 KB of environment.
@@ -40,15 +40,19 @@ pub async fn serve(
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
     let (end, ending) = watch::channel(false);
+    let delivered = tokio::spawn(deliveries::run(Arc::clone(&server), ending.clone()));
     let shared = Shared { server, ending };
     let router = Router::new().fallback(handle).with_state(shared);
-    axum::serve(listener, router)
+    let served = axum::serve(listener, router)
         .with_graceful_shutdown(async move {
             shutdown.await;
             // Nobody listens any more only where nothing hangs.
             let _ = end.send(true);
         })
-        .await
+        .await;
+    // It ends with the server, however that ended.
+    delivered.abort();
+    served
 }
 
 #[expect(

@@ -7,6 +7,7 @@ use sha2::{Digest, Sha256};
 use super::api::{Happening, MarketEvent, MarketOptions};
 use super::contract::{Contract, Owner};
 use super::credit::Account;
+use super::estate::Estate;
 use super::generate;
 use super::hosts::Increase;
 use super::machine::Machine;
@@ -28,6 +29,8 @@ pub struct Market {
     /// Accounts' contracts that were destroyed, and when.
     pub(super) past: BTreeMap<u64, (Contract, Time)>,
     pub(super) accounts: BTreeMap<u64, Account>,
+    /// The machines that accounts own.
+    pub(super) estate: Estate,
     /// Offers that are listed: machine and slice by id.
     pub(super) asks: BTreeMap<u64, (usize, usize)>,
     /// Ids that were listed once.
@@ -136,6 +139,7 @@ impl Market {
             contracts: BTreeMap::new(),
             past: BTreeMap::new(),
             accounts: BTreeMap::new(),
+            estate: Estate::default(),
             asks,
             old_asks: BTreeSet::new(),
             next_ask: highest + 1,
@@ -185,6 +189,7 @@ impl Market {
             .fold(1_u64, |id, &byte| id << 8 | u64::from(byte));
         if !self.accounts.contains_key(&id) {
             self.opens(id);
+            self.open_estate(id);
         }
         id
     }
@@ -419,12 +424,17 @@ impl Market {
 
     /// A new offer id for a slice; the old one is remembered as gone.
     pub(super) fn renew_ask(&mut self, machine: usize, slice: usize) {
+        if !self.may_be_offered(machine, slice) {
+            return;
+        }
         let id = self.next_ask;
         self.next_ask += 1 + self.machines[machine].dice.whole(0, 6) as u64;
         let now = self.now;
         let place = &mut self.machines[machine].slices[slice];
-        self.asks.remove(&place.ask);
-        self.old_asks.insert(place.ask);
+        if place.ask != 0 {
+            self.asks.remove(&place.ask);
+            self.old_asks.insert(place.ask);
+        }
         place.ask = id;
         place.used_by.clear();
         place.listed = now;

@@ -8,10 +8,10 @@ use super::checker::Checker;
 use super::rig::{Adapters, Rig, Way};
 use crate::clock::SimClock;
 use crate::daemon::{Daemon, DaemonError, Observer, Pace, Settings};
-use crate::market::disputed::Disputed;
 use crate::market::faults::{FaultScript, FaultSpec, Faults};
 use crate::market::{
-    CreateParams, Envelope, Market, MarketOptions, MarketServer, Paths, Quirks, WireOptions,
+    CreateParams, Disputed, Envelope, Market, MarketOptions, MarketServer, Paths, Quirks,
+    WireOptions,
 };
 use crate::types::instance::DestroyWhy;
 use crate::types::intent::Effect;
@@ -77,6 +77,8 @@ pub struct Scenario {
     pub balance: Money,
     /// How often provisioning fails, as a multiple of the usual.
     pub failures: f64,
+    /// How the market settles what its sources dispute.
+    pub disputed: Disputed,
     /// What is particular about the gateway.
     pub quirks: Quirks,
     /// Whether another program holds instances on the same account.
@@ -85,8 +87,6 @@ pub struct Scenario {
     pub latency_ms: RangeInclusive<u64>,
     /// How the marketplace is reached.
     pub path: Path,
-    /// How the facts that the sources dispute are settled.
-    pub disputed: Disputed,
     /// What the user asks, and how long after the beginning.
     pub asks: Vec<(Duration, Ask)>,
 }

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use haggle::market::disputed::Disputed;
+use haggle::market::Disputed;
 use haggle::simulate::{Path, Scenario};
 use haggle::store::Reader;
 use serde_json::Value;

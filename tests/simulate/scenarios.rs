@@ -4,8 +4,7 @@ use std::path::Path as Dir;
 use std::sync::Arc;
 use std::time::Duration;
 
-use haggle::market::Quirks;
-use haggle::market::disputed::Disputed;
+use haggle::market::{Disputed, Quirks};
 use haggle::marketplace::lowcode::{LowCode, LowCodeOptions};
 use haggle::marketplace::vast::{Vast, VastOptions};
 use haggle::ports::{Marketplace, Store};
@@ -280,6 +279,8 @@ pub(crate) fn mix(name: &str, seed: u64) -> Scenario {
 }
 
 pub(crate) const MIXES: [&str; 6] = ["liar", "tiny", "disks", "ends", "on-demand", "kill"];
+
+
 
 pub(crate) fn simulate(scenario: &Scenario, dir: &Dir) -> Outcome {
     simulate_with(scenario, dir, true)

@@ -1,7 +1,12 @@
 //! The marketplace's own wire format: its routes, and what each asks of the market.
 
 mod account;
+#[cfg(test)]
+mod account_tests;
+mod audited;
+mod columns;
 mod commands;
+mod fields;
 mod host;
 mod instances;
 mod offers;
@@ -145,6 +150,19 @@ impl<'a> Call<'a> {
 
 /// Performs an operation. The answer is the text of a JSON value.
 pub(super) fn perform(
+    market: &mut Market,
+    family: Family,
+    operation: Operation,
+    call: &Call<'_>,
+) -> Result<String, MarketError> {
+    if let (Some(account), Some(route)) = (call.account, audited::route(operation)) {
+        market.log_call(account, &route, call.body);
+    }
+    answer(market, family, operation, call)
+}
+
+/// The same without a note in the audit log: for who notes the call itself.
+pub(super) fn answer(
     market: &mut Market,
     family: Family,
     operation: Operation,
