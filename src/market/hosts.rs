@@ -194,7 +194,10 @@ impl Market {
     /// The host plans maintenance, between two hours and two days ahead.
     pub(super) fn plans_maintenance(&mut self, machine: usize) {
         let dice = &mut self.machines[machine].host_dice;
-        let (ahead, ms) = (dice.seconds(2 * 3600, 48 * 3600), dice.seconds(3600, 21_600));
+        let (ahead, ms) = (
+            dice.seconds(2 * 3600, 48 * 3600),
+            dice.seconds(3600, 21_600),
+        );
         let from = Time(self.now.0 + ahead);
         self.announces_maintenance(machine, Downtime { from, ms });
     }
@@ -300,9 +303,7 @@ impl Market {
         let row = &machine.slices[contract.slice].row;
         let share = machine.lie.as_ref().map_or(1.0, Lie::bandwidth);
         let (name, gpus) = match &machine.lie {
-            Some(Lie::Missing(missing)) => {
-                (&row.gpu_name, contract.gpus.saturating_sub(*missing))
-            }
+            Some(Lie::Missing(missing)) => (&row.gpu_name, contract.gpus.saturating_sub(*missing)),
             Some(Lie::Model(name)) => (name, contract.gpus),
             _ => (&row.gpu_name, contract.gpus),
         };

@@ -121,7 +121,11 @@ impl Market {
                 self.announce_of(instance, "price_increase", &words, &[]);
             }
             Happening::HostLeft => {
-                self.announce_on(machine, "instance_offline", "is offline: its host went away");
+                self.announce_on(
+                    machine,
+                    "instance_offline",
+                    "is offline: its host went away",
+                );
             }
             Happening::HostReturned => {
                 self.announce_on(machine, "instance_online", "is back online");

@@ -202,7 +202,9 @@ impl Market {
         let credit = left.as_dollars();
         let held = self.accounts.get(&account);
         let paid = held.map_or(Money::ZERO, |held| held.balance).as_dollars();
-        let settings = held.map(|held| held.records.settings.clone()).unwrap_or_default();
+        let settings = held
+            .map(|held| held.records.settings.clone())
+            .unwrap_or_default();
         let balance = match self.options.disputed.balance {
             BalanceMeans::Credit => Some(credit),
             BalanceMeans::Owed => Some((Money::ZERO - left).max(Money::ZERO).as_dollars()),

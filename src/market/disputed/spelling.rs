@@ -177,7 +177,10 @@ impl FromStr for Disputed {
         }
         if let Some(seed) = text.strip_prefix("seed:") {
             let seed = seed.trim().parse().map_err(|_| {
-                mistake(text, "a seed is a whole number, such as `seed:7`".to_owned())
+                mistake(
+                    text,
+                    "a seed is a whole number, such as `seed:7`".to_owned(),
+                )
             })?;
             return Ok(Self::drawn(seed));
         }
@@ -248,7 +251,9 @@ mod tests {
                 .collect();
             assert!(drawn.len() > 1, "{} is always {drawn:?}", switch.name);
         }
-        let facts: Disputed = "ties=challenger, label-kept=20,missing=404".parse().unwrap();
+        let facts: Disputed = "ties=challenger, label-kept=20,missing=404"
+            .parse()
+            .unwrap();
         let expected = Disputed {
             ties: Ties::Challenger,
             label_kept: Some(20),
