@@ -22,6 +22,8 @@ const CREDIT_CHECK_MS: i64 = 30_000;
 const HOUR_MS: i64 = 3_600_000;
 /// Where no threshold is set, credit under a dollar is low.
 const LOW_CREDIT: Money = Money::dollars(1);
+/// By so much a card is charged where the account does not say: no documented call sets it.
+const USUAL_TOP_UP: Money = Money::dollars(10);
 
 /// An account.
 #[derive(Clone, Debug)]
@@ -207,10 +209,8 @@ impl Market {
             .autobill_threshold
             .unwrap_or(settings.balance_threshold);
         let on = settings.balance_threshold_enabled && settings.has_billing;
-        let Some(amount) = settings.autobill_amount.filter(|&sum| sum > Money::ZERO) else {
-            return;
-        };
-        if !on || credit > threshold || account.paying {
+        let amount = settings.autobill_amount.unwrap_or(USUAL_TOP_UP);
+        if !on || credit > threshold || account.paying || amount <= Money::ZERO {
             return;
         }
         match way {
@@ -237,8 +237,8 @@ impl Market {
         };
         account.paying = false;
         let amount = account.records.settings.autobill_amount;
-        if let (Payments::Late, Some(amount)) = (self.options.payments, amount) {
-            self.paid_in(id, amount, "Autobilling");
+        if self.options.payments == Payments::Late {
+            self.paid_in(id, amount.unwrap_or(USUAL_TOP_UP), "Autobilling");
         }
     }
 

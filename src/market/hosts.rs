@@ -30,7 +30,7 @@ const FROZEN: f64 = 0.7 * HOUR;
 /// usual.
 const FAILURES_MOST: f64 = 10.0;
 /// A host that raises its price asks this share of those who pay less to pay more.
-const ASKS: f64 = 0.6;
+pub(super) const ASKS: f64 = 0.6;
 /// A host that prolongs its listing prolongs this share of the rentals with it.
 const EXTENDS: f64 = 0.5;
 /// Told so many hours before a rental ends.
@@ -317,9 +317,9 @@ impl Market {
 
     // ----------------------------------------------------------------------- prices and end dates
 
-    /// A host whose on-demand price is over what running rentals pay asks some of them for more.
-    /// What it asked for before and no longer would is withdrawn.
-    pub(super) fn asks_for_more(&mut self, machine: usize) {
+    /// A host whose on-demand price is over what running rentals pay asks this share of them for
+    /// more. What it asked for before and no longer would is withdrawn.
+    pub(super) fn asks_for_more(&mut self, machine: usize, share: f64) {
         for id in self.instances_on(machine) {
             let contract = &self.contracts[&id];
             let (slice, paid) = (contract.slice, contract.on_demand);
@@ -331,7 +331,7 @@ impl Market {
             }
             let pending = self.increases.values().any(|other| other.contract == id);
             let asks = contract.bid.is_none() && !ended && !pending;
-            if asks && self.machines[machine].host_dice.chance(ASKS) {
+            if asks && self.machines[machine].host_dice.chance(share) {
                 self.asks(id, paid, asked);
             }
         }

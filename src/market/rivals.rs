@@ -8,6 +8,7 @@
 use super::api::Happening;
 use super::contract::{Contract, Owner, Rival, RivalKind};
 use super::generate::listing_seconds;
+use super::hosts::ASKS;
 use super::machine::BASE_LEVEL;
 use super::sim::{Due, Market};
 use crate::types::money::{BID_STEP, Rate};
@@ -119,7 +120,7 @@ impl Market {
         if held.online && held.price_level != level {
             held.price_level = level;
             self.tell(machine, Happening::Repriced);
-            self.asks_for_more(machine);
+            self.asks_for_more(machine, ASKS);
         }
     }
 

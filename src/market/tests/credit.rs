@@ -57,6 +57,24 @@ fn a_saved_card_is_charged_at_the_threshold() {
 }
 
 #[test]
+fn an_account_may_turn_autobilling_on_later() {
+    let (mut market, account, id) = poor(|_| {});
+    let settings = &mut market.accounts.get_mut(&account).unwrap().records.settings;
+    settings.balance_threshold_enabled = true;
+    settings.balance_threshold = Money::from_dollars(0.2).unwrap();
+    later(&mut market, 5 * 3600);
+    assert!(
+        is_stopped(&market, account, id),
+        "there is no card to charge"
+    );
+    let settings = &mut market.accounts.get_mut(&account).unwrap().records.settings;
+    settings.has_billing = true;
+    later(&mut market, 90);
+    assert!(is_running(&market, account, id));
+    assert_eq!(paid_in(&market, account), Money::dollars(11));
+}
+
+#[test]
 fn a_late_payment_may_come_too_late_for_the_gpus() {
     let (mut market, account, id) = poor(|options| {
         options.autobill = Some((Money(1), Money::dollars(2)));

@@ -131,10 +131,10 @@ fn a_raised_price_is_asked_for_and_paid_only_when_it_is_accepted() {
         let ends = market.instance(account, id).unwrap().end_date;
         market.machines[0].price_level = 1500;
         market.machines[0].slices[0].ends = Time::from_epoch_seconds(ends + 86_400.0).unwrap();
-        while market.price_increases(account).is_empty() {
-            market.asks_for_more(0);
-        }
-        market.asks_for_more(0);
+        market.asks_for_more(0, 0.0);
+        assert!(market.price_increases(account).is_empty());
+        market.asks_for_more(0, 1.0);
+        market.asks_for_more(0, 1.0);
         let rows = market.price_increases(account);
         assert_eq!(rows.len(), 1, "one at a time");
         assert_eq!(rows[0]["contract_id"], id);
@@ -180,9 +180,7 @@ fn bids_are_not_asked_for_more_and_withdrawn_requests_are_gone() {
     let (mut market, account) = single();
     let id = market.create(account, bid(100, 0.3)).unwrap().new_contract;
     market.machines[0].price_level = 1500;
-    for _ in 0..20 {
-        market.asks_for_more(0);
-    }
+    market.asks_for_more(0, 1.0);
     assert!(market.price_increases(account).is_empty());
     market.destroy(account, id).unwrap();
     market.machines[0].price_level = 1000;
@@ -197,7 +195,7 @@ fn bids_are_not_asked_for_more_and_withdrawn_requests_are_gone() {
         assert_eq!(market.price_increases(account).len(), 1);
     };
     asks(&mut market);
-    market.asks_for_more(0);
+    market.asks_for_more(0, 1.0);
     assert!(
         market.price_increases(account).is_empty(),
         "it asks for no more"

@@ -236,7 +236,7 @@ fn any_market() -> impl Strategy<Value = MarketOptions> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(60))]
+    #![proptest_config(ProptestConfig::with_cases(48))]
 
     #[test]
     fn rules_hold(
