@@ -4,6 +4,7 @@ mod account;
 mod audited;
 mod columns;
 mod commands;
+mod create;
 mod fields;
 mod host;
 mod instances;
