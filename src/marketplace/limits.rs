@@ -49,6 +49,9 @@ pub enum Gate {
     Charges,
     /// The account.
     User,
+    /// What people look after by hand: machines, templates, keys, webhooks and the like. They share
+    /// one gate at the longest of their documented intervals.
+    Records,
 }
 
 impl Gate {
@@ -60,6 +63,7 @@ impl Gate {
             Self::Bid => (1, 5500),
             Self::Destroy => (1, 3000),
             Self::Instance => (1, 2000),
+            Self::Records => (1, 5000),
             Self::Manage | Self::Instances | Self::Charges | Self::User => (1, 1000),
         };
         (calls, Duration::from_millis(ms))

@@ -2,13 +2,15 @@
 //!
 //! [`http`] sends one request and brings one reply; [`limits`] keeps to the marketplace's rates;
 //! [`redact`] keeps secrets out of every text that leaves this module; `rows` reads the
-//! marketplace's own JSON rows, whoever delivers them; [`lowcode`] is the client of the LowCodeAPI
-//! gateway.
+//! marketplace's own JSON rows, whoever delivers them; [`operation`] is the table of every operation;
+//! [`lowcode`] is the client of the LowCodeAPI gateway.
 
+pub mod by_hand;
 pub mod counted;
 pub mod http;
 pub mod limits;
 pub mod lowcode;
+pub mod operation;
 pub mod redact;
 pub mod rows;
 #[cfg(test)]

@@ -4,8 +4,8 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::LowCode;
-use super::routes::Operation;
 use super::wire::{Answer, Single};
+use crate::marketplace::operation::Operation;
 use crate::marketplace::rows::{self, Num};
 use crate::ports::{Charge, ReadError};
 use crate::types::ids::AccountId;

@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use super::LowCode;
-use super::routes::Operation;
+use super::send::place;
 use super::wire::{Answer, Single};
+use crate::marketplace::operation::Operation;
 use crate::marketplace::rows;
 use crate::ports::ReadError;
 use crate::types::ids::InstanceId;
@@ -128,7 +129,9 @@ impl LowCode {
         &self,
         id: InstanceId,
     ) -> Result<Option<Instance>, ReadError> {
-        let answer = self.read_by_id(Operation::Instance, id.0).await?;
+        let answer = self
+            .read_by_id(Operation::Instance, &place(id.0)?, &[])
+            .await?;
         let absent = answer.status == 404
             && answer.says("no_such_instance")
             && !answer.is_unrouted()

@@ -6,13 +6,16 @@
 //! with a reason, or unknown.
 
 mod account;
+mod by_hand;
+mod describe;
 mod dialect;
+mod discover;
 mod listing;
 mod mutate;
 mod routes;
 mod search;
 mod send;
-mod wire;
+pub(in crate::marketplace) mod wire;
 
 #[cfg(test)]
 mod tests;
@@ -25,11 +28,13 @@ use async_trait::async_trait;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 
-pub use routes::{Operation, problem_with_paths};
+pub use describe::{Asked, Description, describe};
+pub use routes::{Routes, problem_with_paths};
 
 use self::dialect::Dialect;
-use self::routes::Routes;
+use self::discover::Discovery;
 use super::limits::Limits;
+use super::operation::Operation;
 use super::redact::Redactor;
 use super::rows::GpuNames;
 use crate::ports::{
@@ -106,6 +111,8 @@ pub struct LowCodeOptions {
     pub redactor: Arc<Redactor>,
     /// How often a read that failed is tried again; 0 for a command that rather gives up.
     pub read_retries: usize,
+    /// Whether the gateway is asked once to describe itself, before its first use.
+    pub discover: bool,
 }
 
 impl LowCodeOptions {
@@ -118,6 +125,7 @@ impl LowCodeOptions {
             jitter_seed: 0,
             redactor: Arc::default(),
             read_retries: send::READ_RETRIES,
+            discover: false,
         }
     }
 }
@@ -128,6 +136,8 @@ pub struct LowCode {
     clock: Arc<dyn Clock>,
     token: SecretString,
     routes: Routes,
+    /// `None` where the gateway is not to be asked.
+    discovery: Option<Discovery>,
     fields: FieldNames,
     limits: Limits,
     dialect: Dialect,
@@ -162,6 +172,7 @@ impl LowCode {
             clock,
             token: options.token,
             routes: Routes::new(options.paths),
+            discovery: options.discover.then(Discovery::default),
             fields: options.fields,
             dialect: Dialect::new(remembered),
             redactor: options.redactor,
@@ -225,6 +236,10 @@ impl Marketplace for LowCode {
         self.act(Operation::DeleteInstance, id, None).await
     }
 
+    async fn set_label(&self, id: InstanceId, label: &str) -> Outcome<()> {
+        self.change_label(id, label).await
+    }
+
     fn learnt(&self) -> Vec<(String, Option<String>)> {
         self.dialect.news()
     }
@@ -234,6 +249,9 @@ impl Marketplace for LowCode {
     }
 
     fn can_bid(&self) -> bool {
-        self.can_bid.load(Ordering::SeqCst)
+        let described = [Operation::CreateBid, Operation::UpdateBid]
+            .into_iter()
+            .all(|operation| !self.routes.lacks(operation));
+        described && self.can_bid.load(Ordering::SeqCst)
     }
 }

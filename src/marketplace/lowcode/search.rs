@@ -6,8 +6,9 @@ use std::sync::PoisonError;
 use serde_json::{Value, json};
 
 use super::LowCode;
-use super::routes::Operation;
+use super::send::place;
 use super::wire::{Answer, Single};
+use crate::marketplace::operation::Operation;
 use crate::marketplace::rows::{self, OfferRow};
 use crate::ports::{OfferPage, ReadError};
 use crate::types::ids::OfferId;
@@ -184,7 +185,9 @@ impl LowCode {
     /// One offer: by the gateway's own operation, and where the provider has no such thing, by a
     /// search, as the marketplace documents it.
     pub(super) async fn read_offer(&self, id: OfferId) -> Result<Option<Offer>, ReadError> {
-        let answer = self.read_by_id(Operation::Offer, id.0).await?;
+        let answer = self
+            .read_by_id(Operation::Offer, &place(id.0)?, &[])
+            .await?;
         if answer.status != 404 || answer.is_unauthorized() {
             self.check(&answer, "look up an offer")?;
             return match answer.single(&["offers", "offer"]) {
