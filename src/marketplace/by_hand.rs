@@ -6,9 +6,10 @@ use bytes::Bytes;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
 
-use super::lowcode::wire::Answer;
+use super::answer::Answer;
 use super::operation::{Operation, Prepared, Wire};
 use super::redact::Redactor;
+use super::sending::shown;
 use crate::ports::{ReadError, RefusedWhy, Request, Transport, TransportError};
 use crate::types::ids::InstanceId;
 use crate::types::time::Time;
@@ -74,11 +75,9 @@ pub(super) fn body(prepared: &Prepared) -> Option<Bytes> {
 pub(super) fn unsent(operation: Operation, error: &TransportError, redactor: &Redactor) -> ByHand {
     let message = redactor.show(&error.to_string());
     match error {
-        _ if !operation.changes() => ByHand::Failed(ReadError::Unreachable(match error {
-            TransportError::Connect(why) => TransportError::Connect(redactor.show(why)),
-            TransportError::Broken(why) => TransportError::Broken(redactor.show(why)),
-            TransportError::Timeout(after) => TransportError::Timeout(*after),
-        })),
+        _ if !operation.changes() => {
+            ByHand::Failed(ReadError::Unreachable(shown(redactor, error.clone())))
+        }
         TransportError::Connect(_) => ByHand::Refused {
             why: RefusedWhy::NotSent,
             message,

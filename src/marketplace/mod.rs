@@ -5,13 +5,19 @@
 //! marketplace's own JSON rows, whoever delivers them; [`operation`] is the table of every operation;
 //! [`lowcode`] is the client of the LowCodeAPI gateway.
 
+mod answer;
+mod bill;
 pub mod by_hand;
 pub mod counted;
 pub mod http;
 pub mod limits;
+mod listed;
 pub mod lowcode;
 pub mod operation;
 pub mod redact;
+mod rental;
 pub mod rows;
+mod searching;
+mod sending;
 #[cfg(test)]
 pub(crate) mod testing;

@@ -1,23 +1,17 @@
 //! The account and its bill.
 
 use serde::Deserialize;
-use serde_json::{Value, json};
 
 use super::LowCode;
 use super::wire::{Answer, Single};
+use crate::marketplace::bill::{self, Bill};
 use crate::marketplace::operation::Operation;
-use crate::marketplace::rows::{self, Num};
+use crate::marketplace::rows::Num;
 use crate::ports::{Charge, ReadError};
 use crate::types::ids::AccountId;
 use crate::types::instance::Account;
 use crate::types::money::Money;
 use crate::types::time::Time;
-
-/// Rows of a page of charges: the marketplace's documented most.
-const CHARGES_LIMIT: u32 = 500;
-
-/// Pages of one bill: 50,000 rows.
-const PAGES_MAX: usize = 100;
 
 /// What an answer says of the account.
 #[derive(Clone, Copy, Default)]
@@ -90,35 +84,17 @@ impl LowCode {
         from: Time,
         to: Time,
     ) -> Result<Vec<Charge>, ReadError> {
-        let mut all = Vec::new();
-        let mut after: Option<String> = None;
-        for _ in 0..PAGES_MAX {
-            let query = charges_query(from, to, after.as_deref());
+        let mut bill = Bill::new(from, to);
+        for _ in 0..bill::PAGES_MAX {
+            let query = charges_query(from, to, bill.after());
             let reply = self.read_plain(Operation::Invoices, &query).await?;
             let answer = Answer::read(&reply);
             self.check(&answer, "list charges")?;
-            let rows = answer
-                .rows(&["results", "charges", "invoices"])
-                .ok_or_else(|| ReadError::Malformed("no list of charges".to_owned()))?;
-            for row in rows {
-                let charges = rows::charges(row).map_err(|bad| {
-                    ReadError::Malformed(format!("a charge's {} cannot be read", bad.0))
-                })?;
-                all.extend(charges.into_iter().filter(|c| rows::touches(c, from, to)));
-            }
-            match answer.text("next_token") {
-                None => return Ok(all),
-                Some(token) if after.as_deref() == Some(token) => {
-                    return Err(ReadError::Malformed(
-                        "a bill that repeats itself".to_owned(),
-                    ));
-                }
-                Some(token) => after = Some(token.to_owned()),
+            if !bill.take(&answer)? {
+                return Ok(bill.charges());
             }
         }
-        Err(ReadError::Malformed(format!(
-            "a bill of more than {PAGES_MAX} pages"
-        )))
+        Err(bill::endless())
     }
 }
 
@@ -126,13 +102,9 @@ impl LowCode {
 /// of the older one.
 fn charges_query(from: Time, to: Time, after: Option<&str>) -> Vec<(String, String)> {
     let (from, to) = (from.0.div_euclid(1000), to.0.div_euclid(1000) + 1);
-    let filters: Value = json!({
-        "day": { "gte": from, "lte": to },
-        "type": { "in": ["instance", "volume", "serverless"] },
-    });
     let mut query = vec![
-        ("select_filters", filters.to_string()),
-        ("limit", CHARGES_LIMIT.to_string()),
+        ("select_filters", bill::charges_filter(from, to).to_string()),
+        ("limit", bill::ROWS_MAX.to_string()),
         ("sdate", from.to_string()),
         ("edate", to.to_string()),
         ("inc_charges", "true".to_owned()),

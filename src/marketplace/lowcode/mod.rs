@@ -15,14 +15,13 @@ mod mutate;
 mod routes;
 mod search;
 mod send;
-pub(in crate::marketplace) mod wire;
 
 #[cfg(test)]
 mod tests;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use secrecy::{ExposeSecret, SecretString};
@@ -33,10 +32,12 @@ pub use routes::{Routes, problem_with_paths};
 
 use self::dialect::Dialect;
 use self::discover::Discovery;
+use super::answer as wire;
 use super::limits::Limits;
 use super::operation::Operation;
 use super::redact::Redactor;
-use super::rows::GpuNames;
+use super::searching::OfferReader;
+use super::sending::READ_RETRIES;
 use crate::ports::{
     Charge, Clock, CreateRequest, Marketplace, OfferPage, Outcome, ReadError, Transport,
 };
@@ -124,7 +125,7 @@ impl LowCodeOptions {
             fields: FieldNames::default(),
             jitter_seed: 0,
             redactor: Arc::default(),
-            read_retries: send::READ_RETRIES,
+            read_retries: READ_RETRIES,
             discover: false,
         }
     }
@@ -142,7 +143,7 @@ pub struct LowCode {
     limits: Limits,
     dialect: Dialect,
     redactor: Arc<Redactor>,
-    names: Mutex<GpuNames>,
+    reader: OfferReader,
     can_bid: AtomicBool,
     jitter_seed: u64,
     read_retries: usize,
@@ -176,7 +177,7 @@ impl LowCode {
             fields: options.fields,
             dialect: Dialect::new(remembered),
             redactor: options.redactor,
-            names: Mutex::default(),
+            reader: OfferReader::default(),
             can_bid: AtomicBool::new(true),
             jitter_seed: options.jitter_seed,
             read_retries: options.read_retries,

@@ -9,13 +9,10 @@ use super::routes::{Family, Form};
 use super::send::Unsent;
 use super::wire::Answer;
 use crate::marketplace::operation::{Operation, PlainId};
+use crate::marketplace::rental::{self, price, refused};
 use crate::ports::{CreateRequest, Marketplace, Outcome, RefusedWhy, Reply, TransportError};
 use crate::types::ids::InstanceId;
-use crate::types::money::{BID_PARKED, BID_STEP, Rate};
-
-/// A value of the environment this long may be a secret, and is kept out of texts. Shorter ones are
-/// words and numbers.
-const SECRET_BYTES_MIN: usize = 8;
+use crate::types::money::{BID_PARKED, Rate};
 
 /// What is known of a request without reading its answer.
 pub(super) enum Sent {
@@ -31,7 +28,7 @@ impl LowCode {
         if let Some(problem) = self.problem_with(request) {
             return problem;
         }
-        self.keep_secret(request);
+        rental::keep_secret(&self.redactor, request);
         let operation = match request.bid {
             Some(_) => Operation::CreateBid,
             None => Operation::CreateInstance,
@@ -87,24 +84,6 @@ impl LowCode {
         }
     }
 
-    /// What a job brings is kept out of every text from here on.
-    fn keep_secret(&self, request: &CreateRequest) {
-        for (name, value) in &request.env {
-            if value.len() >= SECRET_BYTES_MIN && !name.starts_with('-') {
-                self.redactor.add(value);
-            }
-        }
-        for word in request
-            .image_login
-            .iter()
-            .flat_map(|login| login.split_whitespace())
-        {
-            if !word.starts_with('-') {
-                self.redactor.add(word);
-            }
-        }
-    }
-
     fn create_body(&self, request: &CreateRequest) -> Bytes {
         let names = &self.fields;
         let mut body = Map::new();
@@ -135,12 +114,7 @@ impl LowCode {
             put(&names.args, Value::from(request.args.clone()));
         }
         if !request.env.is_empty() {
-            let env: Map<String, Value> = request
-                .env
-                .iter()
-                .map(|(name, value)| (name.clone(), Value::from(value.clone())))
-                .collect();
-            put(&names.env, Value::from(env));
+            put(&names.env, Value::from(rental::environment(request)));
         }
         Bytes::from(Value::from(body).to_string())
     }
@@ -299,18 +273,4 @@ impl LowCode {
         }
         Sent::Answered(answer)
     }
-}
-
-fn refused<T>(why: RefusedWhy, message: String) -> Outcome<T> {
-    Outcome::Refused {
-        why,
-        message,
-        leftover: None,
-    }
-}
-
-/// A bid in dollars with four decimals, never above what was decided.
-fn price(bid: Rate) -> Value {
-    let steps = bid.round_down_to_bid_step().0 / BID_STEP.0;
-    Value::from(steps as f64 / 10_000.0)
 }

@@ -3,7 +3,6 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use backon::{BackoffBuilder, ExponentialBuilder};
 use bytes::Bytes;
 use secrecy::ExposeSecret;
 use serde::Deserialize;
@@ -11,19 +10,10 @@ use serde::Deserialize;
 use super::LowCode;
 use super::routes::{Family, Form};
 use super::wire::{Answer, Single};
-use crate::marketplace::limits::WAIT_MAX;
 use crate::marketplace::operation::{Operation, PlainId, Wire};
 use crate::marketplace::rows::Num;
+use crate::marketplace::sending::{Retries, shown};
 use crate::ports::{ReadError, Reply, Request, TransportError};
-
-/// How often a read is tried again. The daemon polls anyway: more would only delay its tick.
-pub(super) const READ_RETRIES: usize = 3;
-
-/// Timeouts are retried less, for each has cost the whole timeout already.
-const TIMEOUT_RETRIES: usize = 1;
-
-const RETRY_FIRST: Duration = Duration::from_millis(500);
-const RETRY_MAX: Duration = Duration::from_secs(8);
 
 /// The names under which an answer about one thing holds it.
 const SINGLE_NAMES: [&str; 14] = [
@@ -96,7 +86,7 @@ impl LowCode {
             .transport
             .send(request)
             .await
-            .map_err(|error| Unsent::Failed(self.shown(error)))?;
+            .map_err(|error| Unsent::Failed(shown(&self.redactor, error)))?;
         if reply.status == 429 {
             let told = Answer::read(&reply).retry_after(&reply, self.clock.now());
             let wait = self.limits.throttled(gate, told);
@@ -105,15 +95,6 @@ impl LowCode {
             self.limits.passed(gate);
         }
         Ok(reply)
-    }
-
-    /// A transport's error with its text redacted.
-    fn shown(&self, error: TransportError) -> TransportError {
-        match error {
-            TransportError::Connect(why) => TransportError::Connect(self.redactor.show(&why)),
-            TransportError::Broken(why) => TransportError::Broken(self.redactor.show(&why)),
-            TransportError::Timeout(after) => TransportError::Timeout(after),
-        }
     }
 
     /// Sends a read, and again where it found nobody or met a server's error. What comes back has a
@@ -126,15 +107,7 @@ impl LowCode {
         query: &[(String, String)],
     ) -> Result<Reply, ReadError> {
         let call = self.reads.fetch_add(1, Ordering::Relaxed);
-        let mut pauses = ExponentialBuilder::new()
-            .with_min_delay(RETRY_FIRST)
-            .with_max_delay(RETRY_MAX)
-            .with_factor(2.0)
-            .with_max_times(self.read_retries)
-            .with_jitter()
-            .with_jitter_seed(self.jitter_seed ^ call)
-            .build();
-        let mut timeouts = 0;
+        let mut retries = Retries::new(self.read_retries, self.jitter_seed ^ call);
         loop {
             let error = match self.send(operation, id, form, query, None).await {
                 Ok(reply) if reply.status == 429 => self.throttled(&reply),
@@ -144,24 +117,9 @@ impl LowCode {
                 Err(Unsent::Silenced(retry_after)) => {
                     return Err(ReadError::Throttled { retry_after });
                 }
-                Err(Unsent::Failed(error)) => {
-                    timeouts += usize::from(matches!(error, TransportError::Timeout(_)));
-                    ReadError::Unreachable(error)
-                }
+                Err(Unsent::Failed(error)) => ReadError::Unreachable(error),
             };
-            let pause = pauses.next().filter(|_| timeouts <= TIMEOUT_RETRIES);
-            match (&error, pause) {
-                (_, None) => return Err(error),
-                // The limits wait as long as was told, before the next request.
-                (ReadError::Throttled { retry_after }, _) if *retry_after > WAIT_MAX => {
-                    return Err(error);
-                }
-                (ReadError::Throttled { .. }, _) => {}
-                (_, Some(pause)) => {
-                    tracing::debug!(operation = operation.name(), %error, ?pause, "reading again");
-                    self.clock.sleep_until(self.clock.now() + pause).await;
-                }
-            }
+            retries.wait(&*self.clock, error).await?;
         }
     }
 
