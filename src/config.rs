@@ -86,6 +86,8 @@ pub struct ProviderConfig {
     pub token: SecretRef,
     /// How long one request may take.
     pub timeout: Duration,
+    /// Whether the secrets that jobs name may go through a third party.
+    pub share_job_secrets: bool,
     /// Paths that differ from the usual ones, by operation.
     pub paths: BTreeMap<String, String>,
     /// Names of body fields that differ from the usual ones, by field.
@@ -209,8 +211,17 @@ impl Config {
             per_day: self.limits.per_day,
             per_hour: self.limits.per_hour,
             timezone: self.timezone,
+            withhold_secrets: self.provider.withholds_secrets(),
             ..EngineConfig::default()
         }
+    }
+}
+
+impl ProviderConfig {
+    /// Whether what jobs keep secret may not be sent: it would pass a third party, and nobody has
+    /// agreed to that.
+    pub fn withholds_secrets(&self) -> bool {
+        self.kind == ProviderKind::LowCodeApi && !self.share_job_secrets
     }
 }
 

@@ -58,6 +58,11 @@ pub(super) const KEYS: &[Key] = &[
         "How long one request may take, 1s to 5m",
     ),
     key(
+        "provider.share_job_secrets",
+        "false",
+        "Whether the secrets that jobs name may go through the gateway, a third party; without it such jobs wait",
+    ),
+    key(
         "provider.paths",
         "{}",
         "Paths that differ from the usual ones, by operation",

@@ -43,6 +43,7 @@ struct RawProvider {
     token: Option<SecretRef>,
     #[serde(deserialize_with = "span")]
     timeout: Duration,
+    share_job_secrets: bool,
     paths: BTreeMap<String, String>,
     fields: BTreeMap<String, String>,
 }
@@ -154,6 +155,7 @@ impl Raw {
                         .token
                         .unwrap_or_else(|| SecretRef::Env("HAGGLE_TOKEN".to_owned())),
                     timeout,
+                    share_job_secrets: self.provider.share_job_secrets,
                     paths: self.provider.paths,
                     fields: self.provider.fields,
                 },
