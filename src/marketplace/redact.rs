@@ -135,7 +135,12 @@ const SECRET_WORDS: [&str; 12] = [
 ];
 
 /// Fields whose names hold such a word and which are no secrets: by the first ones a list is paged.
-const NO_SECRETS: [&str; 4] = ["next_token", "after_token", "api_key_id", "docker_login_repo"];
+const NO_SECRETS: [&str; 4] = [
+    "next_token",
+    "after_token",
+    "api_key_id",
+    "docker_login_repo",
+];
 
 /// Whether what stands under a name in an answer is kept from being shown.
 fn names_a_secret(name: &str) -> bool {
@@ -477,11 +482,24 @@ mod tests {
             assert!(!shown.contains(&secret), "{secret} in {shown}");
         }
         assert!(!shown.contains("c4n") && !shown.contains("curl"), "{shown}");
-        for kept in ["\"id\":7", "job", "\"api_key_id\":5", "\"next_token\":\"page\"", "HF_TOKEN"] {
-            assert_eq!(shown.contains(kept), kept != "HF_TOKEN", "{kept} in {shown}");
+        for kept in [
+            "\"id\":7",
+            "job",
+            "\"api_key_id\":5",
+            "\"next_token\":\"page\"",
+            "HF_TOKEN",
+        ] {
+            assert_eq!(
+                shown.contains(kept),
+                kept != "HF_TOKEN",
+                "{kept} in {shown}"
+            );
         }
         let revealed = redactor.answer(&answer, true).to_string();
-        assert!(revealed.contains("https://h/s5") && revealed.contains("s6"), "{revealed}");
+        assert!(
+            revealed.contains("https://h/s5") && revealed.contains("s6"),
+            "{revealed}"
+        );
         assert!(!revealed.contains("c4n"), "{revealed}");
     }
 
