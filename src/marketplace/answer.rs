@@ -101,14 +101,26 @@ impl Answer {
                 .is_some_and(own)
     }
 
-    /// Whether the token was refused. The provider answers 404 to bad keys on some routes.
+    /// Whether the token was refused. The provider answers 404 to bad keys on some routes, and to a
+    /// second factor that expired.
     pub(crate) fn is_unauthorized(&self) -> bool {
         match self.status {
             401 => true,
             // The provider also says 403 where the request itself is not allowed.
-            403 => !self.says("invalid_args"),
-            _ => self.status >= 400 && self.says("auth_error"),
+            403 => !self.says("invalid_args") || self.blames_the_key(),
+            _ => (self.status >= 400 || self.says_failed()) && self.blames_the_key(),
         }
+    }
+
+    /// Whether its words are those of a key that is not accepted.
+    fn blames_the_key(&self) -> bool {
+        const KEY: [&str; 4] = [
+            "auth_error",
+            "invalid user key",
+            "session expired",
+            "requires login",
+        ];
+        KEY.iter().any(|word| self.says(word))
     }
 
     /// Whether there were too many requests.
@@ -200,6 +212,9 @@ impl Answer {
         ];
         if self.is_throttled() {
             RefusedWhy::Throttled
+        } else if self.blames_the_key() {
+            // Before all that an answer may say of a thing: who may not ask is told nothing.
+            RefusedWhy::Unauthorized
         } else if self.says("no_such_ask") {
             RefusedWhy::NoSuchOffer
         } else if self.says("no_such_instance") {
@@ -235,12 +250,14 @@ impl Answer {
         }
         let named = self
             .header(reply, "retry-after")
-            .and_then(|text| text.trim().parse().ok());
+            .and_then(|text| seconds_until(&text, now));
         let stated = || {
             let body = self.body.as_ref()?;
             find_number(body, "retry_after", DEPTH_MAX)
         };
-        let seconds: f64 = named.or_else(stated)?;
+        // The route's interval in the words: after it the next call is taken.
+        let threshold = || number_after(&self.words, "threshold=");
+        let seconds: f64 = named.or_else(stated).or_else(threshold)?;
         seconds
             .is_finite()
             .then(|| Duration::from_secs_f64(seconds.clamp(0.0, 86_400.0)))
@@ -322,6 +339,25 @@ fn contract_in_text(text: &str) -> Option<u64> {
         .find(|c: char| !c.is_ascii_digit())
         .unwrap_or(digits.len());
     digits[..end].parse().ok().filter(|&id| id > 0)
+}
+
+/// The seconds that a `Retry-After` header tells: a number, or a date of HTTP.
+fn seconds_until(text: &str, now: Time) -> Option<f64> {
+    let text = text.trim();
+    if let Ok(seconds) = text.parse() {
+        return Some(seconds);
+    }
+    let date = chrono::DateTime::parse_from_rfc2822(text).ok()?;
+    let until = Time(date.timestamp_millis());
+    Some(until.since(now).as_secs_f64())
+}
+
+fn number_after(text: &str, mark: &str) -> Option<f64> {
+    let (_, after) = text.split_once(mark)?;
+    let end = after
+        .find(|c: char| !c.is_ascii_digit() && c != '.')
+        .unwrap_or(after.len());
+    after[..end].parse().ok()
 }
 
 fn find_number(value: &Value, name: &str, depth: usize) -> Option<f64> {
@@ -468,6 +504,17 @@ mod tests {
         assert_eq!(wait(&inside), Some(Duration::from_secs(9)));
         let stated = reply(429, r#"{"data":{"error":{"retry_after":2.5}}}"#);
         assert_eq!(wait(&stated), Some(Duration::from_millis(2500)));
+        let mut dated = reply(429, "API requests too frequent");
+        let later = "Tue, 24 Nov 2026 00:00:30 GMT".to_owned();
+        dated.headers.push(("retry-after".to_owned(), later));
+        assert_eq!(wait(&dated), Some(Duration::from_secs(30)));
+        let text = reply(429, r#"{"detail":"x","retry_after":"4"}"#);
+        assert_eq!(wait(&text), Some(Duration::from_secs(4)));
+        let threshold = "API requests too frequent: endpoint threshold=5.5";
+        assert_eq!(
+            wait(&reply(429, threshold)),
+            Some(Duration::from_millis(5500))
+        );
         let quota = reply(429, r#"{"error":"search_quota_exceeded"}"#);
         assert_eq!(wait(&quota), Some(Duration::from_hours(24)));
         let reset = reply(

@@ -3,12 +3,14 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 
-use crate::ports::{CreateRequest, Marketplace, OfferPage, Outcome, ReadError};
-use crate::types::ids::{InstanceId, OfferId};
+use crate::ports::{CloudCopy, CopyEnd, CreateRequest, Marketplace, OfferPage, Outcome, ReadError};
+use crate::types::ids::{InstanceId, MachineId, OfferId};
 use crate::types::instance::{Account, Instance, Listing};
 use crate::types::intent::Charge;
 use crate::types::money::Rate;
+use crate::types::notification::{MachineReport, Notification, PriceIncrease};
 use crate::types::offer::{Offer, OfferQuery};
 use crate::types::time::Time;
 
@@ -111,6 +113,38 @@ impl Marketplace for Counted {
         self.change("destroy", self.inner.destroy(id).await)
     }
 
+    async fn destroy_many(&self, ids: &[InstanceId]) -> Outcome<()> {
+        self.change("destroy-many", self.inner.destroy_many(ids).await)
+    }
+
+    async fn set_label(&self, id: InstanceId, label: &str) -> Outcome<()> {
+        self.change("set-label", self.inner.set_label(id, label).await)
+    }
+
+    async fn notifications(&self) -> Result<Vec<Notification>, ReadError> {
+        self.read("notifications", self.inner.notifications().await)
+    }
+
+    async fn price_increases(&self) -> Result<Vec<PriceIncrease>, ReadError> {
+        self.read("price-increases", self.inner.price_increases().await)
+    }
+
+    async fn machine_reports(&self, machine: MachineId) -> Result<Vec<MachineReport>, ReadError> {
+        self.read("machine-reports", self.inner.machine_reports(machine).await)
+    }
+
+    async fn logs(&self, id: InstanceId, lines: u32) -> Result<Bytes, ReadError> {
+        self.read("logs", self.inner.logs(id, lines).await)
+    }
+
+    async fn copy(&self, from: &CopyEnd, to: &CopyEnd) -> Outcome<()> {
+        self.change("copy", self.inner.copy(from, to).await)
+    }
+
+    async fn cloud_copy(&self, copy: &CloudCopy) -> Outcome<()> {
+        self.change("cloud-copy", self.inner.cloud_copy(copy).await)
+    }
+
     fn learnt(&self) -> Vec<(String, Option<String>)> {
         self.inner.learnt()
     }
@@ -121,5 +155,78 @@ impl Marketplace for Counted {
 
     fn can_bid(&self) -> bool {
         self.inner.can_bid()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+    use std::sync::Mutex;
+
+    use crate::marketplace::testing::{Scripted, SimClock, run};
+    use crate::marketplace::vast::{Vast, VastOptions};
+    use secrecy::SecretString;
+
+    #[test]
+    fn what_only_some_marketplaces_can_do_goes_through_and_is_counted() {
+        let script = Arc::new(Scripted::default());
+        let options = VastOptions::new(SecretString::from("vk_counted"));
+        let inner = Vast::new(
+            script.clone(),
+            Arc::new(SimClock::default()),
+            options,
+            &BTreeMap::new(),
+        );
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let told = Arc::clone(&seen);
+        let count: Count =
+            Arc::new(move |operation, outcome| told.lock().unwrap().push((operation, outcome)));
+        let counted = Counted::new(Arc::new(inner), count);
+        let id = InstanceId(7);
+        let end = CopyEnd {
+            instance: id,
+            path: "/data".to_owned(),
+        };
+        let cloud = CloudCopy {
+            instance: id,
+            connection: "1".to_owned(),
+            source: "/data".to_owned(),
+            destination: "/bucket".to_owned(),
+            upload: true,
+        };
+        for _ in 0..4 {
+            script.reply(200, r#"{"success":true}"#);
+        }
+        for _ in 0..3 {
+            script.reply(200, "[]");
+        }
+        script.reply(200, r#"{"success":true,"result_url":"https://x/y"}"#);
+        script.elsewhere(Ok((200, "log".to_owned())));
+        run(async {
+            assert_eq!(counted.destroy_many(&[id]).await, Outcome::Done(()));
+            assert_eq!(counted.set_label(id, "x").await, Outcome::Done(()));
+            assert_eq!(counted.copy(&end, &end).await, Outcome::Done(()));
+            assert_eq!(counted.cloud_copy(&cloud).await, Outcome::Done(()));
+            assert_eq!(counted.notifications().await, Ok(Vec::new()));
+            assert_eq!(counted.price_increases().await, Ok(Vec::new()));
+            assert_eq!(counted.machine_reports(MachineId(1)).await, Ok(Vec::new()));
+            assert_eq!(counted.logs(id, 5).await, Ok(Bytes::from_static(b"log")));
+        });
+        let operations: Vec<&str> = seen.lock().unwrap().iter().map(|&(name, _)| name).collect();
+        assert_eq!(
+            operations,
+            [
+                "destroy-many",
+                "set-label",
+                "copy",
+                "cloud-copy",
+                "notifications",
+                "price-increases",
+                "machine-reports",
+                "logs"
+            ]
+        );
+        assert!(seen.lock().unwrap().iter().all(|&(_, came)| came == "ok"));
     }
 }

@@ -151,7 +151,25 @@ impl Transport for HttpTransport {
                 .header(reqwest::header::CONTENT_TYPE, "application/json")
                 .body(body);
         }
-        let mut response = builder.send().await.map_err(|e| self.failure(e))?;
+        let response = builder.send().await.map_err(|e| self.failure(e))?;
+        self.reply_of(response).await
+    }
+
+    async fn fetch(&self, url: &str) -> Result<Reply, TransportError> {
+        let url = self.elsewhere(url)?;
+        // No header of ours but the client's name: the credential is the marketplace's alone.
+        let response = self
+            .client
+            .get(url)
+            .send()
+            .await
+            .map_err(|e| self.failure(e))?;
+        self.reply_of(response).await
+    }
+}
+
+impl HttpTransport {
+    async fn reply_of(&self, mut response: reqwest::Response) -> Result<Reply, TransportError> {
         let status = response.status().as_u16();
         let headers = response
             .headers()
@@ -176,9 +194,28 @@ impl Transport for HttpTransport {
             body: Bytes::from(body),
         })
     }
-}
 
-impl HttpTransport {
+    /// An address that the marketplace named, where it may be read: one of https, or one of the
+    /// marketplace's own host where that is spoken to in clear anyway.
+    fn elsewhere(&self, url: &str) -> Result<Url, TransportError> {
+        let refused = |why: &str| TransportError::Connect(why.to_owned());
+        let url = Url::parse(url).map_err(|_| refused("the address is not a URL"))?;
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err(refused("the address holds credentials"));
+        }
+        let own = self.base.scheme() == "http"
+            && url.scheme() == "http"
+            && url.host_str() == self.base.host_str()
+            && url.port_or_known_default() == self.base.port_or_known_default();
+        if url.scheme() == "https" || own {
+            Ok(url)
+        } else {
+            Err(refused(
+                "the address is neither of https nor of the marketplace",
+            ))
+        }
+    }
+
     /// A failure while the reply was read: whatever it was, the request had left.
     fn failure_after(&self, error: reqwest::Error) -> TransportError {
         match self.failure(error) {
@@ -341,5 +378,47 @@ mod tests {
             ),
             "{seen}"
         );
+    }
+
+    #[tokio::test]
+    async fn fetches_what_the_marketplace_names_without_the_token_and_nothing_else() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = tokio::spawn(async move {
+            let (mut socket, _) = listener.accept().await.unwrap();
+            let mut buffer = vec![0; 4096];
+            let read = socket.read(&mut buffer).await.unwrap();
+            socket
+                .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\nconnection: close\r\n\r\nlog")
+                .await
+                .unwrap();
+            String::from_utf8_lossy(&buffer[..read]).into_owned()
+        });
+        let base = format!("http://{address}");
+        let transport = HttpTransport::new(&base, Duration::from_secs(5)).unwrap();
+        for refused in [
+            "file:///etc/passwd".to_owned(),
+            "ftp://example.com/x".to_owned(),
+            "http://example.com/x".to_owned(),
+            format!("http://127.0.0.1:{}/x", address.port() ^ 1),
+            format!("http://me:secret@{address}/x"),
+            "not a url".to_owned(),
+        ] {
+            let error = transport.fetch(&refused).await.unwrap_err();
+            assert!(matches!(error, TransportError::Connect(_)), "{refused}");
+            assert!(!error.to_string().contains("secret"));
+        }
+        let reply = transport
+            .fetch(&format!("{base}/results/7?s=1"))
+            .await
+            .unwrap();
+        assert_eq!((reply.status, &reply.body[..]), (200, &b"log"[..]));
+        let seen = server.await.unwrap().to_ascii_lowercase();
+        assert!(seen.starts_with("get /results/7?s=1 "), "{seen}");
+        assert!(!seen.contains("authorization"), "{seen}");
+        // Of a marketplace that is spoken to in https, only https.
+        let secure = HttpTransport::new("https://example.com", Duration::from_secs(1)).unwrap();
+        assert!(secure.elsewhere("https://logs.example/x").is_ok());
+        assert!(secure.elsewhere("http://example.com/x").is_err());
     }
 }

@@ -52,6 +52,24 @@ pub enum Gate {
     /// What people look after by hand: machines, templates, keys, webhooks and the like. They share
     /// one gate at the longest of their documented intervals.
     Records,
+    /// The older, unpaged list of instances.
+    InstancesUnpaged,
+    /// Destroys of several at once.
+    DestroyMany,
+    /// Payments.
+    Payments,
+    /// What hosts ask for.
+    PriceIncreases,
+    /// Reports of a machine.
+    Reports,
+    /// Notifications.
+    Inbox,
+    /// Requests for logs.
+    Logs,
+    /// Copies between instances.
+    Copy,
+    /// Copies to and from cloud storage.
+    CloudCopy,
 }
 
 impl Gate {
@@ -61,10 +79,20 @@ impl Gate {
             Self::Search => (10, 60_000),
             Self::Create => (1, 4500),
             Self::Bid => (1, 5500),
-            Self::Destroy => (1, 3000),
+            Self::Destroy | Self::DestroyMany | Self::Payments => (1, 3000),
             Self::Instance => (1, 2000),
             Self::Records => (1, 5000),
-            Self::Manage | Self::Instances | Self::Charges | Self::User => (1, 1000),
+            Self::Copy | Self::CloudCopy => (1, 3500),
+            Self::Reports => (1, 1200),
+            // Those without a documented interval keep the usual one.
+            Self::Manage
+            | Self::Instances
+            | Self::InstancesUnpaged
+            | Self::Charges
+            | Self::User
+            | Self::PriceIncreases
+            | Self::Inbox
+            | Self::Logs => (1, 1000),
         };
         (calls, Duration::from_millis(ms))
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::future::Future;
 use std::sync::{Mutex, PoisonError};
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::answer::{Answer, Single};
 use super::rows::{self, GpuNames, OfferRow};
@@ -214,34 +214,63 @@ impl OfferReader {
     }
 }
 
-/// The marketplace's filter: a field, an operator, a value. Fields that are left out have its
-/// defaults: verified, rentable, not rented.
-pub(crate) fn filter(query: &OfferQuery, start: Option<Start>) -> Value {
-    let mut q = if query.open { open_filter() } else { json!({}) };
+/// The marketplace's filter: for each field, operators with a value each, all of which must hold.
+#[derive(Debug, Default)]
+pub(crate) struct Filter(Map<String, Value>);
+
+impl Filter {
+    /// With the filters opened that are set by default.
+    pub(crate) fn open() -> Self {
+        let mut filter = Self::default();
+        for field in ["verified", "rentable", "rented"] {
+            filter.and(field, "in", json!([true, false]));
+        }
+        filter
+    }
+
+    /// Adds a condition. Several on one field are all to hold.
+    pub(crate) fn and(&mut self, field: &str, operator: &str, value: Value) {
+        let conditions = self.0.entry(field).or_insert_with(|| json!({}));
+        conditions[operator] = value;
+    }
+
+    /// As it is sent.
+    pub(crate) fn into_map(self) -> Map<String, Value> {
+        self.0
+    }
+
+    /// As it is sent in a query.
+    pub(crate) fn into_text(self) -> String {
+        Value::from(self.0).to_string()
+    }
+}
+
+/// The filter of a query's page. Fields that are left out have the marketplace's defaults:
+/// verified, rentable, not rented.
+pub(crate) fn filter(query: &OfferQuery, start: Option<Start>) -> Filter {
+    let mut filter = if query.open {
+        Filter::open()
+    } else {
+        Filter::default()
+    };
     if let Some(name) = &query.gpu_name {
-        q["gpu_name"] = json!({ "eq": name });
+        filter.and("gpu_name", "eq", json!(name));
     }
     if let Some(machine) = query.machine {
-        q["machine_id"] = json!({ "eq": machine.0 });
+        filter.and("machine_id", "eq", json!(machine.0));
     }
     match start {
         None => {}
-        Some(at @ Start::At(_)) => q["dph_total"] = json!({ "gte": at.bound() }),
-        Some(past @ Start::Past(_)) => q["dph_total"] = json!({ "gt": past.bound() }),
+        Some(at @ Start::At(_)) => filter.and("dph_total", "gte", json!(at.bound())),
+        Some(past @ Start::Past(_)) => filter.and("dph_total", "gt", json!(past.bound())),
     }
-    q
-}
-
-/// Opens the filters that are set by default.
-pub(crate) fn open_filter() -> Value {
-    let any = json!({ "in": [true, false] });
-    json!({ "verified": any, "rentable": any, "rented": any })
+    filter
 }
 
 /// The filter that finds one offer whatever its state. The marketplace documents a filter on `id`,
 /// which was seen to match nothing; this one works.
-pub(crate) fn filter_of_one(id: OfferId) -> Value {
-    let mut q = open_filter();
-    q["ask_contract_id"] = json!({ "eq": id.0 });
-    q
+pub(crate) fn filter_of_one(id: OfferId) -> Filter {
+    let mut filter = Filter::open();
+    filter.and("ask_contract_id", "eq", json!(id.0));
+    filter
 }

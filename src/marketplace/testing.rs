@@ -42,11 +42,16 @@ pub(crate) fn run<F: Future>(future: F) -> F::Output {
 /// What the script says next.
 pub(crate) type Line = Result<(u16, String), TransportError>;
 
+type Headers = Vec<(String, String)>;
+
 /// A transport that answers from a script and keeps what was asked.
 #[derive(Default)]
 pub(crate) struct Scripted {
-    lines: Mutex<VecDeque<Line>>,
+    lines: Mutex<VecDeque<(Line, Headers)>>,
     seen: Mutex<Vec<Request>>,
+    /// What addresses outside the marketplace answer.
+    elsewhere: Mutex<VecDeque<Line>>,
+    fetched: Mutex<Vec<String>>,
 }
 
 impl Scripted {
@@ -61,8 +66,36 @@ impl Scripted {
     }
 
     pub(crate) fn line(&self, line: Line) -> &Self {
-        self.lines.lock().unwrap().push_back(line);
+        self.lines.lock().unwrap().push_back((line, Vec::new()));
         self
+    }
+
+    /// Adds an answer with a header.
+    pub(crate) fn headed(&self, status: u16, header: (&str, &str), body: impl ToString) -> &Self {
+        let headers = vec![(header.0.to_owned(), header.1.to_owned())];
+        let line = Ok((status, body.to_string()));
+        self.lines.lock().unwrap().push_back((line, headers));
+        self
+    }
+
+    /// Adds what an address outside the marketplace answers.
+    pub(crate) fn elsewhere(&self, line: Line) -> &Self {
+        self.elsewhere.lock().unwrap().push_back(line);
+        self
+    }
+
+    /// The addresses outside the marketplace that were read.
+    pub(crate) fn fetched(&self) -> Vec<String> {
+        std::mem::take(&mut *self.fetched.lock().unwrap())
+    }
+
+    /// The bodies of the requests since the last call; null for none.
+    pub(crate) fn bodies(&self) -> Vec<serde_json::Value> {
+        let body = |request: &Request| {
+            let bytes = request.body.as_deref().unwrap_or(b"null");
+            serde_json::from_slice(bytes).expect("a JSON body")
+        };
+        self.take().iter().map(body).collect()
     }
 
     /// The requests since the last call.
@@ -99,7 +132,19 @@ impl Transport for Scripted {
         let asked = format!("{request:?}");
         self.seen.lock().unwrap().push(request);
         let line = self.lines.lock().unwrap().pop_front();
-        let (status, body) = line.unwrap_or_else(|| panic!("no line in the script for {asked}"))?;
+        let (line, headers) = line.unwrap_or_else(|| panic!("no line in the script for {asked}"));
+        let (status, body) = line?;
+        Ok(Reply {
+            status,
+            headers,
+            body: Bytes::from(body),
+        })
+    }
+
+    async fn fetch(&self, url: &str) -> Result<Reply, TransportError> {
+        self.fetched.lock().unwrap().push(url.to_owned());
+        let line = self.elsewhere.lock().unwrap().pop_front();
+        let (status, body) = line.unwrap_or_else(|| panic!("nothing is said to be at {url}"))?;
         Ok(Reply {
             status,
             headers: Vec::new(),

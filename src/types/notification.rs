@@ -46,6 +46,39 @@ pub enum NotificationKind {
 }
 
 impl NotificationKind {
+    /// From the marketplace's slug, such as `outbid` or `client:instance_offline`. The documented
+    /// list is shorter than what its pages speak of, so the telling word decides.
+    pub fn from_slug(slug: &str) -> Self {
+        const WORDS: [(&str, NotificationKind); 21] = [
+            ("outbid", NotificationKind::Outbid),
+            ("price_increase", NotificationKind::PriceIncrease),
+            ("low_credit", NotificationKind::LowCredit),
+            ("billing_failed", NotificationKind::PaymentFailed),
+            ("payment_failed", NotificationKind::PaymentFailed),
+            ("maintenance", NotificationKind::Maintenance),
+            ("downtime", NotificationKind::Maintenance),
+            ("offline", NotificationKind::Offline),
+            ("online", NotificationKind::Online),
+            ("expir", NotificationKind::Expiring),
+            ("extended", NotificationKind::Extended),
+            ("resumed", NotificationKind::Resumed),
+            ("restarted", NotificationKind::Started),
+            ("started", NotificationKind::Started),
+            ("stopped", NotificationKind::Stopped),
+            ("deleted", NotificationKind::Deleted),
+            ("destroyed", NotificationKind::Deleted),
+            ("created", NotificationKind::Created),
+            ("error", NotificationKind::Error),
+            ("disk", NotificationKind::Error),
+            ("storage", NotificationKind::Error),
+        ];
+        let slug = slug.to_ascii_lowercase().replace(['-', ' '], "_");
+        WORDS
+            .iter()
+            .find(|(word, _)| slug.contains(word))
+            .map_or(Self::Other, |&(_, kind)| kind)
+    }
+
     /// Whether it may change what is to be done, so that waiting for the next poll would cost.
     pub fn is_urgent(self) -> bool {
         !matches!(
@@ -99,4 +132,24 @@ pub struct MachineReport {
     pub message: String,
     /// When.
     pub at: Option<Time>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slugs_are_told_by_their_word() {
+        for (slug, kind) in [
+            ("outbid", NotificationKind::Outbid),
+            ("client:instance_offline", NotificationKind::Offline),
+            ("instance_online", NotificationKind::Online),
+            ("upcoming_downtime", NotificationKind::Maintenance),
+            ("Low-Credit", NotificationKind::LowCredit),
+            ("payment_receipt", NotificationKind::Other),
+            ("webhook_test", NotificationKind::Other),
+        ] {
+            assert_eq!(NotificationKind::from_slug(slug), kind, "{slug}");
+        }
+    }
 }

@@ -19,7 +19,7 @@ impl LowCode {
     async fn page(&self, query: &OfferQuery, start: Option<Start>) -> Result<Page, ReadError> {
         let pairs = [
             ("type", kind_word(query.market).to_owned()),
-            ("q", filter(query, start).to_string()),
+            ("q", filter(query, start).into_text()),
             ("order", r#"[["dph_total","asc"]]"#.to_owned()),
             ("limit", ROWS_MAX.to_string()),
             ("allocated_storage", query.disk_gb.to_string()),
@@ -53,7 +53,7 @@ impl LowCode {
         }
         let pairs = [
             ("type", "on-demand".to_owned()),
-            ("q", filter_of_one(id).to_string()),
+            ("q", filter_of_one(id).into_text()),
         ]
         .map(|(name, value)| (name.to_owned(), value));
         let reply = self.read_plain(Operation::Offers, &pairs).await?;

@@ -336,7 +336,7 @@ operations! {
         native { Get "/api/v0/gpu_names/unique/" Documented }
         tested ["src/marketplace/operation/call.rs"];
     /// List all instances in one answer.
-    AllInstances "all_instances" Instances false Instances
+    AllInstances "all_instances" Instances false InstancesUnpaged
         native { Get "/api/v0/instances/" Documented fix ["owner" = "me"] }
         remark "the older list, without pages"
         tested ["src/marketplace/operation/call.rs"];
@@ -345,7 +345,7 @@ operations! {
         native { Put "/api/v0/instances/" Documented body ["state" "ids"] send "{}" }
         tested ["src/marketplace/operation/call.rs"];
     /// Destroy several instances.
-    DestroyInstances "destroy_instances" Instances true Destroy
+    DestroyInstances "destroy_instances" Instances true DestroyMany
         native { Delete "/api/v0/instances/" Documented body ["instance_ids"] send "{}" }
         tested ["src/marketplace/operation/call.rs"];
     /// Reboot an instance.
@@ -374,7 +374,7 @@ operations! {
         native { Get "/api/v0/instances/balance/{instance_id}/" Documented }
         tested ["src/marketplace/operation/call.rs"];
     /// Ask for an instance's log.
-    Logs "logs" Instances true Manage
+    Logs "logs" Instances true Logs
         native { Put "/api/v0/instances/request_logs/{instance_id}/" Documented
             body ["tail" "filter" "daemon_logs"] send "{}" }
         remark "the answer names a URL where the log appears; `--reveal` shows it"
@@ -385,23 +385,23 @@ operations! {
         remark "the answer names a URL where the output appears; `--reveal` shows it"
         tested ["src/marketplace/operation/call.rs"];
     /// Copy between instances.
-    Copy "copy" Instances true Records
+    Copy "copy" Instances true Copy
         native { Put "/api/v0/commands/copy_direct/" Documented
             body ["src_id" "dst_id" "src_path" "dst_path"] send r#"{"client_id":"me"}"# }
         remark "works on stopped ones; never onto `/` or `/root`"
         tested ["src/marketplace/operation/call.rs"];
     /// Cancel a copy.
-    CancelCopy "cancel_copy" Instances true Records
+    CancelCopy "cancel_copy" Instances true Copy
         native { Delete "/api/v0/commands/copy_direct/" Documented
             body ["dst_id"] send r#"{"client_id":"me"}"# }
         tested ["src/marketplace/operation/call.rs"];
     /// Copy to or from cloud storage.
-    CloudCopy "cloud_copy" Instances true Records
+    CloudCopy "cloud_copy" Instances true CloudCopy
         native { Post "/api/v0/commands/rclone/" Documented
             body ["instance_id" "src" "dst" "selected" "transfer" "flags"] send "{}" }
         tested ["src/marketplace/operation/call.rs"];
     /// List price increases that hosts ask for.
-    PriceIncreases "price_increases" Instances false Records
+    PriceIncreases "price_increases" Instances false PriceIncreases
         native { Get "/api/v0/instances/pending-price-increases/" Documented }
         tested ["src/marketplace/operation/call.rs"];
     /// Accept a price increase.
@@ -431,7 +431,7 @@ operations! {
         native { Put "/api/v0/ssh/{key_id}/" Documented body ["ssh_key"] send r#"{"id":"{key_id}"}"# }
         tested ["src/marketplace/operation/call.rs"];
     /// List reports of a machine.
-    MachineReports "machine_reports" Machines false Records
+    MachineReports "machine_reports" Machines false Reports
         native { Get "/api/v0/machines/{machine_id}/reports/" Documented }
         remark "of any machine"
         tested ["src/marketplace/operation/call.rs"];
@@ -495,7 +495,7 @@ operations! {
         native { Get "/api/v0/audit_logs/" Documented }
         tested ["src/marketplace/operation/call.rs"];
     /// List notifications.
-    Notifications "notifications" Notifications false Records
+    Notifications "notifications" Notifications false Inbox
         native { Get "/api/v0/notifications/inbox/" Documented }
         remark "the last 50; it may vanish"
         tested ["src/marketplace/operation/call.rs"];

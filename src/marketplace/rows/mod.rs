@@ -8,6 +8,7 @@ mod charge;
 mod instance;
 mod lenient;
 mod offer;
+mod told;
 
 pub(crate) use charge::touches;
 pub use charge::{ChargeRows, charges};
@@ -15,6 +16,7 @@ pub(crate) use instance::row_id;
 pub use instance::{InstanceRow, instance};
 pub use lenient::{Flag, Ints, Num, Text};
 pub use offer::{GpuNames, OfferRow, SearchRows, offer, search_rows};
+pub use told::{Payment, machine_report, notification, payment, price_increase};
 
 /// Why a row was set aside: the field that could not be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
