@@ -99,6 +99,33 @@ pub struct ProviderConfig {
 pub enum ProviderKind {
     /// The LowCodeAPI gateway.
     LowCodeApi,
+    /// Vast's own API.
+    Vast,
+}
+
+impl ProviderKind {
+    /// The word in the configuration.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::LowCodeApi => "lowcodeapi",
+            Self::Vast => "vast",
+        }
+    }
+
+    /// From the word in the configuration.
+    fn from_word(word: &str) -> Option<Self> {
+        [Self::LowCodeApi, Self::Vast]
+            .into_iter()
+            .find(|kind| kind.as_str() == word)
+    }
+
+    /// Where it is unless the configuration says otherwise.
+    pub fn default_base_url(self) -> &'static str {
+        match self {
+            Self::LowCodeApi => "https://api.lowcodeapi.com/vastai",
+            Self::Vast => "https://console.vast.ai",
+        }
+    }
 }
 
 /// When the marketplace is looked at.

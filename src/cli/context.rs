@@ -1,6 +1,6 @@
 //! What commands share: the configuration, the database, the policies, the marketplace.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -10,12 +10,10 @@ use clap::{Args, ValueEnum};
 use super::failure::{Exit, Failure, OrFail};
 use super::output::Output;
 use crate::clock::SystemClock;
-use crate::config::{Config, resolve_secret};
-use crate::marketplace::http::HttpTransport;
-use crate::marketplace::lowcode::{FieldNames, LowCode, LowCodeOptions, problem_with_paths};
+use crate::config::Config;
 use crate::marketplace::redact::Redactor;
 use crate::policy::{self, Loaded, PolicyError};
-use crate::ports::{Clock, Transport};
+use crate::ports::Clock;
 use crate::store::Reader;
 use crate::types::ids::JobName;
 use crate::types::job::Job;
@@ -142,54 +140,6 @@ impl Context {
             ));
         }
     }
-
-    /// The configured marketplace.
-    pub(crate) fn connect(
-        &self,
-        config: &Config,
-        remembered: &BTreeMap<String, String>,
-        patience: Patience,
-    ) -> Result<Arc<LowCode>, Failure> {
-        let token = resolve_secret(&config.provider.token)
-            .or_mendable("the token cannot be read")
-            .map_err(|failure| {
-                failure.hint(
-                    "put it in the environment variable HAGGLE_TOKEN, or say in haggle.toml where \
-                     it is: provider.token = { file = \"…\" }",
-                )
-            })?;
-        let transport = HttpTransport::new(&config.provider.base_url, config.provider.timeout)
-            .or_mendable("the marketplace's address cannot be used")?;
-        let transport: Arc<dyn Transport> = Arc::new(transport);
-        let clock = Arc::clone(&self.clock);
-        if let Some(problem) = problem_with_paths(&config.provider.paths) {
-            return Err(Failure::mendable(format!("provider.paths: {problem}")));
-        }
-        let usual = LowCodeOptions::new(token);
-        let options = LowCodeOptions {
-            read_retries: match patience {
-                Patience::Retry => usual.read_retries,
-                Patience::GiveUp => 0,
-            },
-            paths: config.provider.paths.clone(),
-            fields: field_names(&config.provider.fields)?,
-            jitter_seed: self.now().0.unsigned_abs(),
-            redactor: Arc::clone(&self.redactor),
-            ..usual
-        };
-        Ok(Arc::new(LowCode::new(
-            transport, clock, options, remembered,
-        )))
-    }
-}
-
-/// The names of fields that the configuration gives, over the usual ones.
-fn field_names(given: &BTreeMap<String, String>) -> Result<FieldNames, Failure> {
-    let fields = given
-        .iter()
-        .map(|(field, name)| (field.clone(), name.clone().into()));
-    serde_json::from_value(serde_json::Value::Object(fields.collect()))
-        .or_mendable("provider.fields cannot be used")
 }
 
 /// The database, for reading. Works whether or not a daemon runs.

@@ -8,14 +8,16 @@ use serde::Serialize;
 use super::context::{Context, Patience, block_on, load_policies, open_reader};
 use super::failure::{Done, Exit, Failure};
 use super::output::Align;
-use crate::config::Config;
-use crate::ports::{Marketplace, ReadError};
+use crate::config::{Config, ProviderKind};
+use crate::ports::{Charge, Marketplace, ReadError};
 use crate::store::{
     DaemonLock, LockError, installation_file, kill_file_present, read_installation,
 };
 use crate::types::instance::Account;
 use crate::types::money::Money;
+use crate::types::notification::Notification;
 use crate::types::state::State;
+use crate::types::time::Time;
 
 /// Looks whether everything is in order.
 #[derive(Args, Clone, Debug)]
@@ -345,9 +347,20 @@ fn marketplace(context: &Context, config: &Config, state: Option<&State>, findin
         }
     };
     findings.add("token", Health::Ok, "readable; its value is never shown");
-    let asked =
-        block_on(async { Ok((marketplace.account().await, marketplace.instances().await)) });
-    let (account, listing) = match asked {
+    let kind = config.provider.kind;
+    let now = context.now();
+    let asked = block_on(async {
+        let native = match kind {
+            ProviderKind::LowCodeApi => None,
+            ProviderKind::Vast => Some(Native::ask(&*marketplace, now).await),
+        };
+        Ok((
+            marketplace.account().await,
+            marketplace.instances().await,
+            native,
+        ))
+    });
+    let (account, listing, native) = match asked {
         Ok(answers) => answers,
         Err(failure) => {
             findings.add("account", Health::Unreachable, line(&failure));
@@ -356,7 +369,7 @@ fn marketplace(context: &Context, config: &Config, state: Option<&State>, findin
     };
     match account {
         Ok(account) => known_account(config, state, account, findings),
-        Err(error) => unread("account", &error, findings),
+        Err(error) => unread("account", &error, kind, findings),
     }
     match listing {
         Ok(listing) if listing.complete => findings.add(
@@ -370,16 +383,24 @@ fn marketplace(context: &Context, config: &Config, state: Option<&State>, findin
             format!("{} listed, incompletely", listing.rows.len()),
             "while a listing is incomplete nothing is taken for gone",
         ),
-        Err(error) => unread("instances", &error, findings),
+        Err(error) => unread("instances", &error, kind, findings),
+    }
+    if let Some(native) = native {
+        native.tell(findings);
     }
     wire(&*marketplace, &remembered, findings);
 }
 
-fn unread(what: &'static str, error: &ReadError, findings: &mut Findings) {
-    let (health, advice) = match error {
-        ReadError::Unauthorized { .. } => (
+fn unread(what: &'static str, error: &ReadError, kind: ProviderKind, findings: &mut Findings) {
+    let (health, advice) = match (error, kind) {
+        (ReadError::Unauthorized { .. }, ProviderKind::LowCodeApi) => (
             Health::Fail,
             "the token is not accepted: make a new one at the gateway",
+        ),
+        (ReadError::Unauthorized { .. }, ProviderKind::Vast) => (
+            Health::Fail,
+            "the key is not accepted, or lacks the right to read this: on Vast's account page make \
+             one with the rights user_read, instance_read, instance_write, billing_read and misc",
         ),
         _ => (
             Health::Unreachable,
@@ -387,6 +408,44 @@ fn unread(what: &'static str, error: &ReadError, findings: &mut Findings) {
         ),
     };
     findings.advise(what, health, error.to_string(), advice);
+}
+
+/// What only Vast's own API answers. Rights to change things cannot be seen without changing any.
+struct Native {
+    bill: Result<Vec<Charge>, ReadError>,
+    inbox: Result<Vec<Notification>, ReadError>,
+}
+
+impl Native {
+    async fn ask(marketplace: &dyn Marketplace, now: Time) -> Self {
+        /// A span without many charges.
+        const SPAN_MS: i64 = 3_600_000;
+        Self {
+            bill: marketplace.charges(Time(now.0 - SPAN_MS), now).await,
+            inbox: marketplace.notifications().await,
+        }
+    }
+
+    fn tell(&self, findings: &mut Findings) {
+        match &self.bill {
+            Ok(_) => findings.add("bill", Health::Ok, "can be read"),
+            Err(error) => findings.advise(
+                "bill",
+                Health::Warn,
+                error.to_string(),
+                "without it what was spent is reckoned and never compared with what was charged: \
+                 the key needs the right billing_read",
+            ),
+        }
+        match &self.inbox {
+            Ok(_) => findings.add("notifications", Health::Ok, "the inbox can be read"),
+            Err(error) => findings.add(
+                "notifications",
+                Health::Ok,
+                format!("not used; losses are seen by polling ({error})"),
+            ),
+        }
+    }
 }
 
 fn known_account(
@@ -468,7 +527,7 @@ fn wire(
         findings.advise(
             "bids",
             Health::Warn,
-            "cannot be placed through this gateway",
+            "cannot be placed through this marketplace",
             "only on-demand rentals are made; jobs that take bids only wait",
         );
     }

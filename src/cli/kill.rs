@@ -395,29 +395,62 @@ impl Killer<'_> {
 
     /// Sends a destroy for each that has none, or an old one. Whether any was sent.
     async fn destroy(&mut self, due: Vec<(InstanceId, String)>) -> bool {
-        let mut sent = false;
+        let now = self.clock.monotonic();
+        let recent = |at: &Mono| now.since(*at) < DESTROY_AGAIN;
+        let due: Vec<(InstanceId, String)> = due
+            .into_iter()
+            .filter(|(id, _)| !self.sent.get(id).is_some_and(recent))
+            .collect();
+        let in_bulk = self.destroy_in_bulk(&due).await;
+        let sent = !due.is_empty();
         for (id, label) in due {
-            let now = self.clock.monotonic();
-            let recent = |at: &Mono| now.since(*at) < DESTROY_AGAIN;
-            if self.sent.get(&id).is_some_and(recent) {
-                continue;
-            }
-            let said = match self.marketplace.destroy(id).await {
-                Outcome::Done(()) => "destroyed".to_owned(),
-                Outcome::Refused {
-                    why: RefusedWhy::NoSuchInstance,
-                    ..
-                } => "said to be gone".to_owned(),
-                Outcome::Refused { message, .. } => format!("refused: {message}"),
-                Outcome::Unknown(why) => format!("unknown: {why}"),
+            let said = if in_bulk {
+                "destroyed".to_owned()
+            } else {
+                told(self.marketplace.destroy(id).await)
             };
             self.output
                 .note(&format!("instance {id} ({label}): {said}"));
             self.destroyed.insert(id, label);
             self.sent.insert(id, self.clock.monotonic());
-            sent = true;
         }
         sent
+    }
+
+    /// One request for all, where there are several and the marketplace can: single destroys are
+    /// seconds apart. Whether it did; else each is destroyed by itself.
+    async fn destroy_in_bulk(&self, due: &[(InstanceId, String)]) -> bool {
+        // What it was said to have done already and did not is better asked for singly.
+        let again = due.iter().any(|(id, _)| self.sent.contains_key(id));
+        if due.len() < 2 || again {
+            return false;
+        }
+        let ids: Vec<InstanceId> = due.iter().map(|&(id, _)| id).collect();
+        match self.marketplace.destroy_many(&ids).await {
+            Outcome::Done(()) => true,
+            Outcome::Refused {
+                why: RefusedWhy::Unsupported,
+                ..
+            } => false,
+            outcome => {
+                self.output
+                    .note(&format!("all at once: {}; now one by one", told(outcome)));
+                false
+            }
+        }
+    }
+}
+
+/// What came of a destroy.
+fn told(outcome: Outcome<()>) -> String {
+    match outcome {
+        Outcome::Done(()) => "destroyed".to_owned(),
+        Outcome::Refused {
+            why: RefusedWhy::NoSuchInstance,
+            ..
+        } => "said to be gone".to_owned(),
+        Outcome::Refused { message, .. } => format!("refused: {message}"),
+        Outcome::Unknown(why) => format!("unknown: {why}"),
     }
 }
 
@@ -555,5 +588,65 @@ mod tests {
         let failure = account(&town.client, Some(&state)).await.unwrap_err();
         assert_eq!(failure.exit(), Exit::Mendable);
         assert!(failure.to_string().contains("nothing was destroyed"));
+    }
+
+    /// A marketplace that destroys in bulk as its answer says, seen by its requests.
+    async fn kill_two(bulk: (u16, &str), singly: usize) -> Vec<String> {
+        use crate::marketplace::testing::{Scripted, SimClock as Still};
+        use crate::marketplace::vast::{Vast, VastOptions};
+        let script = Arc::new(Scripted::default());
+        let clock = Arc::new(Still::default());
+        let options = VastOptions::new(SecretString::from("vk_kill"));
+        let client = Vast::new(script.clone(), clock.clone(), options, &BTreeMap::new());
+        let installation = Installation::from_seed(7);
+        let row = |id: u64| format!(r#"{{"id":{id},"label":"hg-{installation}-x"}}"#);
+        let list = |rows: &[String]| {
+            let (count, rows) = (rows.len(), rows.join(","));
+            format!(r#"{{"success":true,"total_instances":{count},"instances":[{rows}]}}"#)
+        };
+        script.reply(200, list(&[row(1), row(2)]));
+        script.reply(bulk.0, bulk.1);
+        for _ in 0..singly {
+            script.reply(200, r#"{"success":true}"#);
+        }
+        for _ in 0..20 {
+            script.reply(200, list(&[]));
+        }
+        let mut killer = Killer {
+            marketplace: &client,
+            clock: &*clock,
+            output: Output::new(false),
+            installation: &installation,
+            known: &BTreeSet::new(),
+            destroyed: BTreeMap::new(),
+            sent: BTreeMap::new(),
+        };
+        let left = killer.until_gone(Duration::from_mins(15)).await;
+        assert_eq!(left, Some(BTreeSet::new()));
+        assert_eq!(killer.destroyed.len(), 2);
+        let asked = script.asked().into_iter();
+        asked.filter(|asked| asked.starts_with("DELETE")).collect()
+    }
+
+    #[tokio::test]
+    async fn several_go_at_once_where_that_is_possible_and_one_by_one_where_not() {
+        let at_once = kill_two((200, r#"{"success":true}"#), 0).await;
+        assert_eq!(at_once, ["DELETE /api/v0/instances/"]);
+        for bulk in [
+            (404, r#"{"success":false,"error":"no_such_instance"}"#),
+            (405, "no"),
+            (500, "no"),
+            (200, r#"{"success":false}"#),
+        ] {
+            let singly = kill_two(bulk, 2).await;
+            assert_eq!(
+                singly,
+                [
+                    "DELETE /api/v0/instances/",
+                    "DELETE /api/v0/instances/1/",
+                    "DELETE /api/v0/instances/2/"
+                ]
+            );
+        }
     }
 }

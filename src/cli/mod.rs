@@ -7,6 +7,7 @@ mod adapters;
 mod check;
 mod clock;
 mod completions;
+mod connect;
 mod context;
 mod demo;
 mod doctor;

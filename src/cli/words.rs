@@ -41,7 +41,7 @@ pub(crate) fn refusal(refusal: Refusal) -> &'static str {
         Refusal::PriceUnknown => "the price is unknown",
         Refusal::BidNotBelowOnDemand => "a bid would not be under the on-demand rate",
         Refusal::RatchetGuard => "the floor is our own trace, no evidence of a rival",
-        Refusal::CannotBid => "bids cannot be placed through this gateway",
+        Refusal::CannotBid => "bids cannot be placed through this marketplace",
         Refusal::NotANumber => "the score is not a number",
     }
 }

@@ -40,12 +40,12 @@ pub(super) const KEYS: &[Key] = &[
     key(
         "provider.kind",
         "\"lowcodeapi\"",
-        "The marketplace's wire format",
+        "`lowcodeapi` for the gateway, `vast` for the marketplace's own API",
     ),
     key(
         "provider.base_url",
         "\"https://api.lowcodeapi.com/vastai\"",
-        "Where the marketplace is, with the gateway's path for it",
+        "Where the marketplace is, with the gateway's path for it; for `vast` by default `https://console.vast.ai`",
     ),
     key(
         "provider.token",

@@ -38,7 +38,7 @@ pub(super) struct Raw {
 #[serde(deny_unknown_fields)]
 struct RawProvider {
     kind: String,
-    base_url: String,
+    base_url: Option<String>,
     #[serde(default, deserialize_with = "some_secret")]
     token: Option<SecretRef>,
     #[serde(deserialize_with = "span")]
@@ -75,21 +75,23 @@ impl Raw {
     /// Checks the bounds; all that is out of them is told.
     pub(super) fn validate(self) -> Result<Config, ConfigError> {
         let mut wrong = Vec::new();
-        let kind = match self.provider.kind.as_str() {
-            "lowcodeapi" => Some(ProviderKind::LowCodeApi),
-            "vast" => {
-                wrong.push(
-                    "`provider.kind` = \"vast\" is not in effect yet; it is \"lowcodeapi\""
-                        .to_owned(),
-                );
-                None
-            }
-            _ => {
-                wrong.push("`provider.kind` is not known; it is \"lowcodeapi\"".to_owned());
-                None
-            }
-        };
-        let base_url = self.provider.base_url.trim_end_matches('/').to_owned();
+        let kind = ProviderKind::from_word(&self.provider.kind);
+        if kind.is_none() {
+            wrong.push("`provider.kind` is not known; it is \"lowcodeapi\" or \"vast\"".to_owned());
+        }
+        let renames = !self.provider.paths.is_empty() || !self.provider.fields.is_empty();
+        if kind == Some(ProviderKind::Vast) && renames {
+            wrong.push(
+                "`provider.paths` and `provider.fields` are the gateway's: `provider.kind` = \"vast\" takes none"
+                    .to_owned(),
+            );
+        }
+        let base_url = self
+            .provider
+            .base_url
+            .as_deref()
+            .unwrap_or_else(|| kind.unwrap_or(ProviderKind::LowCodeApi).default_base_url());
+        let base_url = base_url.trim_end_matches('/').to_owned();
         if !is_url(&base_url) {
             // Not repeated: a URL may have a token in its query.
             wrong.push("`provider.base_url` must be http:// or https:// with a host, and no query, blank or @".to_owned());

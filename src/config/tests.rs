@@ -49,6 +49,20 @@ fn defaults() {
 }
 
 #[test]
+fn where_a_marketplace_is_follows_from_its_kind() {
+    let of = |file: &str| layers(file, &[], &[]).unwrap().provider;
+    let gateway = of("");
+    assert_eq!(gateway.kind, ProviderKind::LowCodeApi);
+    assert_eq!(gateway.base_url, "https://api.lowcodeapi.com/vastai");
+    let vast = of("[provider]\nkind = \"vast\"\ntoken = { env = \"VAST_API_KEY\" }");
+    assert_eq!(vast.kind, ProviderKind::Vast);
+    assert_eq!(vast.base_url, "https://console.vast.ai");
+    assert_eq!(vast.token, SecretRef::Env("VAST_API_KEY".to_owned()));
+    let other = of("[provider]\nkind = \"vast\"\nbase_url = \"http://127.0.0.1:1/\"");
+    assert_eq!(other.base_url, "http://127.0.0.1:1");
+}
+
+#[test]
 fn every_default_in_the_reference_is_the_one_that_holds() {
     let written: Vec<String> = KEYS
         .iter()
@@ -177,7 +191,11 @@ fn what_is_out_of_bounds_is_told_all_at_once() {
         ("[limits]\nper_day = \"5\"", "currency is missing"),
         ("[limits]\nper_day = \"$-5\"", "per_day"),
         ("[limits]\nper_hour = \"$5\"", "/hour"),
-        ("[provider]\nkind = \"vast\"", "not in effect yet"),
+        ("[provider]\nkind = \"vaste\"", "\"lowcodeapi\" or \"vast\""),
+        (
+            "[provider]\nkind = \"vast\"\npaths = { offers = \"/x\" }",
+            "are the gateway's",
+        ),
         (
             "[provider]\nbase_url = \"https://x/?api_token=1\"",
             "base_url",
