@@ -334,200 +334,200 @@ operations! {
     /// List names of GPU models.
     GpuNames "gpu_names" Offers false Records
         native { Get "/api/v0/gpu_names/unique/" Documented }
-        tested ["src/marketplace/operation/call.rs"];
+        tested ["tests/api.rs"];
     /// List all instances in one answer.
     AllInstances "all_instances" Instances false InstancesUnpaged
         native { Get "/api/v0/instances/" Documented fix ["owner" = "me"] }
         remark "the older list, without pages"
-        tested ["src/marketplace/operation/call.rs"];
+        tested ["tests/api.rs"];
     /// Start or stop several instances.
     ManageInstances "manage_instances" Instances true Manage
         native { Put "/api/v0/instances/" Documented body ["state" "ids"] send "{}" }
-        tested ["src/marketplace/operation/call.rs"];
+        tested ["tests/api.rs"];
     /// Destroy several instances.
     DestroyInstances "destroy_instances" Instances true DestroyMany
         native { Delete "/api/v0/instances/" Documented body ["instance_ids"] send "{}" }
-        tested ["src/marketplace/operation/call.rs"];
+        tested ["tests/api.rs"];
     /// Reboot an instance.
     RebootInstance "reboot_instance" Instances true Manage
         native { Put "/api/v0/instances/reboot/{instance_id}/" Documented send "{}" }
         remark "keeps the GPU"
-        tested ["src/marketplace/operation/call.rs"];
+        tested ["tests/api.rs"];
     /// Make an instance's container anew.
     RecycleInstance "recycle_instance" Instances true Manage
         native { Put "/api/v0/instances/recycle/{instance_id}/" Documented send "{}" }
         remark "keeps the GPU"
-        tested ["src/marketplace/operation/call.rs"];
+        tested ["tests/api.rs"];
     /// Change an instance's template.
     UpdateInstanceTemplate "update_instance_template" Instances true Manage
         native { Put "/api/v0/instances/update_template/{instance_id}/" Documented
             body ["template_id" "template_hash_id" "image" "args" "env" "onstart"]
             send r#"{"id":"{instance_id}"}"# }
-        tested ["src/marketplace/operation/call.rs"];
+        tested ["tests/api.rs"];
     /// Pay an instance ahead.
     PrepayInstance "prepay_instance" Instances true Manage
         native { Put "/api/v0/instances/prepay/{instance_id}/" Documented send r#"{"amount":"{amount}"}"# }
         remark "locks the deposit to the instance"
-        tested ["src/marketplace/operation/call.rs"];
+        tested ["tests/api.rs"];
     /// Show what an instance was paid ahead.
     PrepaidBalance "prepaid_balance" Instances false Instance
         native { Get "/api/v0/instances/balance/{instance_id}/" Documented }
-        tested ["src/marketplace/operation/call.rs"];
+        tested ["tests/api.rs"];
     /// Ask for an instance's log.
     Logs "logs" Instances true Logs
         native { Put "/api/v0/instances/request_logs/{instance_id}/" Documented
             body ["tail" "filter" "daemon_logs"] send "{}" }
         remark "the answer names a URL where the log appears; `--reveal` shows it"
-        tested ["src/marketplace/operation/call.rs"];
+        tested ["tests/api.rs"];
     /// Run a command on an instance's disk.
     Command "command" Instances true Manage
         native { Put "/api/v0/instances/command/{instance_id}/" Documented body ["command"] send "{}" }
         remark "the answer names a URL where the output appears; `--reveal` shows it"
-        tested ["src/marketplace/operation/call.rs"];
+        tested ["tests/api.rs"];
     /// Copy between instances.
     Copy "copy" Instances true Copy
         native { Put "/api/v0/commands/copy_direct/" Documented
             body ["src_id" "dst_id" "src_path" "dst_path"] send r#"{"client_id":"me"}"# }
         remark "works on stopped ones; never onto `/` or `/root`"
-        tested ["src/marketplace/operation/call.rs"];
+        tested ["tests/api.rs"];
     /// Cancel a copy.
     CancelCopy "cancel_copy" Instances true Copy
         native { Delete "/api/v0/commands/copy_direct/" Documented
             body ["dst_id"] send r#"{"client_id":"me"}"# }
-        tested ["src/marketplace/operation/call.rs"];
+        tested ["tests/api.rs"];
     /// Copy to or from cloud storage.
     CloudCopy "cloud_copy" Instances true CloudCopy
         native { Post "/api/v0/commands/rclone/" Documented
             body ["instance_id" "src" "dst" "selected" "transfer" "flags"] send "{}" }
-        tested ["src/marketplace/operation/call.rs"];
+        tested ["tests/api.rs"];
     /// List price increases that hosts ask for.
     PriceIncreases "price_increases" Instances false PriceIncreases
         native { Get "/api/v0/instances/pending-price-increases/" Documented }
-        tested ["src/marketplace/operation/call.rs"];
+        tested ["tests/api.rs"];
     /// Accept a price increase.
     AcceptPriceIncrease "accept_price_increase" Instances true Records
         native { Put "/api/v0/instances/accept-price-increase/" Documented
             send r#"{"pending_price_increase_id":"{pending_price_increase_id}"}"# }
-        tested ["src/marketplace/operation/call.rs"];
+        tested ["tests/api.rs"];
     /// Reject a price increase.
     RejectPriceIncrease "reject_price_increase" Instances true Records
         native { Put "/api/v0/instances/reject-price-increase/" Documented
             send r#"{"pending_price_increase_id":"{pending_price_increase_id}"}"# }
-        tested ["src/marketplace/operation/call.rs"];
+        tested ["tests/api.rs"];
     /// List an instance's SSH keys.
     InstanceSshKeys "instance_ssh_keys" SshKeys false Records
         native { Get "/api/v0/instances/{instance_id}/ssh/" Documented }
-        tested ["src/marketplace/operation/call.rs"];
+        tested ["tests/api.rs"];
     /// Attach an SSH key to an instance.
     AttachSshKey "attach_ssh_key" SshKeys true Records
         native { Post "/api/v0/instances/{instance_id}/ssh/" Documented body ["ssh_key"] send "{}" }
-        tested ["src/marketplace/operation/call.rs"];
+        tested ["tests/api.rs"];
     /// Detach an SSH key from an instance.
     DetachSshKey "detach_ssh_key" SshKeys true Records
         native { Delete "/api/v0/instances/{instance_id}/ssh/{key_id}/" Documented }
-        tested ["src/marketplace/operation/call.rs"];
+        tested ["tests/api.rs"];
     /// Change an SSH key.
     UpdateSshKey "update_ssh_key" SshKeys true Records
         native { Put "/api/v0/ssh/{key_id}/" Documented body ["ssh_key"] send r#"{"id":"{key_id}"}"# }
-        tested ["src/marketplace/operation/call.rs"];
+        tested ["tests/api.rs"];
     /// List reports of a machine.
     MachineReports "machine_reports" Machines false Reports
         native { Get "/api/v0/machines/{machine_id}/reports/" Documented }
         remark "of any machine"
-        tested ["src/marketplace/operation/call.rs"];
+        tested ["tests/api.rs"];
     /// Set a machine's least bid.
     SetMinBid "set_min_bid" Machines true Records
         native { Put "/api/v0/machines/{machine_id}/minbid/" Documented
             send r#"{"client_id":"me","price":"{price}"}"# }
         remark "dollars per hour and GPU"
-        tested ["src/marketplace/operation/call.rs"];
+        tested ["tests/api.rs"];
     /// Set a machine's own job for idle GPUs.
     SetDefaultJob "set_default_job" Machines true Records
         native { Put "/api/v0/machines/create_bids/" Documented
             body ["machine" "price_gpu" "price_inetu" "price_inetd" "image" "args"] send "{}" }
-        tested ["src/marketplace/operation/call.rs"];
+        tested ["tests/api.rs"];
     /// Remove a machine's own job.
     RemoveDefaultJob "remove_default_job" Machines true Records
         native { Delete "/api/v0/machines/{machine_id}/defjob/" Documented }
-        tested ["src/marketplace/operation/call.rs"];
+        tested ["tests/api.rs"];
     /// Schedule a machine's maintenance.
     ScheduleMaintenance "schedule_maintenance" Machines true Records
         native { Put "/api/v0/machines/{machine_id}/dnotify/" Documented
             body ["sdate" "duration" "maintenance_category"] send r#"{"client_id":"me"}"# }
-        tested ["src/marketplace/operation/call.rs"];
+        tested ["tests/api.rs"];
     /// Cancel a machine's maintenance.
     CancelMaintenance "cancel_maintenance" Machines true Records
         native { Put "/api/v0/machines/{machine_id}/cancel_maint/" Documented send r#"{"client_id":"me"}"# }
-        tested ["src/marketplace/operation/call.rs"];
+        tested ["tests/api.rs"];
     /// Remove expired storage from a machine.
     CleanupMachine "cleanup_machine" Machines true Records
         native { Put "/api/v0/machines/{machine_id}/cleanup/" Documented send "{}" }
-        tested ["src/marketplace/operation/call.rs"];
+        tested ["tests/api.rs"];
     /// Remove a machine with all that is on it.
     ForceDeleteMachine "force_delete_machine" Machines true Records
         native { Post "/api/v0/machines/{machine_id}/force_delete/" Documented send "{}" }
-        tested ["src/marketplace/operation/call.rs"];
+        tested ["tests/api.rs"];
     /// Show what machines earned.
     Earnings "earnings" Machines false Records
         native { Get "/api/v0/users/me/machine-earnings/" Documented
             query ["sday" "eday" "machid"] fix ["owner" = "me"] }
         remark "days are seconds of the epoch over 86400"
-        tested ["src/marketplace/operation/call.rs"];
+        tested ["tests/api.rs"];
     /// List charges.
     Charges "charges" Invoices false Charges
         native { Get "/api/v0/charges/" Documented
             query ["select_filters" "format" "latest_first" "limit" "after_token"] }
         remark "`select_filters` with a range `day` is required"
-        tested ["src/marketplace/operation/call.rs"];
+        tested ["tests/api.rs"];
     /// List invoices and charges, the older way.
     OldInvoices "old_invoices" Invoices false Charges
         native { Get "/api/v0/users/me/invoices/" Documented
             query ["sdate" "edate" "inc_charges"] fix ["owner" = "me"] }
-        tested ["src/marketplace/operation/call.rs"];
+        tested ["tests/api.rs"];
     /// Send credit to another account.
     TransferCredit "transfer_credit" Account true Records
         native { Put "/api/v0/commands/transfer_credit/" Documented
             send r#"{"sender":"me","recipient":"{recipient}","amount":"{amount}"}"# }
         remark "it cannot be taken back"
-        tested ["src/marketplace/operation/call.rs"];
+        tested ["tests/api.rs"];
     /// Show what was done on the account.
     AuditLogs "audit_logs" Account false Records
         native { Get "/api/v0/audit_logs/" Documented }
-        tested ["src/marketplace/operation/call.rs"];
+        tested ["tests/api.rs"];
     /// List notifications.
     Notifications "notifications" Notifications false Inbox
         native { Get "/api/v0/notifications/inbox/" Documented }
         remark "the last 50; it may vanish"
-        tested ["src/marketplace/operation/call.rs"];
+        tested ["tests/api.rs"];
     /// List kinds of notifications.
     NotificationTypes "notification_types" Notifications false Records
         native { Get "/api/v0/notification-types/" Documented }
-        tested ["src/marketplace/operation/call.rs"];
+        tested ["tests/api.rs"];
     /// List webhooks.
     Webhooks "webhooks" Notifications false Records
         native { Get "/api/v0/webhooks/" Documented }
-        tested ["src/marketplace/operation/call.rs"];
+        tested ["tests/api.rs"];
     /// Create a webhook.
     CreateWebhook "create_webhook" Notifications true Records
         native { Post "/api/v0/webhooks/" Documented body ["name" "webhook_url" "event_types"] send "{}" }
         remark "https to a public address; its secret comes once, and `--reveal` shows it"
-        tested ["src/marketplace/operation/call.rs"];
+        tested ["tests/api.rs"];
     /// Change a webhook.
     UpdateWebhook "update_webhook" Notifications true Records
         native { Put "/api/v0/webhooks/{webhook_id}/" Documented
             body ["name" "webhook_url" "event_types"] send "{}" }
-        tested ["src/marketplace/operation/call.rs"];
+        tested ["tests/api.rs"];
     /// Delete a webhook.
     DeleteWebhook "delete_webhook" Notifications true Records
         native { Delete "/api/v0/webhooks/{webhook_id}/" Documented }
-        tested ["src/marketplace/operation/call.rs"];
+        tested ["tests/api.rs"];
     /// Make a webhook's secret anew.
     RotateWebhookSecret "rotate_webhook_secret" Notifications true Records
         native { Post "/api/v0/webhooks/{webhook_id}/rotate-secret/" Documented send "{}" }
         remark "the secret comes once, and `--reveal` shows it"
-        tested ["src/marketplace/operation/call.rs"];
+        tested ["tests/api.rs"];
     /// Have a webhook called.
     TestWebhook "test_webhook" Notifications true Records
         native { Post "/api/v0/webhooks/{webhook_id}/test/" Documented send "{}" }
-        tested ["src/marketplace/operation/call.rs"];
+        tested ["tests/api.rs"];
 }
