@@ -12,7 +12,9 @@ use super::output::{self, Align};
 use crate::config::{Config, ProviderKind};
 use crate::marketplace::by_hand::{self, ByHand};
 use crate::marketplace::lowcode::{Asked, FieldNames, Routes, describe, problem_with_paths};
-use crate::marketplace::operation::{Given, Operation, Prepared, Source, Wire, old_form, prepare};
+use crate::marketplace::operation::{
+    Given, Operation, Prepared, Route, Source, Wire, old_form, prepare,
+};
 use crate::marketplace::redact::percent;
 use crate::ports::{ReadError, RefusedWhy};
 use crate::types::spelling::nearest;
@@ -490,7 +492,7 @@ fn row(operation: Operation, wire: Wire, routes: &Routes) -> Value {
         "old_path": old,
         "from": from.as_str(),
         "changes": fact.changes,
-        "needs": route.map(|route| route.required()),
+        "needs": route.map(Route::required),
         "query": route.map(|route| route.query),
         "body": route.map(|route| route.body),
         "remark": fact.remark,

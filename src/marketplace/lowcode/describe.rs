@@ -407,9 +407,10 @@ mod tests {
             let ids: Vec<Value> = route.required().iter().filter(|name| **name != "price").map(|name| {
                 json!({"name": name, "in": if old { "query" } else { "path" }, "required": true})
             }).collect();
-            let path = match old {
-                true => old_form(route.path).split('?').next().unwrap().to_owned(),
-                false => route.path.to_owned(),
+            let path = if old {
+                old_form(route.path).split('?').next().unwrap().to_owned()
+            } else {
+                route.path.to_owned()
             };
             let method = route.method.as_str().to_ascii_lowercase();
             paths.entry(path).or_insert_with(|| json!({}))[method] =

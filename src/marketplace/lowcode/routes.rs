@@ -10,7 +10,7 @@ use crate::types::spelling::nearest;
 /// Paths that have their working URL form in common: how the gateway matches them depends on how
 /// the provider was defined, family by family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Family {
+pub(crate) enum Family {
     /// Searches and offers.
     Offers,
     /// Instances.
@@ -33,7 +33,7 @@ pub enum Family {
 
 impl Family {
     /// The family of an operation.
-    pub fn of(operation: Operation) -> Self {
+    pub(crate) fn of(operation: Operation) -> Self {
         match operation.group() {
             Group::Offers => Self::Offers,
             Group::Instances => Self::Instances,
@@ -48,7 +48,7 @@ impl Family {
     }
 
     /// The key under which its working form is remembered.
-    pub fn key(self) -> &'static str {
+    pub(crate) fn key(self) -> &'static str {
         match self {
             Self::Offers => "lowcode.path.offers",
             Self::Instances => "lowcode.path.instances",
@@ -63,7 +63,7 @@ impl Family {
     }
 
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub(crate) const ALL: [Self; 9] = [
         Self::Offers,
         Self::Instances,
         Self::Bids,
@@ -76,7 +76,7 @@ impl Family {
     ];
 
     /// The harmless read by id of this family, by which its form is learnt.
-    pub fn read_by_id(self) -> Option<Operation> {
+    pub(crate) fn read_by_id(self) -> Option<Operation> {
         match self {
             Self::Offers => Some(Operation::Offer),
             Self::Instances => Some(Operation::Instance),

@@ -114,7 +114,7 @@ operations! {
         remark "natively a list of one"
         tested ["tests/api.rs"];
     /// Create a new machine offer.
-    CreateMachine "create_machine" Machines true Records
+    CreateMachine "create_machine" Machines true RecordChanges
         gateway { Post "/machines" Documented body ["discount" "machine_id" "min_bid" "price" "verified"] }
         native { Put "/api/v0/machines/create_asks/" Documented
             body ["machine" "price_gpu" "price_disk" "price_inetu" "price_inetd" "price_min_bid" "min_chunk"
@@ -122,7 +122,7 @@ operations! {
         remark "natively `price_gpu`, `price_min_bid` and `credit_discount_max`, per GPU; a host cannot set `verified`"
         tested ["tests/api.rs"];
     /// Update machine offer.
-    UpdateMachine "update_machine" Machines true Records
+    UpdateMachine "update_machine" Machines true RecordChanges
         gateway { Put "/machines/{machine_id}" Documented body ["discount" "min_bid" "price" "verified"] }
         native { Put "/api/v0/machines/create_asks/" Documented
             body ["price_gpu" "price_disk" "price_inetu" "price_inetd" "price_min_bid" "min_chunk"
@@ -131,7 +131,7 @@ operations! {
         remark "natively the same as to create; later rentals alone are bound by it"
         tested ["tests/api.rs"];
     /// Delete machine offer.
-    DeleteMachine "delete_machine" Machines true Records
+    DeleteMachine "delete_machine" Machines true RecordChanges
         gateway { Delete "/machines/{machine_id}" Documented }
         native { Delete "/api/v0/machines/{machine_id}/asks/" Documented }
         remark "takes the machine off the market; it is not deleted"
@@ -240,7 +240,7 @@ operations! {
         remark "natively no route reads another user"
         tested ["tests/api.rs"];
     /// Update current user.
-    UpdateUser "update_user" Users true Records
+    UpdateUser "update_user" Users true RecordChanges
         gateway { Put "/users/me" Inferred
             body ["ssh_key" "email" "username" "fullname" "balance_threshold" "balance_threshold_enabled"
                 "autobill_threshold" "phone_number"] }
@@ -263,7 +263,7 @@ operations! {
         remark "natively the list, filtered; `template_id` is the number"
         tested ["tests/api.rs"];
     /// Create template.
-    CreateTemplate "create_template" Templates true Records
+    CreateTemplate "create_template" Templates true RecordChanges
         gateway { Post "/templates" Inferred
             body ["name" "image" "tag" "env" "onstart" "runtype" "ssh_direct" "jup_direct" "use_ssh"
                 "recommended_disk_space" "private" "desc" "readme" "extra_filters"] }
@@ -275,7 +275,7 @@ operations! {
         remark "`env` is a text of docker flags here"
         tested ["tests/api.rs"];
     /// Update template.
-    UpdateTemplate "update_template" Templates true Records
+    UpdateTemplate "update_template" Templates true RecordChanges
         gateway { Put "/templates/{template_id}" Inferred
             body ["hash_id" "name" "image" "tag" "env" "onstart" "runtype" "ssh_direct" "jup_direct" "use_ssh"
                 "recommended_disk_space" "private" "desc" "readme" "extra_filters"] }
@@ -287,7 +287,7 @@ operations! {
         remark "natively by `hash_id`, which every edit changes"
         tested ["tests/api.rs"];
     /// Delete template.
-    DeleteTemplate "delete_template" Templates true Records
+    DeleteTemplate "delete_template" Templates true RecordChanges
         gateway { Delete "/templates/{template_id}" Inferred }
         native { Delete "/api/v0/template/" Documented send r#"{"template_id":"{template_id}"}"# }
         tested ["tests/api.rs"];
@@ -297,12 +297,12 @@ operations! {
         native { Get "/api/v0/ssh/" Documented }
         tested ["tests/api.rs"];
     /// Add SSH key.
-    CreateSshKey "create_ssh_key" SshKeys true Records
+    CreateSshKey "create_ssh_key" SshKeys true RecordChanges
         gateway { Post "/ssh_keys" Inferred body ["ssh_key"] }
         native { Post "/api/v0/ssh/" Documented body ["ssh_key"] send "{}" }
         tested ["tests/api.rs"];
     /// Delete SSH key.
-    DeleteSshKey "delete_ssh_key" SshKeys true Records
+    DeleteSshKey "delete_ssh_key" SshKeys true RecordChanges
         gateway { Delete "/ssh_keys/{key_id}" Inferred }
         native { Delete "/api/v0/ssh/{key_id}/" Documented }
         tested ["tests/api.rs"];
@@ -405,12 +405,12 @@ operations! {
         native { Get "/api/v0/instances/pending-price-increases/" Documented }
         tested ["tests/api.rs"];
     /// Accept a price increase.
-    AcceptPriceIncrease "accept_price_increase" Instances true Records
+    AcceptPriceIncrease "accept_price_increase" Instances true RecordChanges
         native { Put "/api/v0/instances/accept-price-increase/" Documented
             send r#"{"pending_price_increase_id":"{pending_price_increase_id}"}"# }
         tested ["tests/api.rs"];
     /// Reject a price increase.
-    RejectPriceIncrease "reject_price_increase" Instances true Records
+    RejectPriceIncrease "reject_price_increase" Instances true RecordChanges
         native { Put "/api/v0/instances/reject-price-increase/" Documented
             send r#"{"pending_price_increase_id":"{pending_price_increase_id}"}"# }
         tested ["tests/api.rs"];
@@ -419,15 +419,15 @@ operations! {
         native { Get "/api/v0/instances/{instance_id}/ssh/" Documented }
         tested ["tests/api.rs"];
     /// Attach an SSH key to an instance.
-    AttachSshKey "attach_ssh_key" SshKeys true Records
+    AttachSshKey "attach_ssh_key" SshKeys true RecordChanges
         native { Post "/api/v0/instances/{instance_id}/ssh/" Documented body ["ssh_key"] send "{}" }
         tested ["tests/api.rs"];
     /// Detach an SSH key from an instance.
-    DetachSshKey "detach_ssh_key" SshKeys true Records
+    DetachSshKey "detach_ssh_key" SshKeys true RecordChanges
         native { Delete "/api/v0/instances/{instance_id}/ssh/{key_id}/" Documented }
         tested ["tests/api.rs"];
     /// Change an SSH key.
-    UpdateSshKey "update_ssh_key" SshKeys true Records
+    UpdateSshKey "update_ssh_key" SshKeys true RecordChanges
         native { Put "/api/v0/ssh/{key_id}/" Documented body ["ssh_key"] send r#"{"id":"{key_id}"}"# }
         tested ["tests/api.rs"];
     /// List reports of a machine.
@@ -436,35 +436,35 @@ operations! {
         remark "of any machine"
         tested ["tests/api.rs"];
     /// Set a machine's least bid.
-    SetMinBid "set_min_bid" Machines true Records
+    SetMinBid "set_min_bid" Machines true RecordChanges
         native { Put "/api/v0/machines/{machine_id}/minbid/" Documented
             send r#"{"client_id":"me","price":"{price}"}"# }
         remark "dollars per hour and GPU"
         tested ["tests/api.rs"];
     /// Set a machine's own job for idle GPUs.
-    SetDefaultJob "set_default_job" Machines true Records
+    SetDefaultJob "set_default_job" Machines true RecordChanges
         native { Put "/api/v0/machines/create_bids/" Documented
             body ["machine" "price_gpu" "price_inetu" "price_inetd" "image" "args"] send "{}" }
         tested ["tests/api.rs"];
     /// Remove a machine's own job.
-    RemoveDefaultJob "remove_default_job" Machines true Records
+    RemoveDefaultJob "remove_default_job" Machines true RecordChanges
         native { Delete "/api/v0/machines/{machine_id}/defjob/" Documented }
         tested ["tests/api.rs"];
     /// Schedule a machine's maintenance.
-    ScheduleMaintenance "schedule_maintenance" Machines true Records
+    ScheduleMaintenance "schedule_maintenance" Machines true RecordChanges
         native { Put "/api/v0/machines/{machine_id}/dnotify/" Documented
             body ["sdate" "duration" "maintenance_category"] send r#"{"client_id":"me"}"# }
         tested ["tests/api.rs"];
     /// Cancel a machine's maintenance.
-    CancelMaintenance "cancel_maintenance" Machines true Records
+    CancelMaintenance "cancel_maintenance" Machines true RecordChanges
         native { Put "/api/v0/machines/{machine_id}/cancel_maint/" Documented send r#"{"client_id":"me"}"# }
         tested ["tests/api.rs"];
     /// Remove expired storage from a machine.
-    CleanupMachine "cleanup_machine" Machines true Records
+    CleanupMachine "cleanup_machine" Machines true RecordChanges
         native { Put "/api/v0/machines/{machine_id}/cleanup/" Documented send "{}" }
         tested ["tests/api.rs"];
     /// Remove a machine with all that is on it.
-    ForceDeleteMachine "force_delete_machine" Machines true Records
+    ForceDeleteMachine "force_delete_machine" Machines true RecordChanges
         native { Post "/api/v0/machines/{machine_id}/force_delete/" Documented send "{}" }
         tested ["tests/api.rs"];
     /// Show what machines earned.
@@ -485,7 +485,7 @@ operations! {
             query ["sdate" "edate" "inc_charges"] fix ["owner" = "me"] }
         tested ["tests/api.rs"];
     /// Send credit to another account.
-    TransferCredit "transfer_credit" Account true Records
+    TransferCredit "transfer_credit" Account true RecordChanges
         native { Put "/api/v0/commands/transfer_credit/" Documented
             send r#"{"sender":"me","recipient":"{recipient}","amount":"{amount}"}"# }
         remark "it cannot be taken back"
@@ -508,26 +508,26 @@ operations! {
         native { Get "/api/v0/webhooks/" Documented }
         tested ["tests/api.rs"];
     /// Create a webhook.
-    CreateWebhook "create_webhook" Notifications true Records
+    CreateWebhook "create_webhook" Notifications true RecordChanges
         native { Post "/api/v0/webhooks/" Documented body ["name" "webhook_url" "event_types"] send "{}" }
         remark "https to a public address; its secret comes once, and `--reveal` shows it"
         tested ["tests/api.rs"];
     /// Change a webhook.
-    UpdateWebhook "update_webhook" Notifications true Records
+    UpdateWebhook "update_webhook" Notifications true RecordChanges
         native { Put "/api/v0/webhooks/{webhook_id}/" Documented
             body ["name" "webhook_url" "event_types"] send "{}" }
         tested ["tests/api.rs"];
     /// Delete a webhook.
-    DeleteWebhook "delete_webhook" Notifications true Records
+    DeleteWebhook "delete_webhook" Notifications true RecordChanges
         native { Delete "/api/v0/webhooks/{webhook_id}/" Documented }
         tested ["tests/api.rs"];
     /// Make a webhook's secret anew.
-    RotateWebhookSecret "rotate_webhook_secret" Notifications true Records
+    RotateWebhookSecret "rotate_webhook_secret" Notifications true RecordChanges
         native { Post "/api/v0/webhooks/{webhook_id}/rotate-secret/" Documented send "{}" }
         remark "the secret comes once, and `--reveal` shows it"
         tested ["tests/api.rs"];
     /// Have a webhook called.
-    TestWebhook "test_webhook" Notifications true Records
+    TestWebhook "test_webhook" Notifications true RecordChanges
         native { Post "/api/v0/webhooks/{webhook_id}/test/" Documented send "{}" }
         tested ["tests/api.rs"];
 }

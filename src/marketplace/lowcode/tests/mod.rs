@@ -1,6 +1,7 @@
 //! The client against a scripted gateway: each trap of the wire format once.
 
 mod acts;
+mod discovery;
 mod faults;
 mod reads;
 
