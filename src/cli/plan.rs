@@ -149,6 +149,7 @@ fn look(
         live: false,
         pace: Pace::Every,
         seed: context.now().0.unsigned_abs(),
+        looking: crate::daemon::Looking::default(),
     };
     block_on(async {
         let mut daemon = Daemon::new(parts, settings)?;

@@ -112,6 +112,7 @@ pub(crate) fn run(context: &Context, args: &RunArgs) -> Done {
         live: config.live,
         pace: pace(&config.poll),
         seed: seed(context),
+        looking: crate::daemon::Looking::default(),
     };
     let daemon = Daemon::new(parts, settings)?;
     block_on(drive(context, args, &config, daemon, shared))

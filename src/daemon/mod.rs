@@ -6,6 +6,7 @@
 mod execute;
 mod journal;
 pub mod metrics;
+pub mod plan_searches;
 mod poll;
 mod record;
 mod run;
@@ -18,6 +19,7 @@ pub mod web;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use secrecy::SecretString;
 
@@ -27,7 +29,7 @@ pub use settle::{AFTER_REQUEST, APART};
 pub use tick::TickView;
 
 use crate::ports::{Clock, Marketplace, ReadError, Store, StoreError};
-use crate::types::ids::{AccountId, InstanceId, JobName};
+use crate::types::ids::{AccountId, InstanceId, JobName, OfferId};
 use crate::types::job::{Job, SecretRef};
 use crate::types::money::Rate;
 use crate::types::offer::{OfferQuery, Snapshot};
@@ -88,6 +90,26 @@ pub struct Settings {
     pub pace: Pace,
     /// The seed of everything random.
     pub seed: u64,
+    /// What is looked at between polls, and beside what the jobs need.
+    pub looking: Looking,
+}
+
+/// What is looked at between polls, and beside what the jobs need.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Looking {
+    /// Time between two looks at the instances while something of ours is held or being rented.
+    pub instances_every: Duration,
+    /// Time between two searches for history; `None`: none are made.
+    pub history_every: Option<Duration>,
+}
+
+impl Default for Looking {
+    fn default() -> Self {
+        Self {
+            instances_every: Duration::from_secs(15),
+            history_every: Some(Duration::from_mins(5)),
+        }
+    }
 }
 
 /// Why the daemon stops.
@@ -154,8 +176,12 @@ pub struct Daemon {
     empty_streak: BTreeMap<OfferQuery, u32>,
     /// Listings in a row that were empty although something of ours may exist.
     empty_listings: u32,
-    /// When a query last answered in full.
-    answered: BTreeMap<OfferQuery, Time>,
+    /// What is known of the searches made.
+    searches: plan_searches::Searches,
+    /// Whether this process has searched before.
+    has_searched: bool,
+    /// When each row of the market was last in an answer of this process.
+    seen: BTreeMap<OfferId, Time>,
     /// Which job a policy file held when it could last be read.
     known_policies: BTreeMap<PathBuf, Arc<Job>>,
     /// The cheapest eligible on-demand landed rate per useful GPU-hour, by job, at the last tick.
@@ -189,7 +215,9 @@ impl Daemon {
             snapshot_id,
             empty_streak: BTreeMap::new(),
             empty_listings: 0,
-            answered: BTreeMap::new(),
+            searches: plan_searches::Searches::default(),
+            has_searched: false,
+            seen: BTreeMap::new(),
             known_policies: BTreeMap::new(),
             on_demand: BTreeMap::new(),
             told: BTreeSet::new(),

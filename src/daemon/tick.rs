@@ -59,7 +59,7 @@ impl Daemon {
         let begun = self.now();
         self.take_requests()?;
         let jobs = self.reload_policies();
-        let polled = self.poll(&jobs.valid).await?;
+        let polled = self.poll(&jobs.valid, false).await?;
         self.remember_wire()?;
         let settled = self.settle_absences(&polled).await;
         let wrong = self.not_as_asked(&polled);
@@ -102,7 +102,7 @@ impl Daemon {
     /// poll saw.
     pub async fn preview(&mut self) -> Result<(World, Plan, Report), DaemonError> {
         let jobs = self.reload_policies();
-        let polled = self.poll(&jobs.valid).await?;
+        let polled = self.poll(&jobs.valid, true).await?;
         if let Some(error) = polled.failures.first() {
             return Err(DaemonError::Unreachable(error.clone()));
         }
@@ -131,6 +131,8 @@ impl Daemon {
             listing_begun,
             account,
             failures: Vec::new(),
+            searched: 0,
+            deferred: 0,
         };
         let settled = self.settle_absences(&polled).await;
         let wrong = self.not_as_asked(&polled);

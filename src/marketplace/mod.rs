@@ -6,6 +6,7 @@
 //! gateway.
 
 pub mod counted;
+pub(crate) mod filters;
 pub mod http;
 pub mod limits;
 pub mod lowcode;

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::LowCode;
 use super::routes::Operation;
 use super::wire::{Answer, Single};
+use crate::marketplace::filters::add_bounds;
 use crate::marketplace::rows::{self, OfferRow};
 use crate::ports::{OfferPage, ReadError};
 use crate::types::ids::OfferId;
@@ -236,10 +237,11 @@ fn filter(query: &OfferQuery, start: Option<Start>) -> Value {
     if let Some(machine) = query.machine {
         q["machine_id"] = json!({ "eq": machine.0 });
     }
+    add_bounds(&mut q, &query.bounds);
     match start {
         None => {}
-        Some(at @ Start::At(_)) => q["dph_total"] = json!({ "gte": at.bound() }),
-        Some(past @ Start::Past(_)) => q["dph_total"] = json!({ "gt": past.bound() }),
+        Some(at @ Start::At(_)) => q["dph_total"]["gte"] = json!(at.bound()),
+        Some(past @ Start::Past(_)) => q["dph_total"]["gt"] = json!(past.bound()),
     }
     q
 }
