@@ -42,7 +42,7 @@ pub(super) fn defaults() -> Result<Layer, ConfigError> {
     let mut text = String::new();
     // Where one key excludes another, the default holds only if neither is given, which a layer
     // cannot know; the validation puts it in.
-    let exclusive = |key: &Key| key.path.starts_with("poll.") || key.path == "provider.token";
+    let exclusive = |key: &Key| matches!(key.path, "poll.every" | "poll.cron" | "provider.token");
     for key in KEYS
         .iter()
         .filter(|key| !key.default.is_empty() && !exclusive(key))

@@ -3,7 +3,9 @@
 //! It is written against the ports and knows no adapter, so the same code runs in life, in the
 //! demo and in simulation. All that it believes is durable: a [`Change`] is committed, then applied.
 
+pub mod events;
 mod execute;
+mod glance;
 mod journal;
 pub mod metrics;
 pub mod plan_searches;
@@ -15,6 +17,7 @@ mod tick;
 mod verify;
 pub mod watch;
 pub mod web;
+pub mod webhook;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -32,6 +35,7 @@ use crate::ports::{Clock, Marketplace, ReadError, Store, StoreError};
 use crate::types::ids::{AccountId, InstanceId, JobName, OfferId};
 use crate::types::job::{Job, SecretRef};
 use crate::types::money::Rate;
+use crate::types::notification::NotificationKind;
 use crate::types::offer::{OfferQuery, Snapshot};
 use crate::types::schedule::Schedule;
 use crate::types::state::{Change, Event, Severity, State};
@@ -142,6 +146,14 @@ pub trait Observer: Send {
     fn committed(&mut self, changes: &[Change]) {
         let _ = changes;
     }
+    /// The marketplace told of something; what became of it is a word of a closed set.
+    fn notified(&mut self, way: events::Way, kind: NotificationKind, outcome: &'static str) {
+        let _ = (way, kind, outcome);
+    }
+    /// A tick began so long after the first urgent notification that it takes up.
+    fn woken(&mut self, after: Duration) {
+        let _ = after;
+    }
     /// A tick was decided and carried out.
     fn ticked(&mut self, view: &TickView<'_>) {
         let _ = view;
@@ -182,6 +194,12 @@ pub struct Daemon {
     has_searched: bool,
     /// When each row of the market was last in an answer of this process.
     seen: BTreeMap<OfferId, Time>,
+    /// What the listing showed last, and when something was looked at.
+    sight: glance::Sight,
+    looked_at: Option<Time>,
+    mailbox: Arc<events::Mailbox>,
+    spacing: events::Spacing,
+    hints: events::Hints,
     /// Which job a policy file held when it could last be read.
     known_policies: BTreeMap<PathBuf, Arc<Job>>,
     /// The cheapest eligible on-demand landed rate per useful GPU-hour, by job, at the last tick.
@@ -218,6 +236,11 @@ impl Daemon {
             searches: plan_searches::Searches::default(),
             has_searched: false,
             seen: BTreeMap::new(),
+            sight: glance::Sight::default(),
+            looked_at: None,
+            mailbox: Arc::default(),
+            spacing: events::Spacing::default(),
+            hints: events::Hints::default(),
             known_policies: BTreeMap::new(),
             on_demand: BTreeMap::new(),
             told: BTreeSet::new(),

@@ -94,6 +94,7 @@ impl Daemon {
                 // Another account's clean, empty listing looks like a loss of everything.
                 listing.complete &= account_known;
                 self.corroborate(&mut listing).await;
+                self.end_where_more_is_asked(&mut listing);
                 Some(listing)
             }
             Err(error) => {

@@ -46,6 +46,58 @@ pub enum NotificationKind {
 }
 
 impl NotificationKind {
+    /// The word in events and metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Outbid => "outbid",
+            Self::Created => "created",
+            Self::Started => "started",
+            Self::Stopped => "stopped",
+            Self::Resumed => "resumed",
+            Self::Deleted => "deleted",
+            Self::Offline => "offline",
+            Self::Online => "online",
+            Self::Error => "error",
+            Self::Maintenance => "maintenance",
+            Self::Expiring => "expiring",
+            Self::Extended => "extended",
+            Self::PriceIncrease => "price-increase",
+            Self::LowCredit => "low-credit",
+            Self::PaymentFailed => "payment-failed",
+            Self::Other => "other",
+        }
+    }
+
+    /// The kind that the marketplace's word means: `outbid`, `instance_stopped`, also with what a
+    /// subscription puts before it, `client:outbid`. Few of the words are documented, so that each
+    /// is taken by what it speaks of; one that says nothing known is [`Self::Other`].
+    pub fn from_word(word: &str) -> Self {
+        let word = word.rsplit(':').next().unwrap_or(word).to_ascii_lowercase();
+        let speaks_of = |part: &str| word.contains(part);
+        let known = [
+            ("outbid", Self::Outbid),
+            ("price_increase", Self::PriceIncrease),
+            ("low_credit", Self::LowCredit),
+            ("billing_failed", Self::PaymentFailed),
+            ("payment_failed", Self::PaymentFailed),
+            ("maintenance", Self::Maintenance),
+            ("downtime", Self::Maintenance),
+            ("extended", Self::Extended),
+            ("expir", Self::Expiring),
+            ("created", Self::Created),
+            ("started", Self::Started),
+            ("stopped", Self::Stopped),
+            ("resumed", Self::Resumed),
+            ("deleted", Self::Deleted),
+            ("destroyed", Self::Deleted),
+            ("offline", Self::Offline),
+            ("online", Self::Online),
+            ("error", Self::Error),
+        ];
+        let found = known.into_iter().find(|(part, _)| speaks_of(part));
+        found.map_or(Self::Other, |(_, kind)| kind)
+    }
+
     /// Whether it may change what is to be done, so that waiting for the next poll would cost.
     pub fn is_urgent(self) -> bool {
         !matches!(
