@@ -10,6 +10,7 @@
 mod answer;
 mod bill;
 pub mod counted;
+pub(crate) mod filters;
 pub mod http;
 pub mod limits;
 mod listed;
