@@ -303,9 +303,7 @@ impl Market {
         let row = &machine.slices[contract.slice].row;
         let share = machine.lie.as_ref().map_or(1.0, Lie::bandwidth);
         let (name, gpus) = match &machine.lie {
-            Some(Lie::Missing(missing)) => {
-                (&row.gpu_name, contract.gpus.saturating_sub(*missing))
-            }
+            Some(Lie::Missing(missing)) => (&row.gpu_name, contract.gpus.saturating_sub(*missing)),
             Some(Lie::Model(name)) => (name, contract.gpus),
             _ => (&row.gpu_name, contract.gpus),
         };
