@@ -71,6 +71,12 @@ pub struct Config {
     pub provider: ProviderConfig,
     /// When the marketplace is looked at.
     pub poll: Poll,
+    /// Time between two looks at the instances while one of ours is there.
+    pub instances_every: Duration,
+    /// Time between two searches for history; `None`: none are made.
+    pub history_every: Option<Duration>,
+    /// Where the secret of the marketplace's notifications is found; `None`: none are taken.
+    pub webhook_secret: Option<SecretRef>,
     /// What bounds everything.
     pub limits: Limits,
 }

@@ -84,6 +84,7 @@ fn query(market: Kind) -> OfferQuery {
         machine: None,
         disk_gb: 24,
         open: false,
+        bounds: haggle::types::offer::Bounds::default(),
     }
 }
 

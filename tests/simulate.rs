@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use haggle::engine::check::check;
 use haggle::engine::decide::decide;
-use haggle::market::Quirks;
+use haggle::market::{Disputed, Quirks};
 use haggle::marketplace::lowcode::{LowCode, LowCodeOptions};
 use haggle::ports::Store;
 use haggle::simulate::{Adapters, Outcome, Scenario, TOKEN, run};
@@ -138,6 +138,7 @@ fn scenario(seed: u64) -> Scenario {
         intensity: 2.0,
         balance: Money::dollars(30),
         failures: 1.0,
+        disputed: Disputed::default(),
         quirks: Quirks::default(),
         shared: false,
         asks: Vec::new(),
@@ -266,11 +267,24 @@ fn mix(name: &str, seed: u64) -> Scenario {
             ],
             ..base
         },
+        // A marketplace that is otherwise than it mostly seems.
+        "disputed" => Scenario {
+            disputed: Disputed::drawn(seed),
+            ..base
+        },
         other => panic!("there is no mix `{other}`"),
     }
 }
 
-const MIXES: [&str; 6] = ["liar", "tiny", "disks", "ends", "on-demand", "kill"];
+const MIXES: [&str; 7] = [
+    "liar",
+    "tiny",
+    "disks",
+    "ends",
+    "on-demand",
+    "kill",
+    "disputed",
+];
 
 fn simulate(scenario: &Scenario, dir: &Path) -> Outcome {
     let runtime = tokio::runtime::Builder::new_current_thread()

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use secrecy::SecretString;
 use serde::Serialize;
 use tokio::net::TcpListener;
@@ -17,7 +17,8 @@ use crate::clock::ScaledClock;
 use crate::daemon::web;
 use crate::market::faults::{FaultScript, FaultSpec, Faults};
 use crate::market::{
-    Envelope, Market, MarketOptions, MarketServer, Paths, WireOptions, offers_file, router, server,
+    Disputed, Envelope, Market, MarketOptions, MarketServer, Paths, Wire, WireOptions, offers_file,
+    router, server,
 };
 use crate::types::money::Money;
 
@@ -40,16 +41,27 @@ pub(crate) struct MarketArgs {
     /// What goes wrong, such as `latency=20ms..200ms,5xx=2%`.
     #[arg(long, value_name = "SPEC", default_value = "none")]
     faults: FaultSpec,
-    /// Which wire format is spoken.
-    #[arg(long, value_name = "FORMAT", default_value = "lowcode")]
+    /// Whether `PUT /faults` changes what goes wrong while it runs; on a loopback address only.
+    #[arg(long)]
+    control: bool,
+    /// How facts that are disputed about the marketplace are settled here: `default`, `seed:N` for
+    /// each drawn by itself, or `key=value,…`.
+    #[arg(long, value_name = "SPEC", default_value = "default")]
+    disputed: Disputed,
+    /// Which wire formats are spoken: lowcode (the gateway's), vast (the marketplace's own), both.
+    #[arg(long, value_name = "FORMAT", default_value_t = Wire::Both)]
     wire: Wire,
-    /// Which URL formats are understood: new, old, both.
+    /// Where the marketplace's documented rate limits hold, in market time.
+    #[arg(long, value_name = "WHERE", value_enum, default_value_t = RateLimits::Vast)]
+    rate_limits: RateLimits,
+    /// Which URL formats the gateway understands: new, old, both.
     #[arg(long, value_name = "WHICH", default_value_t = Paths::Both)]
     paths: Paths,
-    /// What surrounds answers: data, result, none.
+    /// What surrounds the gateway's answers: data, result, none.
     #[arg(long, value_name = "WHICH", default_value_t = Envelope::Data)]
     envelope: Envelope,
-    /// The only token that is accepted; without it any that begins with `at_`.
+    /// The only token or key that is accepted; without it any key, at the gateway any token that
+    /// begins with `at_`.
     #[arg(long, value_name = "TOKEN")]
     token: Option<String>,
     /// Play money on the account.
@@ -60,17 +72,24 @@ pub(crate) struct MarketArgs {
     charge_decimals: u32,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Wire {
-    /// The gateway's.
-    Lowcode,
-    /// The marketplace's own.
+/// In which wire formats the documented rate limits hold.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+enum RateLimits {
+    /// In the marketplace's own.
+    #[default]
     Vast,
+    /// In both.
+    Both,
+    /// Nowhere.
+    Off,
 }
 
 #[derive(Debug, Serialize)]
 struct MarketDocument {
+    /// Of the format that is spoken; the gateway's where both are.
     base_url: String,
+    lowcode_base_url: Option<String>,
+    vast_base_url: Option<String>,
     offers: String,
     seed: u64,
     speed: String,
@@ -87,11 +106,12 @@ fn speed(text: &str) -> Result<f64, String> {
 }
 
 pub(crate) fn run(context: &Context, args: &MarketArgs) -> Done {
-    if args.wire == Wire::Vast {
-        return Err(Failure::mendable(
-            "the embedded marketplace does not speak the marketplace's own wire format yet",
-        )
-        .hint("leave --wire away, and set provider.kind = \"lowcodeapi\""));
+    if args.control && !args.listen.ip().is_loopback() {
+        return Err(Failure::mendable(format!(
+            "--control lets anybody who reaches {} change the market",
+            args.listen
+        ))
+        .hint("listen on a loopback address, such as 127.0.0.1:9465, or leave --control away"));
     }
     let start = context.now();
     let options = MarketOptions {
@@ -99,6 +119,7 @@ pub(crate) fn run(context: &Context, args: &MarketArgs) -> Done {
         start,
         balance: args.balance,
         charge_decimals: args.charge_decimals,
+        disputed: args.disputed,
         ..MarketOptions::default()
     };
     let (market, offers) = match &args.offers {
@@ -111,6 +132,10 @@ pub(crate) fn run(context: &Context, args: &MarketArgs) -> Done {
         }
     };
     let wire = WireOptions {
+        wire: args.wire,
+        rate_limits: args.rate_limits == RateLimits::Both,
+        native_rate_limits: args.rate_limits != RateLimits::Off,
+        control: args.control,
         paths: args.paths,
         envelope: args.envelope,
         token: args.token.clone().map(SecretString::from),
@@ -137,28 +162,36 @@ async fn serve(
     if let Some(warning) = web::warning(address) {
         context.output.note(&format!("warning: {warning}"));
     }
-    let base_url = format!("http://{address}{}", router::PREFIX);
+    let served = |wire, prefix: &str| {
+        (args.wire == Wire::Both || args.wire == wire).then(|| format!("http://{address}{prefix}"))
+    };
+    let lowcode = served(Wire::LowCode, router::PREFIX);
+    let vast = served(Wire::Vast, "");
     let document = MarketDocument {
-        base_url: base_url.clone(),
+        base_url: lowcode.clone().or(vast.clone()).unwrap_or_default(),
+        lowcode_base_url: lowcode.clone(),
+        vast_base_url: vast.clone(),
         offers: offers.clone(),
         seed: args.seed,
         speed: args.speed.to_string(),
         balance_dollars: args.balance.decimal(),
     };
-    let token = if args.token.is_some() {
-        "YOUR_TOKEN"
-    } else {
-        "at_demo"
-    };
     // Only from this machine, and only where it differs.
     let follow = args.speed != 1.0 && address.ip().is_loopback();
     let clock = if follow { " --clock market" } else { "" };
+    let token = |play| {
+        if args.token.is_some() {
+            "YOUR_TOKEN"
+        } else {
+            play
+        }
+    };
+    let hints = hints(lowcode.as_deref(), vast.as_deref(), token, clock);
     context.output.show(&document, || {
         format!(
-            "the embedded marketplace listens at {base_url}\n\
+            "the embedded marketplace listens at {address}\n\
              offers: {offers}; seed {}; {} times as fast; {:.2} of play money\n\n\
-             point haggle at it:\n  \
-             HAGGLE_PROVIDER__BASE_URL={base_url} HAGGLE_TOKEN={token} haggle run --live{clock}\n\n\
+             {hints}\n\
              Ctrl-C ends it, and forgets everything",
             args.seed, args.speed, args.balance
         )
@@ -167,4 +200,31 @@ async fn serve(
         .await
         .or_world("the embedded marketplace failed")?;
     Ok(Exit::Success)
+}
+
+/// How to point haggle and others at it, format by format.
+fn hints(
+    lowcode: Option<&str>,
+    vast: Option<&str>,
+    token: impl Fn(&'static str) -> &'static str,
+    clock: &str,
+) -> String {
+    let mut hints = String::new();
+    if let Some(url) = lowcode {
+        let token = token("at_demo");
+        hints += &format!(
+            "as the gateway, {url}:\n  \
+             HAGGLE_PROVIDER__BASE_URL={url} HAGGLE_TOKEN={token} haggle run --live{clock}\n"
+        );
+    }
+    if let Some(url) = vast {
+        let key = token("demo");
+        hints += &format!(
+            "as the marketplace itself, {url}:\n  \
+             HAGGLE_PROVIDER__KIND=vast HAGGLE_PROVIDER__BASE_URL={url} HAGGLE_TOKEN={key} \
+             haggle run --live{clock}\n  \
+             VAST_URL={url} VAST_API_KEY={key} vastai search offers\n"
+        );
+    }
+    hints
 }

@@ -1,5 +1,7 @@
 //! What the market is asked and what it answers.
 
+use std::sync::Arc;
+
 use super::disputed::Disputed;
 use crate::types::money::{Money, Rate};
 use crate::types::time::Time;
@@ -22,8 +24,31 @@ pub struct MarketOptions {
     pub intensity: f64,
     /// How often provisioning fails, as a multiple of the usual. 0: never.
     pub failures: f64,
+    /// Share of the machines whose host lies, about its bandwidth or its GPUs.
+    pub liars: f64,
+    /// Accounts begin with a saved card that is charged when the credit falls to the first amount,
+    /// by the second.
+    pub autobill: Option<(Money, Money)>,
+    /// How charging a saved card goes.
+    pub payments: Payments,
+    /// New accounts may not spend more per hour: what would is refused with `spend_rate_limit`.
+    pub spend_per_hour_max: Option<Rate>,
+    /// How many machines each account owns, at first not listed; 16 at most.
+    pub own_machines: u32,
     /// How the facts that the sources dispute are settled here.
     pub disputed: Disputed,
+}
+
+/// How charging a saved card goes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Payments {
+    /// The money is there at once.
+    #[default]
+    Prompt,
+    /// It comes minutes later.
+    Late,
+    /// The card is refused, and tried again every hour.
+    Failing,
 }
 
 impl Default for MarketOptions {
@@ -37,6 +62,11 @@ impl Default for MarketOptions {
             machines: None,
             intensity: 1.0,
             failures: 1.0,
+            liars: 0.0,
+            autobill: None,
+            payments: Payments::default(),
+            spend_per_hour_max: None,
+            own_machines: 2,
             disputed: Disputed::default(),
         }
     }
@@ -177,13 +207,26 @@ impl ExactBill {
     }
 }
 
+/// What is true of an instance's machine, as one sees it from inside, whatever the listing says.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Inside {
+    /// The model that the driver names.
+    pub gpu_name: Arc<str>,
+    /// GPUs that can be used.
+    pub gpus: u32,
+    /// Download, Mb/s.
+    pub download: f64,
+    /// Upload, Mb/s.
+    pub upload: f64,
+}
+
 /// Something that happened, for checkers and tests. Rivals' doings are told only where an account
 /// has an instance on the machine; what hosts do is always told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MarketEvent {
     /// When.
     pub at: Time,
-    /// The machine.
+    /// The machine; 0 where it is about an account and no machine.
     pub machine: u64,
     /// What.
     pub what: Happening,
@@ -256,6 +299,48 @@ pub enum Happening {
         /// The account.
         account: u64,
     },
+    /// A container died, or froze, with its host's error.
+    Failed {
+        /// The instance.
+        instance: u64,
+    },
+    /// The marketplace deleted an instance: long after its rental's end, or for want of payment.
+    Deleted {
+        /// The instance.
+        instance: u64,
+    },
+    /// A rental's end was moved.
+    Extended {
+        /// The instance.
+        instance: u64,
+        /// The end now.
+        until: Time,
+    },
+    /// A host asks for more for a rental.
+    PriceAsked {
+        /// The instance.
+        instance: u64,
+        /// The GPUs' rate that it asks for.
+        rate: Rate,
+    },
+    /// Money was paid in.
+    Paid {
+        /// The account.
+        account: u64,
+        /// How much.
+        amount: Money,
+    },
+    /// The host will go away for maintenance.
+    MaintenancePlanned {
+        /// When.
+        from: Time,
+        /// When it will be back.
+        until: Time,
+    },
+    /// The machine lost its verification after an error.
+    Deverified,
+    /// The machine has its verification again.
+    Verified,
     /// The host went away.
     HostLeft,
     /// The host came back, with other offer ids.

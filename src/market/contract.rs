@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::api::CreateParams;
 use super::dice::Dice;
+use super::disputed::{BilledFrom, Disputed};
 use super::machine::Gpus;
 use super::meter::{Meter, Rates};
 use crate::types::money::Rate;
@@ -33,6 +34,8 @@ pub(crate) struct Contract {
     pub(crate) bid: Option<Rate>,
     /// The on-demand rate agreed.
     pub(crate) on_demand: Rate,
+    /// Its place in the order in which bids came, or last changed.
+    pub(crate) arrived: u64,
     /// The floor when it last started or changed its bid.
     pub(crate) reserve: Rate,
     /// Whether it is meant to run.
@@ -93,6 +96,8 @@ pub(crate) enum Container {
     Ended,
     /// Its contract was stopped.
     Exited,
+    /// It hangs, and is billed.
+    Frozen,
 }
 
 impl Container {
@@ -104,6 +109,7 @@ impl Container {
             Self::Loading | Self::Stuck => Some("loading"),
             Self::Running => Some("running"),
             Self::Ended | Self::Exited => Some("exited"),
+            Self::Frozen => Some("frozen"),
         }
     }
 }
@@ -119,6 +125,8 @@ pub(crate) struct Task {
     pub(crate) label: Option<Arc<str>>,
     /// When it was made.
     pub(crate) created: Time,
+    /// When it last got its GPUs.
+    pub(crate) granted_at: Time,
     /// When the rental ends.
     pub(crate) ends: Time,
     /// Whether it ended.
@@ -127,8 +135,10 @@ pub(crate) struct Task {
     pub(crate) queued: bool,
     /// Disk in GB.
     pub(crate) disk_gb: f64,
-    /// The disk's rate.
+    /// The disk's rate while it has its GPUs.
     pub(crate) disk_rate: Rate,
+    /// The disk's rate while it is stopped.
+    pub(crate) stopped_disk_rate: Rate,
     /// The floor shown when it was made.
     pub(crate) floor_then: Rate,
     /// Traffic while the image is pulled, as a rate.
@@ -157,6 +167,8 @@ pub(crate) struct Task {
     pub(crate) meter: Meter,
     /// Chance for what happens to it.
     pub(crate) dice: Dice,
+    /// How the disputed facts are settled.
+    pub(crate) facts: Disputed,
 }
 
 impl Contract {
@@ -197,32 +209,37 @@ impl Contract {
 }
 
 impl Task {
-    /// What it costs now: GPUs while the container runs, or ended by itself, but not while it is
-    /// being made or stopped; the disk from creation to destruction; traffic as it flows; nothing
-    /// of it while the host is offline.
+    /// What it costs now: GPUs while the container runs, or hangs, or ended by itself, but not
+    /// while it is being made or stopped; the disk from creation to destruction; traffic as it
+    /// flows; nothing of it while the host is offline. Some of this is disputed.
     fn rates(&self, granted: bool, price: Rate, online: bool) -> Rates {
         if !online {
             return Rates::default();
         }
-        let disk = self.disk_rate;
-        let idle = Rates {
-            disk,
-            ..Rates::default()
+        if !granted {
+            return Rates {
+                disk: self.stopped_disk_rate,
+                ..Rates::default()
+            };
+        }
+        let from_grant = self.facts.billed_from == BilledFrom::Granted;
+        let billed = match self.container {
+            Container::Running | Container::Frozen => true,
+            Container::Ended => self.facts.ended_billed,
+            _ => from_grant,
         };
-        match self.container {
-            _ if !granted => idle,
-            Container::Running => Rates {
-                gpu: price,
-                disk,
-                down: self.traffic.0,
-                up: self.traffic.1,
-            },
-            Container::Ended => Rates { gpu: price, ..idle },
-            Container::Loading if !self.image_ready => Rates {
-                down: self.pull_rate,
-                ..idle
-            },
-            _ => idle,
+        let (down, up) = match self.container {
+            Container::Running => self.traffic,
+            Container::Loading if !self.image_ready && self.facts.pulls_billed => {
+                (self.pull_rate, Rate::ZERO)
+            }
+            _ => (Rate::ZERO, Rate::ZERO),
+        };
+        Rates {
+            gpu: if billed { price } else { Rate::ZERO },
+            disk: self.disk_rate,
+            down,
+            up,
         }
     }
 

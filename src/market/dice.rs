@@ -22,6 +22,10 @@ pub(crate) enum Purpose {
     Contract(u64),
     /// Which of the disputed facts hold.
     Disputed,
+    /// What a host does and hides, beside what it did ever since: an older seed's market stays.
+    Host(u64),
+    /// What happens to an account: its payments, its notifications.
+    Account(u64),
 }
 
 impl Dice {
@@ -31,6 +35,9 @@ impl Dice {
             Purpose::Machine(machine) => (1, machine),
             Purpose::Contract(contract) => (2, contract),
             Purpose::Disputed => (3, 0),
+            Purpose::Host(machine) => (3, machine << 1 | 1),
+            // An account's id is never 0.
+            Purpose::Account(account) => (3, account << 1),
         };
         let mut generator = ChaCha8Rng::seed_from_u64(seed);
         generator.set_stream(number << 2 | class);

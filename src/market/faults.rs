@@ -29,11 +29,32 @@ pub enum Fault {
     Empty,
     /// A 429; the request had no effect.
     Throttled,
+    /// A 429 that ends searches until midnight. Requests that are no search are answered as ever.
+    SearchQuota,
+    /// A web page in place of the answer; the request took effect.
+    Html,
+    /// A body that ends in the middle; the request took effect.
+    Truncated,
+    /// A listing that lacks rows or pages, though the total that it tells is the old one.
+    Partial,
+    /// A body that is right under a content type that is not.
+    ContentType,
+    /// An earlier answer to the same read.
+    Stale,
+    /// `Date` and the moments in the answer are those of a clock that is off.
+    Skewed,
+    /// A request that arrives twice; one of the two answers comes back.
+    Duplicated,
+    /// The key was deleted; the request had no effect.
+    KeyDeleted,
+    /// The key's second factor has expired, which reads like something that is not found; the
+    /// request had no effect.
+    SessionExpired,
 }
 
 impl Fault {
     /// Every fault, with its key in a [`FaultSpec`].
-    const KEYS: [(&'static str, Self); 7] = [
+    const KEYS: [(&'static str, Self); 17] = [
         ("5xx-before", Self::ErrorBefore),
         ("5xx-after", Self::ErrorAfter),
         ("timeout-before", Self::TimeoutBefore),
@@ -41,6 +62,16 @@ impl Fault {
         ("garbage", Self::Garbage),
         ("empty", Self::Empty),
         ("429", Self::Throttled),
+        ("quota", Self::SearchQuota),
+        ("html", Self::Html),
+        ("truncated", Self::Truncated),
+        ("partial", Self::Partial),
+        ("content-type", Self::ContentType),
+        ("stale", Self::Stale),
+        ("skew", Self::Skewed),
+        ("duplicated", Self::Duplicated),
+        ("key-deleted", Self::KeyDeleted),
+        ("session-expired", Self::SessionExpired),
     ];
 
     /// Its key in a [`FaultSpec`].
@@ -67,7 +98,8 @@ pub struct FaultSpec {
 const SPEC_HELP: &str = "a fault specification is a comma-separated list of `latency=200ms` or \
     `latency=20ms..200ms`, and of chances per request in percent: `5xx=2%` (half of them after \
     the request took effect), `5xx-before`, `5xx-after`, `timeout-before`, `timeout-after`, \
-    `garbage`, `empty`, `429`; `none` is no faults";
+    `garbage`, `html`, `truncated`, `content-type`, `empty`, `partial`, `stale`, `skew`, \
+    `duplicated`, `429`, `quota`, `key-deleted`, `session-expired`; `none` is no faults";
 
 /// Why a text is no fault specification, with what would be.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -234,6 +266,21 @@ impl Faults {
     /// Turns all faults off, or on again. Requests are counted all the same.
     pub fn set_enabled(&mut self, enabled: bool) {
         self.enabled = enabled;
+    }
+
+    /// What goes wrong by chance.
+    pub fn spec(&self) -> &FaultSpec {
+        &self.spec
+    }
+
+    /// Changes what goes wrong by chance. What is drawn for a request stays the same.
+    pub fn set_spec(&mut self, spec: FaultSpec) {
+        self.spec = spec;
+    }
+
+    /// Whether a fault can happen at all.
+    pub(crate) fn may(&self, fault: Fault) -> bool {
+        self.spec.chance(fault) > 0.0 || self.script.0.values().any(|cue| *cue == fault)
     }
 
     /// How many requests there were.

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use super::api::MarketOptions;
 use super::dice::{Dice, Purpose, quantile};
+use super::hosts::Lie;
 use super::machine::{BASE_LEVEL, GPUS_MAX, Gpus, Machine, Slice};
 use super::models::{MODELS, Model, compute_cap};
 use super::raw::RawOffer;
@@ -188,10 +189,30 @@ fn machine(options: &MarketOptions, dice: &mut Dice, ids: &mut Ids) -> Machine {
     with_habits(options, ids.machine, slices)
 }
 
+/// A machine that is not on the market, and what its slices are made of. It is drawn from the
+/// given chance alone; new machines of small hosts are dependable here, so that who lists one sees
+/// it in a default search.
+pub(crate) fn unlisted(
+    options: &MarketOptions,
+    dice: &mut Dice,
+    id: u64,
+    gpus: u32,
+) -> (Machine, RawOffer) {
+    let model = dice.pick(MODELS, |model| f64::from(model.weight));
+    let facts = RawOffer {
+        verification: "verified".into(),
+        hosting_type: 0,
+        ..facts(options, dice, model, gpus, id)
+    };
+    (with_habits(options, id, Vec::new()), facts)
+}
+
 /// A machine of these slices, with habits drawn from its own stream of chance.
 fn with_habits(options: &MarketOptions, id: u64, slices: Vec<Slice>) -> Machine {
     let mut dice = Dice::new(options.seed, Purpose::Machine(id));
     let failure = if dice.chance(0.05) { 0.3 } else { 0.015 };
+    let mut host_dice = Dice::new(options.seed, Purpose::Host(id));
+    let lie = Lie::drawn(&mut host_dice, options.liars, &slices);
     Machine {
         id,
         online: true,
@@ -204,6 +225,11 @@ fn with_habits(options: &MarketOptions, id: u64, slices: Vec<Slice>) -> Machine 
         slices,
         contracts: BTreeSet::new(),
         dice,
+        host_dice,
+        ties: options.disputed.ties,
+        deverified_until: None,
+        downtime: None,
+        lie,
     }
 }
 
@@ -339,7 +365,7 @@ pub(crate) fn listing_seconds(dice: &mut Dice) -> i64 {
 
 /// A slice of a drawn machine. `facts` holds what is true of the machine: its RAM as a whole, its
 /// score and TFLOPs per GPU, and its GPUs in `gpu_frac`.
-fn slice(
+pub(crate) fn slice(
     options: &MarketOptions,
     dice: &mut Dice,
     facts: &RawOffer,
@@ -381,7 +407,8 @@ fn gpu_number(machine: u64, gpu: u32) -> u32 {
     ((machine * 16 + u64::from(gpu)) % u64::from(u32::MAX)) as u32
 }
 
-fn mask(first: u32, gpus: u32) -> Gpus {
+/// So many GPUs from the first on.
+pub(crate) fn mask(first: u32, gpus: u32) -> Gpus {
     (0..gpus).fold(0, |mask, gpu| mask | 1 << ((first + gpu) % GPUS_MAX))
 }
 

@@ -6,13 +6,15 @@ use sha2::{Digest, Sha256};
 
 use super::api::Happening;
 use super::contract::{Container, Contract, Task};
+use super::hosts::Lie;
 use super::sim::{Due, Market};
 use crate::types::money::{Money, Rate};
 
 /// A container whose image the host has comes up in so many milliseconds, as documented.
 const CACHED_MS: i64 = 30_000;
 /// No pull takes longer.
-const PULL_MS_MAX: i64 = 2 * 3_600_000;
+const PULL_MS_MAX: i64 = 2 * HOUR_MS;
+const HOUR_MS: i64 = 3_600_000;
 
 impl Market {
     /// A contract that got its GPUs makes its container, or starts it again.
@@ -62,12 +64,14 @@ impl Market {
                 let (speed, price) =
                     row.map_or((0.0, 0.0), |row| (row.inet_down, row.inet_down_cost));
                 let cached = held.cached.contains(image.as_str());
+                let speed = speed * held.lie.as_ref().map_or(1.0, Lie::bandwidth);
                 let (ms, rate) = pull(&image, speed, price, cached);
                 task.pull_rate = rate;
                 task.status_msg = Some(format!("Pulling from {image}").into());
                 Some(ms)
             }
-            Container::Loading => {
+            // What hung runs again.
+            Container::Loading | Container::Frozen => {
                 self.container_comes_up(id);
                 return;
             }
@@ -150,11 +154,17 @@ impl Market {
         self.tell(machine, Happening::Ended { instance: id });
     }
 
-    /// A rental ends: it is stopped and cannot start again; its disk bills on.
+    /// A rental ends, unless its end was moved: it is stopped and cannot start again; its disk
+    /// bills on.
     pub(super) fn expires(&mut self, id: u64) {
+        let now = self.now;
+        let over = |task: &Task| !task.expired && task.ends <= now;
         let Some(contract) = self.contracts.get_mut(&id) else {
             return;
         };
+        if !contract.task().is_some_and(over) {
+            return;
+        }
         let machine = contract.machine;
         contract.wants = false;
         if let Some(task) = contract.task_mut() {
@@ -162,8 +172,19 @@ impl Market {
             task.queued = false;
         }
         self.halt(id);
+        self.increases.retain(|_, asked| asked.contract != id);
         self.tell(machine, Happening::Expired { instance: id });
         self.later(5_000, Due::Auction(machine));
+        if let Some(hours) = self.options.disputed.ended_deleted_hours {
+            self.later(i64::from(hours) * HOUR_MS, Due::Delete(id));
+        }
+    }
+
+    /// The marketplace itself deletes an instance.
+    pub(super) fn deletes(&mut self, id: u64) {
+        if let Some(machine) = self.discard(id) {
+            self.tell(machine, Happening::Deleted { instance: id });
+        }
     }
 
     /// Takes the GPUs from an account's instance, if it has them.
@@ -180,11 +201,18 @@ impl Market {
 
     /// Destroys an account's instance: its books are closed and kept, its offer is listed anew.
     pub(super) fn remove(&mut self, id: u64) {
+        if let Some(machine) = self.discard(id) {
+            self.tell(machine, Happening::Destroyed { instance: id });
+        }
+    }
+
+    /// The same, untold. Gives the machine.
+    fn discard(&mut self, id: u64) -> Option<usize> {
         let now = self.now;
+        self.haunts(id);
         self.halt(id);
-        let Some(mut contract) = self.drop_contract(id) else {
-            return;
-        };
+        let mut contract = self.drop_contract(id)?;
+        self.increases.retain(|_, asked| asked.contract != id);
         let (machine, slice) = (contract.machine, contract.slice);
         contract.retune(now, false);
         let ms = contract
@@ -192,8 +220,8 @@ impl Market {
             .map_or(5_000, |task| task.dice.seconds(5, 50));
         self.past.insert(id, (contract, now));
         self.renew_ask(machine, slice);
-        self.tell(machine, Happening::Destroyed { instance: id });
         self.later(ms, Due::Auction(machine));
+        Some(machine)
     }
 }
 
@@ -250,11 +278,26 @@ impl Contract {
         let Some(task) = self.task() else {
             return (["running"; 3], Some("running"));
         };
-        match (self.granted, online) {
-            (true, true) => (["running"; 3], task.container.status()),
-            (true, false) => (["running"; 3], Some("offline")),
-            (false, _) if task.queued => (["stopped", "running", "stopped"], Some("exited")),
-            (false, _) => (["stopped"; 3], Some("exited")),
+        let facts = &task.facts;
+        if self.granted {
+            let container = match (online, facts.lost_reads_unknown) {
+                (true, _) => task.container.status(),
+                (false, false) => Some("offline"),
+                (false, true) => Some("unknown"),
+            };
+            return (["running"; 3], container);
         }
+        let container = if facts.reads_stopped {
+            "stopped"
+        } else {
+            "exited"
+        };
+        let to_run = if task.queued {
+            facts.queued_intends_running
+        } else {
+            self.wants && facts.outbid_intends_running
+        };
+        let intended = if to_run { "running" } else { "stopped" };
+        (["stopped", intended, "stopped"], Some(container))
     }
 }

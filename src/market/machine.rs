@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use super::contract::Contract;
 use super::dice::Dice;
+use super::disputed::Ties;
+use super::hosts::{Downtime, Lie};
 use super::raw::RawOffer;
 use crate::types::money::{BID_STEP, Money, Rate};
 use crate::types::time::Time;
@@ -46,6 +48,16 @@ pub(crate) struct Machine {
     pub(crate) contracts: BTreeSet<u64>,
     /// Chance for what happens here.
     pub(crate) dice: Dice,
+    /// Chance for what the host does and hides.
+    pub(crate) host_dice: Dice,
+    /// Who wins a tie here, as everywhere.
+    pub(crate) ties: Ties,
+    /// Until when the machine is without its verification, after an error.
+    pub(crate) deverified_until: Option<Time>,
+    /// Maintenance that was announced.
+    pub(crate) downtime: Option<Downtime>,
+    /// What the host lies about.
+    pub(crate) lie: Option<Lie>,
 }
 
 /// An offer of some of a machine's GPUs.
@@ -88,6 +100,15 @@ impl Machine {
         at_level(self.slices[slice].base_price, self.price_level)
     }
 
+    /// What the marketplace says of the machine's verification now.
+    pub(crate) fn verification(&self, slice: usize) -> Arc<str> {
+        let usual = &self.slices[slice].row.verification;
+        match self.deverified_until {
+            Some(_) if &**usual == "verified" => "deverified".into(),
+            _ => Arc::clone(usual),
+        }
+    }
+
     /// The contracts that run on any of these GPUs.
     pub(crate) fn holders<'a>(
         &'a self,
@@ -117,9 +138,14 @@ impl Machine {
         let mut floor = self.floor(slice);
         for holder in self.holders(contracts, mask) {
             let scaled = i128::from(holder.bid?.0) * i128::from(gpus);
-            let equal = scaled.div_euclid(i128::from(holder.gpus.max(1)));
-            let over = Rate(i64::try_from(equal).unwrap_or(i64::MAX)) + BID_STEP;
-            floor = floor.max(round_up(over, SHOWN_STEP));
+            let by = i128::from(holder.gpus.max(1));
+            let equal = scaled.div_euclid(by);
+            let least = match self.ties {
+                Ties::Incumbent => equal + i128::from(BID_STEP.0),
+                Ties::Challenger => equal + i128::from(scaled.rem_euclid(by) != 0),
+            };
+            let least = Rate(i64::try_from(least).unwrap_or(i64::MAX));
+            floor = floor.max(round_up(least, SHOWN_STEP));
         }
         Some(floor)
     }
@@ -148,14 +174,23 @@ impl Machine {
             && self
                 .holders(contracts, mask)
                 .all(|holder| match holder.bid {
-                    Some(held) => higher((bid, gpus), (held, holder.gpus)),
+                    Some(held) => self.displaces((bid, gpus), (held, holder.gpus)),
                     None => false,
                 })
     }
 
+    /// Whether a new bid for so many GPUs takes them from one that runs on them.
+    pub(crate) fn displaces(&self, bid: (Rate, u32), held: (Rate, u32)) -> bool {
+        match self.ties {
+            Ties::Incumbent => higher(bid, held),
+            Ties::Challenger => !higher(held, bid),
+        }
+    }
+
     /// Who gets the GPUs: on-demand contracts first, then bids from the highest per GPU, each
     /// where all its GPUs are free still and the floor is met. Among equals the incumbent keeps,
-    /// then the older contract comes first. `able` says whether a contract competes at all.
+    /// then the older contract comes first; or whoever came last does, where ties are the
+    /// challenger's. `able` says whether a contract competes at all.
     pub(crate) fn winners(
         &self,
         contracts: &BTreeMap<u64, Contract>,
@@ -180,7 +215,11 @@ impl Machine {
                     );
                     right.cmp(&left)
                 })
-                .then_with(|| b.granted.cmp(&a.granted))
+                .then_with(|| match self.ties {
+                    // No bid displaces an on-demand contract, whenever it came.
+                    Ties::Challenger if a.bid.is_some() => b.arrived.cmp(&a.arrived),
+                    _ => b.granted.cmp(&a.granted),
+                })
                 .then_with(|| a.id.cmp(&b.id))
         });
         let mut taken: Gpus = 0;

@@ -44,7 +44,7 @@ impl Use {
         }
     }
 
-    fn merge(&mut self, other: &Self) {
+    pub(crate) fn merge(&mut self, other: &Self) {
         for (sum, amount) in self.amounts.iter_mut().zip(other.amounts) {
             *sum += amount;
         }
@@ -81,6 +81,8 @@ pub(crate) struct Meter {
     rates: Rates,
     closed: Use,
     days: BTreeMap<i64, Use>,
+    /// Every change of the rates.
+    changes: Vec<(Time, Rates)>,
 }
 
 impl Meter {
@@ -91,6 +93,7 @@ impl Meter {
             rates: Rates::default(),
             closed: Use::default(),
             days: BTreeMap::new(),
+            changes: Vec::new(),
         }
     }
 
@@ -105,6 +108,16 @@ impl Meter {
         self.closed.add(self.rates, now.ms_since(self.since).max(0));
         self.since = self.since.max(now);
         self.rates = rates;
+        self.changes.push((self.since, rates));
+    }
+
+    /// The meter as it stood at an earlier time.
+    pub(crate) fn as_of(&self, then: Time) -> Self {
+        let mut meter = Self::new(self.began);
+        for &(at, rates) in self.changes.iter().take_while(|(at, _)| *at <= then) {
+            meter.set(at, rates);
+        }
+        meter
     }
 
     /// The rates now.
@@ -193,6 +206,20 @@ mod tests {
                 sum.merge(&used);
             }
             prop_assert_eq!(whole, sum);
+            let halfway = Time((start + now) / 2);
+            let early = meter.as_of(halfway);
+            let (mut before, after) = (early.total(halfway), meter.total(Time(now)));
+            for (sum, amount) in before.amounts.iter().zip(after.amounts) {
+                prop_assert!(*sum <= amount);
+            }
+            for (from, to, used) in early.by_day(halfway) {
+                prop_assert!(from < to && to <= halfway);
+                for (sum, amount) in before.amounts.iter_mut().zip(used.amounts) {
+                    *sum -= amount;
+                }
+            }
+            prop_assert_eq!(before.amounts, [0; 4]);
+            prop_assert_eq!(meter.as_of(Time(now)).total(Time(now)), after);
         }
     }
 }

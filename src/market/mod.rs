@@ -5,26 +5,34 @@
 
 mod api;
 mod contract;
+mod credit;
+mod deliveries;
 mod dice;
 pub mod disputed;
+mod estate;
 pub mod faults;
 mod generate;
+mod handed_on;
+mod hosts;
 mod life;
 mod machine;
 mod meter;
 mod models;
 mod native;
+mod notices;
 pub mod offers_file;
 mod operations;
 mod ops;
 mod query;
 pub mod raw;
 mod records;
+mod restart;
 mod rivals;
 pub mod router;
 mod routes;
 pub mod server;
 mod sim;
+mod spoil;
 #[cfg(test)]
 mod tests;
 pub mod transport;
@@ -32,10 +40,12 @@ mod view;
 mod wire;
 
 pub use api::{
-    CreateParams, Created, ExactBill, Happening, MarketError, MarketEvent, MarketOptions, Started,
+    CreateParams, Created, ExactBill, Happening, Inside, MarketError, MarketEvent, MarketOptions,
+    Payments, Started,
 };
 pub use contract::{RUN_FOR, SELF_DESTROY};
+pub use disputed::{Disputed, DisputedError};
 pub use models::compute_cap;
 pub use raw::{Field, RawCharge, RawInstance, RawOffer, RawUser};
-pub use router::{Envelope, Handled, MarketServer, Paths, Quirks, WireOptions};
+pub use router::{Envelope, Handled, MarketServer, Paths, Quirks, Wire, WireOptions};
 pub use sim::Market;

@@ -4,10 +4,12 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::api::{CreateParams, MarketError};
+use super::handed_on;
 use super::query::Search;
-use super::raw::{RawInstance, RawUser};
-use super::routes::Operation;
+use super::raw::RawInstance;
+use super::routes::{Operation, ROUTES};
 use super::sim::Market;
+use crate::ports::Method;
 use crate::types::time::Time;
 
 /// One call, after matching and authentication.
@@ -51,6 +53,9 @@ pub(crate) fn perform(
     operation: Operation,
     call: &Call<'_>,
 ) -> Result<String, MarketError> {
+    if let Some(route) = audited(operation) {
+        market.log_call(call.account, &route, call.body);
+    }
     match operation {
         Operation::OffersList => {
             let search = Search::parse(call.query, call.quirks.honour_offset);
@@ -60,19 +65,22 @@ pub(crate) fn perform(
             let search = Search::by_id(call.id.unwrap_or_default(), call.query);
             offers(market, call, search.map_err(invalid_request)?)
         }
-        Operation::InstancesList => instances(call, market.instances(call.account)),
+        Operation::InstancesList => {
+            let rows = market.listing(call.account, begins(call));
+            instances(call, rows)
+        }
         Operation::BidsList => {
-            let mut rows = market.instances(call.account);
+            let mut rows = market.listing(call.account, begins(call));
             rows.retain(|row| row.is_bid);
             instances(call, rows)
         }
         Operation::InstanceGet => {
             let id = instance_id(call)?;
-            text(&json!({ "instances": market.instance(call.account, id) }))
+            text(&json!({ "instances": market.reading(call.account, id) }))
         }
         Operation::BidGet => {
             let id = instance_id(call)?;
-            let row = market.instance(call.account, id).filter(|row| row.is_bid);
+            let row = market.reading(call.account, id).filter(|row| row.is_bid);
             text(&json!({ "instances": row }))
         }
         Operation::InstanceCreate => create(market, call, true),
@@ -95,8 +103,20 @@ pub(crate) fn perform(
             }
         }
         Operation::InvoicesList => invoices(market, call),
-        Operation::UserCurrent | Operation::Balance => text(&market.user(call.account)),
+        Operation::UserCurrent | Operation::Balance => text(&market.user_record(call.account)),
+        other => handed_on::perform(market, other, call),
     }
+}
+
+/// What the audit log calls an operation; `None` for one that changes nothing.
+fn audited(operation: Operation) -> Option<String> {
+    let route = ROUTES.iter().find(|route| route.operation == operation)?;
+    (route.method != Method::Get).then(|| {
+        let words = route.path.trim_start_matches('/').split('/');
+        let words: Vec<&str> = words.filter(|word| !word.starts_with('{')).collect();
+        let method = route.method.as_str().to_ascii_lowercase();
+        format!("api.{}__{method}", words.join("."))
+    })
 }
 
 /// The answer that this operation would give if there were nothing; `None` where it is no list.
@@ -106,6 +126,9 @@ pub(crate) fn nothing(operation: Operation) -> Option<&'static str> {
         Operation::InstancesList | Operation::BidsList => Some(
             r#"{"success":true,"instances_found":0,"total_instances":0,"next_token":null,"instances":[]}"#,
         ),
+        Operation::MachinesList => Some(r#"{"machines":[]}"#),
+        Operation::TemplatesList => Some(r#"{"success":true,"templates_found":0,"templates":[]}"#),
+        Operation::SshKeysList => Some("[]"),
         Operation::InvoicesList => {
             Some(r#"{"success":true,"results":[],"count":0,"total":0,"next_token":null}"#)
         }
@@ -159,6 +182,12 @@ fn offers(market: &Market, call: &Call<'_>, search: Search) -> Result<String, Ma
 }
 
 // -------------------------------------------------------------------------------------- instances
+
+/// Whether a call begins a listing, rather than asking for a further page of one.
+fn begins(call: &Call<'_>) -> bool {
+    let later = |name| parameter(call, name).is_some_and(|value| !["", "0"].contains(&value));
+    !later("after_token") && !(call.quirks.honour_offset && later("offset"))
+}
 
 /// The whole list, or a page of it where the call asks for pages.
 fn instances(call: &Call<'_>, mut rows: Vec<RawInstance>) -> Result<String, MarketError> {
@@ -366,10 +395,12 @@ fn invoices(market: &Market, call: &Call<'_>) -> Result<String, MarketError> {
             rows.push((key, json!(row)));
         }
     }
-    let opened = call.opened_at;
-    let user = market.user(call.account);
-    if bill.payments && user.paid_expected > 0.0 && (bill.from..=bill.to).contains(&opened) {
-        rows.push(((opened, "payment".to_owned()), payment(&user, opened)));
+    let paid = market.payments(call.account).iter();
+    for payment in paid.filter(|_| bill.payments) {
+        if (bill.from..=bill.to).contains(&payment.at) {
+            let key = format!("payment-{:06}", payment.id);
+            rows.push(((payment.at, key), payment.row()));
+        }
     }
     rows.sort_by(|(a, _), (b, _)| a.cmp(b));
     let latest_first = parameter(call, "latest_first") == Some("true");
@@ -443,14 +474,4 @@ fn bill(call: &Call<'_>, now: Time) -> Result<Option<Bill>, MarketError> {
         payments: !charges,
         charges,
     }))
-}
-
-fn payment(user: &RawUser, at: Time) -> Value {
-    json!({
-        "start": at.epoch_seconds(), "end": null, "type": "credit",
-        "source": "stripe_payments", "description": "Play money",
-        // Negative is money that was paid in.
-        "amount": -user.paid_expected,
-        "metadata": {"invoice_id": user.id, "service": "stripe_payments"}, "items": [],
-    })
 }

@@ -1,10 +1,13 @@
 //! What an account does.
 
+use std::sync::Arc;
+
 use sha2::{Digest, Sha256};
 
 use super::api::{CreateParams, Created, Happening, MarketError, Started};
 use super::contract::{Container, Contract, Owner, RUN_FOR, SELF_DESTROY, Task, seconds_of};
 use super::dice::{Dice, Purpose};
+use super::disputed::Disputed;
 use super::life::{disk_rate, traffic};
 use super::meter::Meter;
 use super::sim::{Due, Market};
@@ -46,6 +49,9 @@ impl Market {
         if self.credit(account) <= Money::ZERO {
             return Err(no_credit());
         }
+        let place = &self.machines[machine].slices[slice];
+        let rate = bid.unwrap_or_else(|| self.machines[machine].on_demand(slice));
+        self.within_spend_limit(account, rate + disk_rate(place.storage_price, disk_gb))?;
         let gone = place.used_by.contains(&account) || place.ends <= self.now;
         if gone || !self.machines[machine].online {
             return Err(MarketError::ask_gone(ask));
@@ -100,6 +106,8 @@ impl Market {
     ) -> u64 {
         let id = self.next_contract;
         self.next_contract += 1;
+        let arrived = self.arrives();
+        let facts = self.options.disputed;
         let api_key = self.api_key(id);
         let floor_then = self.machines[machine].shown_floor(&self.contracts, slice);
         let held = &mut self.machines[machine];
@@ -109,13 +117,18 @@ impl Market {
         let (row, ends) = (&place.row, place.ends);
         let task = Task {
             account,
-            label: params.label.as_deref().map(Into::into),
+            label: params.label.as_deref().map(|label| kept(label, &facts)),
             created: self.now,
+            granted_at: self.now,
             ends,
             expired: false,
             queued: false,
             disk_gb,
             disk_rate: disk_rate(place.storage_price, disk_gb),
+            stopped_disk_rate: percent(
+                disk_rate(place.storage_price, disk_gb),
+                facts.stopped_storage_percent,
+            ),
             floor_then,
             pull_rate: Rate::ZERO,
             traffic: traffic(id, row.inet_down_cost, row.inet_up_cost),
@@ -130,6 +143,7 @@ impl Market {
             api_key,
             meter: Meter::new(self.now),
             dice: Dice::new(self.options.seed, Purpose::Contract(id)),
+            facts,
             params,
         };
         let mut contract = Contract {
@@ -140,6 +154,7 @@ impl Market {
             gpus: place.gpus,
             bid,
             on_demand,
+            arrived,
             reserve,
             wants: true,
             granted: false,
@@ -148,7 +163,7 @@ impl Market {
         contract.retune(self.now, true);
         held.contracts.insert(id);
         self.contracts.insert(id, contract);
-        self.later(ends.ms_since(self.now), Due::Expire(id));
+        self.ends_at(id, ends);
         id
     }
 
@@ -195,10 +210,14 @@ impl Market {
             self.machines[machine].floor(slice),
             self.machines[machine].online,
         );
-        let now = self.now;
+        let (now, arrived) = (self.now, self.arrives());
+        let raised = bid > before;
+        let starts = self.options.disputed.bid_starts_stopped && raised && bid >= floor;
         let mut ms = 30_000;
         if let Some(contract) = self.contracts.get_mut(&id) {
             contract.bid = Some(bid);
+            contract.arrived = arrived;
+            contract.wants |= starts;
             contract.reserve = floor;
             contract.retune(now, online);
             if let Some(task) = contract.task_mut() {
@@ -208,8 +227,31 @@ impl Market {
         if granted && bid != before {
             self.echo_later(id, machine, slice, Some(bid), bid > before);
         }
+        let ms = if raised {
+            self.until_resumed(ms)
+        } else {
+            self.until_parked(ms)
+        };
         self.later(ms, Due::Auction(machine));
         Ok(())
+    }
+
+    /// In how many milliseconds whoever may run again does: within a minute, or within five.
+    pub(super) fn until_resumed(&self, ms: i64) -> i64 {
+        if self.options.disputed.resumes_late {
+            ms * 6
+        } else {
+            ms
+        }
+    }
+
+    /// The same of a bid that was cut under the floor: within a minute, or within three.
+    fn until_parked(&self, ms: i64) -> i64 {
+        if self.options.disputed.parks_late {
+            ms * 3
+        } else {
+            ms
+        }
     }
 
     /// Stops an instance; its disk bills on. A queued start is cancelled.
@@ -249,8 +291,12 @@ impl Market {
             return Err(no_credit());
         }
         if !granted {
+            let arrived = self.arrives();
+            let mut waited = false;
             if let Some(contract) = self.contracts.get_mut(&id) {
+                waited = contract.wants;
                 contract.wants = true;
+                contract.arrived = arrived;
                 if let Some(task) = contract.task_mut() {
                     task.queued = true;
                     // What ended by itself runs anew when it is started by hand.
@@ -258,6 +304,10 @@ impl Market {
                 }
             }
             self.settle(machine);
+            let fires = waited || self.options.disputed.queued_fires;
+            if let Some(contract) = self.contracts.get_mut(&id) {
+                contract.wants = contract.granted || fires;
+            }
         }
         let runs = self.contracts.get(&id).is_some_and(|held| held.granted);
         let queued = "Required resources are currently unavailable, state change queued.";
@@ -288,7 +338,7 @@ impl Market {
             return Err(MarketError::new(400, "label_too_long", words));
         }
         if let Some(task) = self.contracts.get_mut(&id).and_then(Contract::task_mut) {
-            task.label = Some(label.into());
+            task.label = Some(kept(label, &task.facts));
         }
         Ok(())
     }
@@ -299,6 +349,20 @@ impl Market {
             .filter(|contract| contract.account() == Some(account))
             .ok_or_else(|| MarketError::no_such_instance(id))
     }
+}
+
+/// As much of a label as is kept.
+fn kept(label: &str, facts: &Disputed) -> Arc<str> {
+    match facts.label_kept {
+        Some(most) => label.chars().take(most as usize).collect::<String>().into(),
+        None => label.into(),
+    }
+}
+
+/// So many percent of a rate, rounded up.
+fn percent(rate: Rate, percent: u32) -> Rate {
+    let hundredfold = i128::from(rate.0) * i128::from(percent);
+    Rate(i64::try_from((hundredfold + 99).div_euclid(100)).unwrap_or(i64::MAX))
 }
 
 fn no_credit() -> MarketError {

@@ -4,10 +4,14 @@
 //! booleans as strings, so operands are coerced by what the field holds. Where a client does not
 //! name them, the server asks for verified, rentable rows that the caller does not hold.
 
+mod listing;
+
 use std::cmp::Ordering;
+use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
+pub(crate) use self::listing::Listing;
 use super::raw::{Field, RawOffer};
 use crate::types::offer::Market as SearchType;
 
@@ -25,11 +29,27 @@ pub(crate) trait Row {
     /// The value of a field of the wire format; `Null` for one that it does not have: that meets
     /// no test and is ordered last.
     fn cell(&self, field: &str) -> Field<'_>;
+
+    /// The value by which a filter or an order of that name goes: an offer has names that exist
+    /// only there.
+    fn looked_up(&self, name: &str) -> Field<'_>
+    where
+        Self: Sized,
+    {
+        cell(self, name)
+    }
+
+    /// Notes that it stands for so many equal rows.
+    fn stands_for(&mut self, rows: u32);
 }
 
 impl Row for RawOffer {
     fn cell(&self, field: &str) -> Field<'_> {
         self.field(field).unwrap_or(Field::Null)
+    }
+
+    fn stands_for(&mut self, rows: u32) {
+        self.bundled_results = Some(rows);
     }
 }
 
@@ -53,6 +73,10 @@ pub(crate) struct Search {
     order: Vec<(&'static str, Direction)>,
     limit: usize,
     offset: usize,
+    /// Whether equal offers of a machine become one row.
+    bundles: bool,
+    /// Whether prices of a prepaid rental are asked for.
+    pub(crate) reserved: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,8 +97,11 @@ enum Kind {
     Driver,
 }
 
-/// The fields that filters and orders may name.
-const FIELDS: &[(&str, Kind)] = &[
+/// Fields that filters and orders may name, and how their operands are read.
+type Fields = &'static [(&'static str, Kind)];
+
+/// Those of offers.
+const FIELDS: Fields = &[
     ("id", Kind::Number),
     ("ask_contract_id", Kind::Number),
     ("bundle_id", Kind::Number),
@@ -142,16 +169,36 @@ const FIELDS: &[(&str, Kind)] = &[
     ("end_date", Kind::Number),
     ("duration", Kind::Number),
     ("vms_enabled", Kind::Bool),
+    ("resource_type", Kind::Text),
+    ("cluster_id", Kind::Number),
+    ("country_code", Kind::Country),
+    ("geolocode", Kind::Number),
+    ("vericode", Kind::Number),
+    ("bundled_results", Kind::Number),
+    ("credit_discount_max", Kind::Number),
+    ("discounted_dph_total", Kind::Number),
+    ("discounted_hourly", Kind::Number),
+    ("discount_rate", Kind::Number),
+    ("vram_costperhour", Kind::Number),
+    ("internet_up_cost_per_tb", Kind::Number),
+    ("internet_down_cost_per_tb", Kind::Number),
+    ("is_vm_deverified", Kind::Bool),
+    ("pending_count", Kind::Number),
+    ("dph_total_adj", Kind::Number),
+    ("hostname", Kind::Text),
+    ("public_ipaddr", Kind::Text),
+    ("rn", Kind::Number),
 ];
 
-/// Keys of a search that are no filters and change nothing here.
+/// Keys of a search that are no filters and change nothing here. Clients pass them through.
 const IGNORED: &[&str] = &[
-    "disable_bundling",
     "target_reliability",
     "extra_ids",
     "gpu_option",
     "show_incompatible",
     "template_id",
+    "client_id",
+    "owner",
 ];
 
 fn field(name: &str) -> Option<(&'static str, Kind)> {
@@ -221,6 +268,25 @@ impl Search {
                 filters.insert(key.clone(), tests);
             }
         }
+        Self::of(&controls, filters, honour_offset)
+    }
+
+    /// Reads a search from one object of filters and control keys: the native form.
+    pub(crate) fn of_object(object: &Map<String, Value>) -> Result<Self, QueryError> {
+        let mut controls = Map::new();
+        let mut filters = Map::new();
+        for (key, value) in object {
+            sort_in(key.clone(), value.clone(), &mut controls, &mut filters)?;
+        }
+        Self::of(&controls, filters, false)
+    }
+
+    /// A search from its control keys and its filters.
+    fn of(
+        controls: &Map<String, Value>,
+        mut filters: Map<String, Value>,
+        honour_offset: bool,
+    ) -> Result<Self, QueryError> {
         let mut search = Self {
             kind: search_type(controls.get("type"))?,
             allocated_storage: allocated_storage(controls.get("allocated_storage"))?,
@@ -228,6 +294,8 @@ impl Search {
             order: order(controls.get("order"), controls.get("sort_option"))?,
             limit: count(controls.get("limit"), "limit")?.map_or(ROWS_MAX, |n| n.min(ROWS_MAX)),
             offset: 0,
+            bundles: !truth(controls.get("disable_bundling"), "disable_bundling")?,
+            reserved: controls.get("type").and_then(Value::as_str) == Some("reserved"),
         };
         if honour_offset {
             search.offset = count(controls.get("offset"), "offset")?.unwrap_or(0);
@@ -253,6 +321,7 @@ impl Search {
             .collect();
         let mut search = Self::parse(&controls, false)?;
         search.filters.clear();
+        search.bundles = false;
         search.add_filters("ask_contract_id", &serde_json::json!({ "eq": id }))?;
         Ok(search)
     }
@@ -260,6 +329,9 @@ impl Search {
     /// The rows that match, in order, capped.
     pub(crate) fn select<R: Row>(&self, mut rows: Vec<R>) -> Vec<R> {
         rows.retain(|row| self.filters.iter().all(|filter| filter.accepts(row)));
+        if self.bundles {
+            rows = bundled(rows);
+        }
         // The last key is the id, so that equal rows keep one order between requests. Keys are
         // looked up once a row, for a lookup by name costs more than a comparison.
         let names = self.order.iter().map(|(name, _)| *name);
@@ -291,40 +363,48 @@ impl Search {
     }
 
     fn add_filters(&mut self, name: &str, tests: &Value) -> Result<(), QueryError> {
-        let Some((field, kind)) = field(name) else {
-            return refuse(format!("{name} is not a valid search key"));
-        };
-        let tests = match tests {
-            Value::Null => return Ok(()),
-            Value::Object(tests) => tests,
-            _ => return refuse(format!("{name} must be an object such as {{\"eq\": …}}")),
-        };
-        for (op, value) in tests {
-            let op = operator(op)
-                .ok_or_else(|| QueryError(format!("{op} is not a valid operator ({name})")))?;
-            // Clients send what they do not set as null.
-            if value.is_null() {
-                continue;
-            }
-            let values = match (op, value) {
-                (Op::In | Op::NotIn, Value::Array(values)) => values.as_slice(),
-                (Op::In | Op::NotIn, _) => return refuse(format!("{name}: in needs an array")),
-                _ => std::slice::from_ref(value),
-            };
-            let operands = values.iter().map(|value| {
-                coerce(kind, value)
-                    .ok_or_else(|| QueryError(format!("{name}: {value} does not fit the field")))
-            });
-            let operands = operands.collect::<Result<_, _>>()?;
-            self.filters.push(Filter {
-                field,
-                kind,
-                op,
-                operands,
-            });
-        }
+        self.filters.extend(filters(FIELDS, name, tests)?);
         Ok(())
     }
+}
+
+/// The tests of one of some fields.
+fn filters(fields: Fields, name: &str, tests: &Value) -> Result<Vec<Filter>, QueryError> {
+    let known = fields.iter().find(|(known, _)| *known == name);
+    let Some(&(field, kind)) = known else {
+        return refuse(format!("{name} is not a valid search key"));
+    };
+    let tests = match tests {
+        Value::Null => return Ok(Vec::new()),
+        Value::Object(tests) => tests,
+        _ => return refuse(format!("{name} must be an object such as {{\"eq\": …}}")),
+    };
+    let mut read = Vec::new();
+    for (op, value) in tests {
+        let op = operator(op)
+            .ok_or_else(|| QueryError(format!("{op} is not a valid operator ({name})")))?;
+        // Clients send what they do not set as null.
+        if value.is_null() {
+            continue;
+        }
+        let values = match (op, value) {
+            (Op::In | Op::NotIn, Value::Array(values)) => values.as_slice(),
+            (Op::In | Op::NotIn, _) => return refuse(format!("{name}: in needs an array")),
+            _ => std::slice::from_ref(value),
+        };
+        let operands = values.iter().map(|value| {
+            coerce(kind, value)
+                .ok_or_else(|| QueryError(format!("{name}: {value} does not fit the field")))
+        });
+        let operands = operands.collect::<Result<_, _>>()?;
+        read.push(Filter {
+            field,
+            kind,
+            op,
+            operands,
+        });
+    }
+    Ok(read)
 }
 
 /// Control keys of a search.
@@ -335,6 +415,50 @@ const CONTROLS: &[&str] = &[
     "order",
     "sort_option",
     "allocated_storage",
+    "disable_bundling",
+];
+
+/// The rows with those that are equal to one before made part of it: the same bundle at the same
+/// prices, and as free.
+fn bundled<R: Row>(rows: Vec<R>) -> Vec<R> {
+    let mut kept: Vec<R> = Vec::with_capacity(rows.len());
+    let mut places: BTreeMap<Vec<u64>, (usize, u32)> = BTreeMap::new();
+    for row in rows {
+        let key: Option<Vec<u64>> = BUNDLED_BY
+            .iter()
+            .map(|name| match row.cell(name) {
+                Field::Number(number) => Some(number.to_bits()),
+                Field::Flag(flag) => Some(u64::from(flag)),
+                Field::Null | Field::Text(_) => None,
+            })
+            .collect();
+        let Some(key) = key else {
+            kept.push(row);
+            continue;
+        };
+        match places.get_mut(&key) {
+            Some((_, count)) => *count += 1,
+            None => {
+                places.insert(key, (kept.len(), 1));
+                kept.push(row);
+            }
+        }
+    }
+    for (at, count) in places.into_values().filter(|(_, count)| *count > 1) {
+        kept[at].stands_for(count);
+    }
+    kept
+}
+
+/// What equal offers share.
+const BUNDLED_BY: &[&str] = &[
+    "bundle_id",
+    "machine_id",
+    "num_gpus",
+    "dph_total",
+    "min_bid",
+    "rentable",
+    "rented",
 ];
 
 fn sort_in(
@@ -376,6 +500,16 @@ fn allocated_storage(value: Option<&Value>) -> Result<f64, QueryError> {
     number(value)
         .filter(|gigabytes| (0.0..=ALLOCATED_STORAGE_GB_MAX).contains(gigabytes))
         .ok_or_else(|| QueryError(format!("allocated_storage {value} is not a size in GB")))
+}
+
+fn truth(value: Option<&Value>, name: &str) -> Result<bool, QueryError> {
+    let Some(value) = value.filter(|value| !value.is_null()) else {
+        return Ok(false);
+    };
+    match coerce(Kind::Bool, value) {
+        Some(Operand::Bool(truth)) => Ok(truth),
+        _ => refuse(format!("{name} {value} is not a boolean")),
+    }
 }
 
 fn count(value: Option<&Value>, name: &str) -> Result<Option<usize>, QueryError> {
@@ -521,7 +655,11 @@ fn coerce(kind: Kind, value: &Value) -> Option<Operand> {
             Value::Number(n) if n.as_f64() == Some(0.0) => Some(Operand::Bool(false)),
             _ => None,
         },
-        Kind::Text => value.as_str().map(|text| Operand::Text(text.to_owned())),
+        Kind::Text => match value {
+            Value::String(text) => Some(Operand::Text(text.clone())),
+            Value::Number(number) => Some(Operand::Text(number.to_string())),
+            _ => None,
+        },
         Kind::Country => value.as_str().map(|text| Operand::Text(country(text))),
     }
 }
@@ -551,7 +689,7 @@ fn cell<'a, R: Row>(row: &'a R, name: &str) -> Field<'a> {
 
 impl Filter {
     fn accepts<R: Row>(&self, row: &R) -> bool {
-        let cell = cell(row, self.field);
+        let cell = row.looked_up(self.field);
         if cell == Field::Null {
             return false;
         }
@@ -606,5 +744,4 @@ fn compare_cells(a: Field<'_>, b: Field<'_>, direction: Direction) -> Ordering {
 }
 
 #[cfg(test)]
-#[path = "query_tests.rs"]
 mod tests;

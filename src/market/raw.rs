@@ -561,8 +561,9 @@ pub struct RawUser {
     pub fullname: String,
     /// Prepaid dollars left; may be negative.
     pub credit: f64,
-    /// The same.
-    pub balance: f64,
+    /// Disputed: the same, or what is owed, or left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub balance: Option<f64>,
     /// Credit at which a saved card is charged.
     pub balance_threshold: f64,
     /// Whether it is.

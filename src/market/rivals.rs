@@ -23,8 +23,6 @@ const TAKER_GAP: (f64, f64) = (18.0 * HOUR, 32.0 * HOUR);
 const RELIST_GAP: f64 = 45.0 * HOUR;
 const LEAVE_GAP: f64 = 9.0 * 24.0 * HOUR;
 
-/// Mean time away of a host.
-const AWAY: f64 = 1.5 * HOUR;
 /// Mean time until somebody is drawn to a slot that an account holds with a bid.
 const CHALLENGE_GAP: f64 = 6.0 * HOUR;
 
@@ -51,10 +49,11 @@ impl Market {
             self.again(machine, due);
         }
         self.relist_later(machine);
+        self.begin_failing(machine);
     }
 
     /// The next event of a kind on a machine, at the kind's mean gap.
-    fn again(&mut self, machine: usize, due: Due) {
+    pub(super) fn again(&mut self, machine: usize, due: Due) {
         let held = &mut self.machines[machine];
         let of = |(often, seldom): (f64, f64), is: bool| if is { often } else { seldom };
         let mean = match due {
@@ -120,6 +119,7 @@ impl Market {
         if held.online && held.price_level != level {
             held.price_level = level;
             self.tell(machine, Happening::Repriced);
+            self.asks_for_more(machine);
         }
     }
 
@@ -133,6 +133,7 @@ impl Market {
                 let seconds = listing_seconds(&mut held.dice);
                 held.slices[slice].ends =
                     self.now + std::time::Duration::from_secs(seconds.unsigned_abs());
+                self.may_extend(machine, slice);
             }
             if !self.held_by_account(machine, slice) {
                 self.renew_ask(machine, slice);
@@ -147,54 +148,6 @@ impl Market {
             .iter()
             .filter_map(|id| self.contracts.get(id))
             .any(|contract| contract.slice == slice && contract.account().is_some())
-    }
-
-    pub(super) fn host_leaves(&mut self, machine: usize) {
-        let now = self.now;
-        let here: Vec<u64> = self.machines[machine].contracts.iter().copied().collect();
-        self.machines[machine].online = false;
-        for id in here {
-            let Some(contract) = self.contracts.get_mut(&id) else {
-                continue;
-            };
-            if contract.account().is_none() {
-                self.drop_contract(id);
-                continue;
-            }
-            contract.retune(now, false);
-            if let Some(task) = contract.task_mut() {
-                let container = task.container;
-                task.goes_down(now, container);
-            }
-        }
-        for slice in &mut self.machines[machine].slices {
-            slice.echo = None;
-            slice.echo_version += 1;
-        }
-        self.tell(machine, Happening::HostLeft);
-        let ms = self.machines[machine].dice.gap(AWAY);
-        self.later(ms.max(120_000), Due::Return(machine));
-    }
-
-    pub(super) fn host_returns(&mut self, machine: usize) {
-        let now = self.now;
-        self.machines[machine].online = true;
-        for slice in 0..self.machines[machine].slices.len() {
-            self.renew_ask(machine, slice);
-        }
-        self.tell(machine, Happening::HostReturned);
-        let here: Vec<u64> = self.machines[machine].contracts.iter().copied().collect();
-        for id in here {
-            let Some(contract) = self.contracts.get_mut(&id) else {
-                continue;
-            };
-            contract.retune(now, true);
-            if contract.granted {
-                self.boot(id);
-            }
-        }
-        self.settle(machine);
-        self.again(machine, Due::Leave(machine));
     }
 
     pub(super) fn bidder_comes(&mut self, machine: usize) {
@@ -297,6 +250,7 @@ impl Market {
     ) {
         let id = self.next_contract;
         self.next_contract += 1;
+        let arrived = self.arrives();
         let held = &mut self.machines[machine];
         let place = &held.slices[slice];
         let rival = Rival {
@@ -312,6 +266,7 @@ impl Market {
             gpus: place.gpus,
             bid,
             on_demand: held.on_demand(slice),
+            arrived,
             reserve: held.floor(slice),
             wants: true,
             granted: false,
@@ -369,8 +324,10 @@ impl Market {
             self.rival_leaves(id);
             return;
         };
+        let arrived = self.arrives();
         if let Some(contract) = self.contracts.get_mut(&id) {
             contract.bid = Some(bid);
+            contract.arrived = arrived;
             if let Owner::Rival(rival) = &mut contract.owner {
                 rival.raised = true;
             }
@@ -391,7 +348,7 @@ impl Market {
                 self.renew_ask(machine, slice);
             }
             let ms = self.machines[machine].dice.seconds(5, 50);
-            self.later(ms, Due::Auction(machine));
+            self.later(self.until_resumed(ms), Due::Auction(machine));
         }
     }
 
@@ -468,6 +425,7 @@ impl Market {
             (false, false) => task.dice.seconds(120, 240),
             (false, true) => task.dice.seconds(900, 1500),
         };
+        let ms = if task.facts.slow_echo { ms * 5 } else { ms };
         let place = &mut self.machines[machine].slices[slice];
         place.echo_version += 1;
         let version = place.echo_version;

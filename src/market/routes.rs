@@ -16,6 +16,11 @@ use crate::ports::Method;
 pub(crate) enum Operation {
     OffersList,
     OfferGet,
+    MachinesList,
+    MachineGet,
+    MachineCreate,
+    MachineUpdate,
+    MachineDelete,
     InstancesList,
     InstanceGet,
     InstanceCreate,
@@ -28,8 +33,19 @@ pub(crate) enum Operation {
     BidCreate,
     BidUpdate,
     BidDelete,
-    InvoicesList,
     UserCurrent,
+    UserGet,
+    UserUpdate,
+    TemplatesList,
+    TemplateGet,
+    TemplateCreate,
+    TemplateUpdate,
+    TemplateDelete,
+    SshKeysList,
+    SshKeyCreate,
+    SshKeyDelete,
+    InvoicesList,
+    InvoiceGet,
     Balance,
 }
 
@@ -67,6 +83,42 @@ const BID: &[&str] = &[
     "cancel_unavail",
 ];
 
+const MINE: &[&str] = &["owner_id", "limit", "offset"];
+const LIST: &[&str] = &[
+    "limit",
+    "offset",
+    "select_cols",
+    "select_filters",
+    "order_by",
+];
+const LISTING: &[&str] = &["discount", "machine_id", "min_bid", "price", "verified"];
+const USER: &[&str] = &[
+    "ssh_key",
+    "email",
+    "username",
+    "fullname",
+    "balance_threshold",
+    "balance_threshold_enabled",
+    "autobill_threshold",
+    "phone_number",
+];
+const TEMPLATE: &[&str] = &[
+    "name",
+    "image",
+    "tag",
+    "env",
+    "onstart",
+    "runtype",
+    "ssh_direct",
+    "jup_direct",
+    "use_ssh",
+    "recommended_disk_space",
+    "private",
+    "desc",
+    "readme",
+    "extra_filters",
+];
+
 const fn route(
     operation: Operation,
     name: &'static str,
@@ -97,6 +149,11 @@ pub(crate) const ROUTES: &[Route] = &{
     [
         route(O::OffersList, "List available GPU offers", Get, "/offers", SEARCH, &[], (10, 60_000)),
         route(O::OfferGet, "Get specific offer details", Get, "/offers/{offer_id}", &["type"], &[], (10, 60_000)),
+        route(O::MachinesList, "List your machines", Get, "/machines", MINE, &[], (0, 0)),
+        route(O::MachineGet, "Get machine details", Get, "/machines/{machine_id}", &[], &[], (0, 0)),
+        route(O::MachineCreate, "Create a new machine offer", Post, "/machines", &[], LISTING, (0, 0)),
+        route(O::MachineUpdate, "Update machine offer", Put, "/machines/{machine_id}", &[], &["discount", "min_bid", "price", "verified"], (0, 0)),
+        route(O::MachineDelete, "Delete machine offer", Delete, "/machines/{machine_id}", &[], &[], (1, 1800)),
         route(O::InstancesList, "List instances", Get, "/instances", PAGE, &[], (1, 1000)),
         route(O::InstanceGet, "Get instance details", Get, "/instances/{instance_id}", &[], &[], (1, 2000)),
         route(O::InstanceCreate, "Create new instance", Post, "/instances", &[], RENT, (1, 4500)),
@@ -104,13 +161,25 @@ pub(crate) const ROUTES: &[Route] = &{
         route(O::InstanceStop, "Stop instance", Post, "/instances/{instance_id}/stop", &[], &[], (1, 1000)),
         route(O::InstanceStart, "Start instance", Post, "/instances/{instance_id}/start", &[], &[], (1, 1000)),
         route(O::InstanceDelete, "Delete instance", Delete, "/instances/{instance_id}", &[], &[], (1, 3000)),
-        route(O::BidsList, "List bids", Get, "/bids", &["owner_id", "limit", "offset"], &[], (1, 1000)),
+        route(O::BidsList, "List bids", Get, "/bids", MINE, &[], (1, 1000)),
         route(O::BidGet, "Get bid details", Get, "/bids/{bid_id}", &[], &[], (1, 2000)),
         route(O::BidCreate, "Create new bid", Post, "/bids", &[], BID, (1, 4500)),
         route(O::BidUpdate, "Update bid", Put, "/bids/{bid_id}", &[], &["price"], (1, 5500)),
         route(O::BidDelete, "Delete bid", Delete, "/bids/{bid_id}", &[], &[], (1, 3000)),
-        route(O::InvoicesList, "List invoices", Get, "/invoices", CHARGES, &[], (1, 1000)),
+        // The fixed path stands before the one with a parameter, which matches it, too.
         route(O::UserCurrent, "Get current user information", Get, "/users/me", &[], &[], (0, 0)),
+        route(O::UserGet, "Get user information", Get, "/users/{user_id}", &[], &[], (0, 0)),
+        route(O::UserUpdate, "Update current user", Put, "/users/me", &[], USER, (1, 5000)),
+        route(O::TemplatesList, "List templates", Get, "/templates", LIST, &[], (1, 3000)),
+        route(O::TemplateGet, "Get template details", Get, "/templates/{template_id}", &[], &[], (1, 3000)),
+        route(O::TemplateCreate, "Create template", Post, "/templates", &[], TEMPLATE, (0, 0)),
+        route(O::TemplateUpdate, "Update template", Put, "/templates/{template_id}", &[], TEMPLATE, (0, 0)),
+        route(O::TemplateDelete, "Delete template", Delete, "/templates/{template_id}", &[], &[], (0, 0)),
+        route(O::SshKeysList, "List SSH keys", Get, "/ssh_keys", &["limit", "offset"], &[], (0, 0)),
+        route(O::SshKeyCreate, "Add SSH key", Post, "/ssh_keys", &[], &["ssh_key"], (1, 1000)),
+        route(O::SshKeyDelete, "Delete SSH key", Delete, "/ssh_keys/{key_id}", &[], &[], (0, 0)),
+        route(O::InvoicesList, "List invoices", Get, "/invoices", CHARGES, &[], (1, 1000)),
+        route(O::InvoiceGet, "Get invoice details", Get, "/invoices/{invoice_id}", &[], &[], (1, 1000)),
         route(O::Balance, "Get account balance", Get, "/balance", &[], &[], (0, 0)),
     ]
 };
@@ -223,7 +292,7 @@ fn parameter(
 }
 
 /// A path segment decoded. What is no escape stays as it is; bytes that are no UTF-8 are replaced.
-fn percent_decoded(segment: &str) -> String {
+pub(crate) fn percent_decoded(segment: &str) -> String {
     let bytes = segment.as_bytes();
     let mut decoded = Vec::with_capacity(bytes.len());
     let mut at = 0;
@@ -342,6 +411,8 @@ mod tests {
             "an empty id lists"
         );
         assert_eq!(get("/users/ME/"), Some((Operation::UserCurrent, None)));
+        let user = Some((Operation::UserGet, Some("7".to_owned())));
+        assert_eq!(get("/users/7"), user);
         assert_eq!(
             get("/offers/a%2Fb%zz"),
             Some((Operation::OfferGet, Some("a/b%zz".to_owned())))
@@ -352,7 +423,7 @@ mod tests {
             "/offers/1/2",
             "/openapi",
             "/instances//stop",
-            "/users/7",
+            "/users/7/8",
         ] {
             assert_eq!(get(path), None, "{path}");
         }
@@ -374,6 +445,22 @@ mod tests {
         assert_eq!(*parameter, parameter_of("instance_id", "query", true));
         assert!(old["paths"]["/bids"].is_null());
         assert!(old["paths"]["/instances/{instance_id}"].is_null());
+    }
+
+    #[test]
+    fn every_documented_operation_has_a_route_and_a_description() {
+        assert_eq!(ROUTES.len(), 33);
+        let operations: std::collections::BTreeSet<_> =
+            ROUTES.iter().map(|route| route.operation).collect();
+        assert_eq!(operations.len(), 33);
+        let described = definition("/vastai", Paths::Both, true);
+        for route in ROUTES {
+            let method = route.method.as_str().to_ascii_lowercase();
+            for path in [route.path.to_owned(), route.path.replace(['{', '}'], "")] {
+                let summary = &described["paths"][&path][&method]["summary"];
+                assert_eq!(summary, route.name, "{path}");
+            }
+        }
     }
 
     proptest! {

@@ -13,7 +13,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use super::router::{Handled, MarketServer};
-use super::wire;
+use super::{deliveries, wire};
 use crate::ports::{Method, Reply, Request};
 
 /// Longest body of a request, in bytes; far over the marketplace's 32 KB of environment.
@@ -40,15 +40,19 @@ pub async fn serve(
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
     let (end, ending) = watch::channel(false);
+    let delivered = tokio::spawn(deliveries::run(Arc::clone(&server), ending.clone()));
     let shared = Shared { server, ending };
     let router = Router::new().fallback(handle).with_state(shared);
-    axum::serve(listener, router)
+    let served = axum::serve(listener, router)
         .with_graceful_shutdown(async move {
             shutdown.await;
             // Nobody listens any more only where nothing hangs.
             let _ = end.send(true);
         })
-        .await
+        .await;
+    // It ends with the server, however that ended.
+    delivered.abort();
+    served
 }
 
 #[expect(
@@ -56,6 +60,7 @@ pub async fn serve(
     reason = "injected delays are of real time, like the connections that they delay"
 )]
 async fn handle(State(mut shared): State<Shared>, request: http::Request<Body>) -> Response {
+    let origin = origin(&request);
     let request = match read(request).await {
         Ok(request) => request,
         Err(reply) => return response(reply),
@@ -63,7 +68,7 @@ async fn handle(State(mut shared): State<Shared>, request: http::Request<Body>) 
     if let Some(delay) = shared.server.next_latency() {
         tokio::time::sleep(delay).await;
     }
-    match shared.server.handle(&request) {
+    match shared.server.handle_at(&request, &origin) {
         Handled::Reply(reply) => response(reply),
         Handled::Hang => {
             let ending = shared.ending.wait_for(|ending| *ending);
@@ -72,6 +77,16 @@ async fn handle(State(mut shared): State<Shared>, request: http::Request<Body>) 
             response(wire::reply(504, String::new()))
         }
     }
+}
+
+/// Under what the caller reached this server: what it named, if that can be part of a URL.
+fn origin(request: &http::Request<Body>) -> String {
+    let host = request.headers().get(header::HOST);
+    let host = host.and_then(|host| host.to_str().ok()).filter(|host| {
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b".-:[]".contains(&byte);
+        !host.is_empty() && host.bytes().all(plain)
+    });
+    format!("http://{}", host.unwrap_or("127.0.0.1"))
 }
 
 async fn read(request: http::Request<Body>) -> Result<Request, Reply> {
@@ -95,7 +110,9 @@ async fn read(request: http::Request<Body>) -> Result<Request, Reply> {
     let authorization = parts.headers.get(header::AUTHORIZATION);
     let bearer = authorization
         .and_then(|value| value.to_str().ok())
-        .and_then(|value| value.strip_prefix("Bearer "));
+        .and_then(|value| value.split_once(' '))
+        .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
+        .map(|(_, key)| key.trim());
     Ok(Request {
         method,
         path: parts.uri.path().to_owned(),

@@ -6,16 +6,17 @@ use sha2::{Digest, Sha256};
 
 use super::api::{Happening, MarketEvent, MarketOptions};
 use super::contract::{Contract, Owner};
+use super::credit::Account;
+use super::estate::Estate;
 use super::generate;
+use super::hosts::Increase;
 use super::machine::Machine;
 use super::meter::Use;
+use super::notices::Undelivered;
 use super::raw::RawOffer;
-use super::records::Records;
+use super::restart::Extras;
 use crate::types::money::{Money, Rate};
 use crate::types::time::Time;
-
-/// The credit of every account is looked at once in so many milliseconds.
-const CREDIT_CHECK_MS: i64 = 30_000;
 
 /// The marketplace. Every method acts at [`Market::now`]; move it on first.
 #[derive(Clone, Debug)]
@@ -28,26 +29,26 @@ pub struct Market {
     /// Accounts' contracts that were destroyed, and when.
     pub(super) past: BTreeMap<u64, (Contract, Time)>,
     pub(super) accounts: BTreeMap<u64, Account>,
+    /// The machines that accounts own.
+    pub(super) estate: Estate,
     /// Offers that are listed: machine and slice by id.
     pub(super) asks: BTreeMap<u64, (usize, usize)>,
     /// Ids that were listed once.
     pub(super) old_asks: BTreeSet<u64>,
     pub(super) next_ask: u64,
+    /// What is kept of instances beside their contracts.
+    pub(super) extras: Extras,
     pub(super) next_contract: u64,
+    /// Bids that came or changed so far.
+    pub(super) arrivals: u64,
+    /// What hosts ask for more, by the request's id.
+    pub(super) increases: BTreeMap<u64, Increase>,
+    pub(super) next_increase: u64,
+    /// Notifications under way, by number.
+    pub(super) undelivered: BTreeMap<u64, Undelivered>,
     queue: BTreeMap<(Time, u64), Due>,
     queued: u64,
     events: Vec<MarketEvent>,
-}
-
-/// An account.
-#[derive(Clone, Debug)]
-pub(super) struct Account {
-    /// What it began with.
-    pub(super) balance: Money,
-    /// Whether its credit is used up.
-    pub(super) broke: bool,
-    /// What is kept of it beside its instances.
-    pub(super) records: Records,
 }
 
 /// What is due at a time. Machines and slices are indices.
@@ -83,6 +84,24 @@ pub(super) enum Due {
     Expire(u64),
     /// An account's credit is looked at.
     Credit(u64),
+    /// A charge to a saved card is through, or may be tried again.
+    Payment(u64),
+    /// A rental ends within so many hours, unless its end was moved.
+    Expiring(u64, i64),
+    /// An instance is deleted by the marketplace.
+    Delete(u64),
+    /// Something fails on a machine.
+    Error(usize),
+    /// A machine gets its verification back.
+    Reverify(usize),
+    /// The host plans maintenance.
+    Maintenance(usize),
+    /// Maintenance begins.
+    Downtime(usize),
+    /// Maintenance is over.
+    Upkept(usize),
+    /// A notification arrives.
+    Notice(u64),
 }
 
 impl Market {
@@ -120,10 +139,16 @@ impl Market {
             contracts: BTreeMap::new(),
             past: BTreeMap::new(),
             accounts: BTreeMap::new(),
+            estate: Estate::default(),
             asks,
             old_asks: BTreeSet::new(),
             next_ask: highest + 1,
+            extras: Extras::default(),
             next_contract: 31_000_000,
+            arrivals: 0,
+            increases: BTreeMap::new(),
+            next_increase: 1,
+            undelivered: BTreeMap::new(),
             queue: BTreeMap::new(),
             queued: 0,
             events: Vec::new(),
@@ -163,16 +188,8 @@ impl Market {
             .take(4)
             .fold(1_u64, |id, &byte| id << 8 | u64::from(byte));
         if !self.accounts.contains_key(&id) {
-            let balance = self.options.balance;
-            self.accounts.insert(
-                id,
-                Account {
-                    balance,
-                    broke: balance <= Money::ZERO,
-                    records: Records::default(),
-                },
-            );
-            self.later(CREDIT_CHECK_MS, Due::Credit(id));
+            self.opens(id);
+            self.open_estate(id);
         }
         id
     }
@@ -204,6 +221,15 @@ impl Market {
             }
             Due::Expire(contract) => self.expires(contract),
             Due::Credit(account) => self.credit_is_checked(account),
+            Due::Payment(account) => self.payment_is_through(account),
+            Due::Expiring(contract, hours) => self.expires_soon(contract, hours),
+            Due::Delete(contract) => self.deletes(contract),
+            Due::Error(machine) => self.host_errs(machine),
+            Due::Reverify(machine) => self.reverified(machine),
+            Due::Maintenance(machine) => self.plans_maintenance(machine),
+            Due::Downtime(machine) => self.goes_into_maintenance(machine),
+            Due::Upkept(machine) => self.comes_out_of_maintenance(machine),
+            Due::Notice(number) => self.notice_arrives(number),
         }
     }
 
@@ -214,13 +240,27 @@ impl Market {
         self.queue.insert((at, self.queued), due);
     }
 
+    /// Notes what happened, and notifies whom it concerns.
     pub(super) fn tell(&mut self, machine: usize, what: Happening) {
+        self.spread(machine, &what);
         let machine = self.machines[machine].id;
         self.events.push(MarketEvent {
             at: self.now,
             machine,
             what,
         });
+    }
+
+    /// Notes what happened to an account, on no machine.
+    pub(super) fn tell_of_account(&mut self, what: Happening) {
+        let (at, machine) = (self.now, 0);
+        self.events.push(MarketEvent { at, machine, what });
+    }
+
+    /// The next place in the order in which bids come.
+    pub(super) fn arrives(&mut self) -> u64 {
+        self.arrivals += 1;
+        self.arrivals
     }
 
     /// Holds the auction on a machine: whoever lost is paused, whoever won runs.
@@ -268,6 +308,7 @@ impl Market {
             return;
         };
         contract.granted = true;
+        let now = self.now;
         let (machine, slice, bid) = (contract.machine, contract.slice, contract.bid);
         contract.reserve = self.machines[machine].floor(slice);
         if contract.account().is_none() {
@@ -276,6 +317,7 @@ impl Market {
         let first = contract.task().is_some_and(|task| task.version == 0);
         if let Some(task) = contract.task_mut() {
             task.queued = false;
+            task.granted_at = now;
         }
         if !first {
             self.tell(machine, Happening::Resumed { instance: id });
@@ -346,29 +388,6 @@ impl Market {
         self.tell(machine, what);
     }
 
-    fn credit_is_checked(&mut self, id: u64) {
-        self.later(CREDIT_CHECK_MS, Due::Credit(id));
-        if self.credit(id) > Money::ZERO {
-            return;
-        }
-        let Some(account) = self.accounts.get_mut(&id).filter(|held| !held.broke) else {
-            return;
-        };
-        account.broke = true;
-        let held: Vec<u64> = self.ids_of(id);
-        let mut machines = BTreeSet::new();
-        for contract in held {
-            machines.insert(self.contracts[&contract].machine);
-            self.halt(contract);
-        }
-        if let Some(&machine) = machines.first() {
-            self.tell(machine, Happening::CreditExhausted { account: id });
-        }
-        for machine in machines {
-            self.later(5_000, Due::Auction(machine));
-        }
-    }
-
     /// The account's living instances, in order.
     pub(super) fn ids_of(&self, account: u64) -> Vec<u64> {
         self.contracts
@@ -405,12 +424,17 @@ impl Market {
 
     /// A new offer id for a slice; the old one is remembered as gone.
     pub(super) fn renew_ask(&mut self, machine: usize, slice: usize) {
+        if !self.may_be_offered(machine, slice) {
+            return;
+        }
         let id = self.next_ask;
         self.next_ask += 1 + self.machines[machine].dice.whole(0, 6) as u64;
         let now = self.now;
         let place = &mut self.machines[machine].slices[slice];
-        self.asks.remove(&place.ask);
-        self.old_asks.insert(place.ask);
+        if place.ask != 0 {
+            self.asks.remove(&place.ask);
+            self.old_asks.insert(place.ask);
+        }
         place.ask = id;
         place.used_by.clear();
         place.listed = now;

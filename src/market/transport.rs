@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::router::{Handled, MarketServer, PREFIX};
-use crate::ports::{Reply, Request, Transport, TransportError};
+use super::router::{Handled, IN_PROCESS, MarketServer, PREFIX};
+use crate::ports::{Method, Reply, Request, Transport, TransportError};
 
 /// What a hook says of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,6 +62,14 @@ impl InProcess {
         }
     }
 
+    /// The same to the marketplace's own wire format: paths are whole, `/api` included.
+    pub fn native(server: Arc<MarketServer>, timeout: Duration) -> Self {
+        Self {
+            base: String::new(),
+            ..Self::new(server, timeout)
+        }
+    }
+
     /// Has this called when a request hangs, instead of sleeping.
     pub fn on_hang(mut self, on_hang: OnHang) -> Self {
         self.on_hang = Some(on_hang);
@@ -82,6 +90,22 @@ impl InProcess {
     /// How many requests were made.
     pub fn requests(&self) -> u64 {
         self.requests.load(Ordering::SeqCst)
+    }
+
+    /// What the client hears, and when.
+    async fn heard(&self, handled: Handled) -> Result<Reply, TransportError> {
+        match handled {
+            Handled::Reply(reply) => Ok(reply),
+            Handled::Hang => {
+                if let Some(on_hang) = &self.on_hang {
+                    on_hang(self.timeout);
+                } else {
+                    let clock = self.server.clock();
+                    clock.sleep_until(clock.now() + self.timeout).await;
+                }
+                Err(TransportError::Timeout(self.timeout))
+            }
+        }
     }
 
     fn die<T>(&self) -> Result<T, TransportError> {
@@ -109,18 +133,30 @@ impl Transport for InProcess {
         if verdict == Verdict::CrashAfter {
             return self.die();
         }
-        match handled {
-            Handled::Reply(reply) => Ok(reply),
-            Handled::Hang => {
-                if let Some(on_hang) = &self.on_hang {
-                    on_hang(self.timeout);
-                } else {
-                    let clock = self.server.clock();
-                    clock.sleep_until(clock.now() + self.timeout).await;
-                }
-                Err(TransportError::Timeout(self.timeout))
-            }
+        self.heard(handled).await
+    }
+
+    async fn fetch(&self, url: &str) -> Result<Reply, TransportError> {
+        if self.crashed() {
+            return Err(TransportError::Connect("the client has died".to_owned()));
         }
+        let path = url.strip_prefix(IN_PROCESS).ok_or_else(|| {
+            TransportError::Connect("this transport reaches the market alone".to_owned())
+        })?;
+        let (path, query) = path.split_once('?').unwrap_or((path, ""));
+        if !query.is_empty() {
+            let why = "the market names no addresses with a query".to_owned();
+            return Err(TransportError::Connect(why));
+        }
+        self.requests.fetch_add(1, Ordering::SeqCst);
+        let handled = self.server.handle(&Request {
+            method: Method::Get,
+            path: path.to_owned(),
+            query: Vec::new(),
+            bearer: None,
+            body: None,
+        });
+        self.heard(handled).await
     }
 }
 
@@ -130,7 +166,7 @@ mod tests {
     use crate::clock::SimClock;
     use crate::market::faults::{Fault, FaultScript, FaultSpec, Faults};
     use crate::market::{Market, MarketOptions, WireOptions};
-    use crate::ports::{Clock, Method};
+    use crate::ports::Clock;
 
     fn server(cues: &[(u64, Fault)]) -> (Arc<MarketServer>, Arc<SimClock>) {
         let clock = Arc::new(SimClock::new(MarketOptions::default().start));

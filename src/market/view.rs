@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::api::ExactBill;
 use super::contract::{Contract, Task};
+use super::disputed::BalanceMeans;
 use super::life::disk_rate;
 use super::machine::Machine;
 use super::meter::Use;
@@ -87,6 +88,12 @@ impl Market {
             duration: left,
             time_remaining: "".into(),
             time_remaining_isbid: "".into(),
+            vericode: if machine.deverified_until.is_some() {
+                0
+            } else {
+                row.vericode
+            },
+            verification: machine.verification(slice),
             ..row.clone()
         }
     }
@@ -114,6 +121,16 @@ impl Market {
         let disk = task.disk_rate.as_dollars();
         let total = gpu + disk;
         let burn = task.meter.rates();
+        let stored = if contract.granted {
+            task.disk_rate
+        } else {
+            task.stopped_disk_rate
+        };
+        let start = if task.facts.start_moves {
+            task.granted_at
+        } else {
+            task.created
+        };
         let id = contract.id;
         let up_ms = task.up_since.map(|since| self.now.ms_since(since) as f64);
         let runtype = task.params.runtype.clone().unwrap_or_else(|| {
@@ -135,11 +152,11 @@ impl Market {
             search: RawRates::new(gpu, disk),
             instance: RawRates::new(burn.gpu.as_dollars(), burn.disk.as_dollars()),
             storage_cost: machine.slices[contract.slice].storage_price.as_dollars(),
-            storage_total_cost: disk,
+            storage_total_cost: stored.as_dollars(),
             disk_space: task.disk_gb,
             disk_usage: if task.image_ready { 4.0 } else { -1.0 },
             disk_util: if task.image_ready { 4.0 } else { -1.0 },
-            start_date: task.created.epoch_seconds(),
+            start_date: start.epoch_seconds(),
             end_date: task.ends.epoch_seconds(),
             duration: task.ends.ms_since(self.now).max(0) as f64 / 1000.0,
             uptime_mins: up_ms.map(|ms| ms / 60_000.0),
@@ -174,18 +191,25 @@ impl Market {
             score: row.score,
             dlperf_per_dphtotal: ratio(row.dlperf, total),
             flops_per_dphtotal: ratio(row.total_flops, total),
+            verification: machine.verification(contract.slice),
             ..hardware(row)
         })
     }
 
     /// The account's user record, with the credit as of now.
     pub fn user(&self, account: u64) -> RawUser {
-        let credit = self.credit(account).as_dollars();
-        let paid = self
-            .accounts
-            .get(&account)
-            .map_or(Money::ZERO, |held| held.balance)
-            .as_dollars();
+        let left = self.credit(account);
+        let credit = left.as_dollars();
+        let held = self.accounts.get(&account);
+        let paid = held.map_or(Money::ZERO, |held| held.balance).as_dollars();
+        let settings = held
+            .map(|held| held.records.settings.clone())
+            .unwrap_or_default();
+        let balance = match self.options.disputed.balance {
+            BalanceMeans::Credit => Some(credit),
+            BalanceMeans::Owed => Some((Money::ZERO - left).max(Money::ZERO).as_dollars()),
+            BalanceMeans::Absent => None,
+        };
         RawUser {
             id: account,
             key_id: account % 100_000,
@@ -193,7 +217,12 @@ impl Market {
             email: format!("play-{account}@example.com"),
             email_verified: true,
             credit,
-            balance: credit,
+            balance,
+            balance_threshold: settings.balance_threshold.as_dollars(),
+            balance_threshold_enabled: settings.balance_threshold_enabled,
+            autobill_threshold: settings.autobill_threshold.map(Money::as_dollars),
+            autobill_amount: settings.autobill_amount.map(Money::as_dollars),
+            has_billing: settings.has_billing,
             can_pay: true,
             paid_expected: paid,
             paid_verified: paid,
@@ -205,9 +234,11 @@ impl Market {
     }
 
     /// The account's charges of the UTC days that touch `from..to`, one row per instance and day,
-    /// rounded as the marketplace rounds them. Rows are whole days up to now, never clipped to the
-    /// range, so that the same row comes back whatever range holds it.
+    /// rounded as the marketplace rounds them. Rows are whole days up to now, or, where charges
+    /// come late, up to so long ago; never clipped to the range, so that the same row comes back
+    /// whatever range holds it.
     pub fn charges(&self, account: u64, from: Time, to: Time) -> Vec<RawCharge> {
+        let late = i64::from(self.options.disputed.charges_late_hours) * 3_600_000;
         let living = self.contracts.values().map(|contract| (contract, self.now));
         let past = self
             .past
@@ -217,7 +248,13 @@ impl Market {
             .chain(living)
             .filter_map(|(contract, until)| {
                 let task = contract.task().filter(|task| task.account == account)?;
-                Some((contract, task, task.meter.by_day(until)))
+                let days = if late == 0 {
+                    task.meter.by_day(until)
+                } else {
+                    let seen = Time(self.now.0 - late).min(until);
+                    task.meter.as_of(seen).by_day(seen)
+                };
+                Some((contract, task, days))
             })
             .flat_map(|(contract, task, days)| {
                 days.into_iter()
@@ -261,6 +298,14 @@ impl Market {
                 }
             })
             .collect();
+        let amount = if self.options.disputed.charges_by_component {
+            // In units of the rounding, so that the sum has no more decimals than its parts.
+            let unit = 10.0_f64.powi(places.min(9) as i32);
+            let whole: f64 = items.iter().map(|item| (item.amount * unit).round()).sum();
+            whole / unit
+        } else {
+            rounded(used.bill().total(), places)
+        };
         RawCharge {
             start: start.epoch_seconds(),
             end: end.epoch_seconds(),
@@ -270,7 +315,7 @@ impl Market {
                 "Instance {}: {}x {}",
                 contract.id, contract.gpus, row.gpu_name
             ),
-            amount: rounded(used.bill().total(), places),
+            amount,
             metadata: RawChargeMetadata {
                 label: task.label.as_deref().map(str::to_owned),
             },

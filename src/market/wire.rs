@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::api::MarketError;
 use crate::ports::Reply;
+use crate::types::time::Time;
 
 /// The marketplace's content type, exactly: clients compare the whole header.
 pub(crate) const JSON: &str = "application/json";
@@ -108,40 +109,36 @@ impl Envelope {
     }
 
     /// Too many requests: the marketplace's answer in one of the shapes that it was seen in,
-    /// chosen by a number.
+    /// chosen by a number; only some say when to come back.
     pub(crate) fn throttled(self, shape: u64, interval_ms: i64) -> Reply {
-        let seconds = interval_ms as f64 / 1000.0;
-        let wait = (interval_ms.max(1) as u64).div_ceil(1000);
-        let detail = format!("API requests too frequent endpoint threshold={seconds}");
-        let native = match shape % 4 {
-            0 => json!("API requests too frequent"),
-            1 => json!({ "detail": detail }),
-            2 => json!({"success": false, "error": "too_many_requests", "msg": detail}),
-            _ => json!({"success": false, "msg": detail, "retry_after": wait}),
-        };
+        let native = Throttled::new(shape, interval_ms);
         match self {
-            Self::Data => self.own_error(429, "TOO_MANY_REQUESTS", &detail),
+            Self::Data => self.own_error(429, "TOO_MANY_REQUESTS", &native.detail),
             // The provider's header is passed on inside the body only.
             Self::Result => reply(
                 429,
                 json!({"message": "Request failed with status code 429", "provider": PROVIDER,
-                    "error": native, "headers": {"retry-after": wait.to_string()}})
+                    "error": native.body, "headers": {"retry-after": native.wait.to_string()}})
                 .to_string(),
             ),
-            Self::None => {
-                let (kind, body) = match native {
-                    Value::String(text) => ("text/plain", text),
-                    native => (JSON, native.to_string()),
-                };
-                let mut reply = typed(429, kind, body);
-                if shape % 2 == 1 {
-                    reply
-                        .headers
-                        .push(("retry-after".to_owned(), wait.to_string()));
-                }
-                reply
-            }
+            Self::None => native.reply(shape % 2 == 1),
         }
+    }
+
+    /// No more searches today: clients are told when the quota begins anew, at midnight UTC.
+    pub(crate) fn quota_used_up(self, now: Time) -> Reply {
+        const DAY_MS: i64 = 86_400_000;
+        let reset = (now.0.div_euclid(DAY_MS) + 1) * DAY_MS / 1000;
+        let mut reply = self.refusal(&MarketError::new(
+            429,
+            "search_quota_exceeded",
+            "Daily search quota exceeded.",
+        ));
+        if self == Self::None {
+            let header = ("x-ratelimit-reset".to_owned(), reset.to_string());
+            reply.headers.push(header);
+        }
+        reply
     }
 
     /// A failure on the way, in one of several shapes chosen by a number.
@@ -165,6 +162,68 @@ impl Envelope {
             ),
         }
     }
+}
+
+/// The marketplace's own words where a call comes too soon.
+struct Throttled {
+    detail: String,
+    body: Value,
+    /// Whole seconds to wait.
+    wait: u64,
+}
+
+impl Throttled {
+    fn new(shape: u64, interval_ms: i64) -> Self {
+        const PLAIN: &str = "API requests too frequent";
+        let seconds = interval_ms as f64 / 1000.0;
+        let wait = (interval_ms.max(1) as u64).div_ceil(1000);
+        let detail = format!("{PLAIN} endpoint threshold={seconds}");
+        let body = match shape % 5 {
+            0 => json!(PLAIN),
+            1 => json!({ "detail": detail }),
+            2 => json!({"success": false, "error": "too_many_requests", "msg": detail}),
+            3 => json!({"success": false, "msg": detail, "retry_after": wait}),
+            _ => json!(format!("{PLAIN}: endpoint threshold={seconds}")),
+        };
+        Self { detail, body, wait }
+    }
+
+    fn reply(self, header: bool) -> Reply {
+        let (kind, body) = match self.body {
+            Value::String(text) => ("text/plain", text),
+            body => (JSON, body.to_string()),
+        };
+        let mut reply = typed(429, kind, body);
+        if header {
+            let header = ("retry-after".to_owned(), self.wait.to_string());
+            reply.headers.push(header);
+        }
+        reply
+    }
+}
+
+/// The marketplace's answer where its own limit is passed: in any of its shapes, always with the
+/// header that newer servers send.
+pub(crate) fn limited(shape: u64, interval_ms: i64) -> Reply {
+    Throttled::new(shape, interval_ms).reply(true)
+}
+
+/// A result that is a text.
+pub(crate) fn text(body: String) -> Reply {
+    typed(200, "text/plain", body)
+}
+
+/// A web page in place of an answer, in one of several shapes chosen by a number.
+pub(crate) fn web_page(shape: u64) -> Reply {
+    let (status, page) = match shape % 3 {
+        0 => (
+            200,
+            "<!DOCTYPE html><title>Vast.ai</title><body>Please log in or sign up</body>",
+        ),
+        1 => (403, "<!DOCTYPE html><title>Just a moment…</title>"),
+        _ => (503, "<html><body>503 Service Unavailable</body></html>"),
+    };
+    typed(status, "text/html", page.to_owned())
 }
 
 /// The gateway's own answer where no route matches, the same in every envelope. Only this one says

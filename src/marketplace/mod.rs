@@ -11,6 +11,7 @@ mod answer;
 mod bill;
 pub mod by_hand;
 pub mod counted;
+pub(crate) mod filters;
 pub mod http;
 pub mod limits;
 mod listed;

@@ -8,7 +8,9 @@ use super::rig::{Adapters, Rig};
 use crate::clock::SimClock;
 use crate::daemon::{Daemon, DaemonError, Observer, Pace, Settings};
 use crate::market::faults::{FaultScript, FaultSpec, Faults};
-use crate::market::{CreateParams, Market, MarketOptions, MarketServer, Quirks, WireOptions};
+use crate::market::{
+    CreateParams, Disputed, Market, MarketOptions, MarketServer, Quirks, WireOptions,
+};
 use crate::types::instance::DestroyWhy;
 use crate::types::intent::Effect;
 use crate::types::job::Job;
@@ -43,6 +45,8 @@ pub struct Scenario {
     pub balance: Money,
     /// How often provisioning fails, as a multiple of the usual.
     pub failures: f64,
+    /// How the market settles what its sources dispute.
+    pub disputed: Disputed,
     /// What is particular about the gateway.
     pub quirks: Quirks,
     /// Whether another program holds instances on the same account.
@@ -108,6 +112,7 @@ fn build(scenario: &Scenario, adapters: Adapters) -> Rig {
         machines: Some(scenario.machines),
         intensity: scenario.intensity,
         failures: scenario.failures,
+        disputed: scenario.disputed,
         ..MarketOptions::default()
     };
     let clock = Arc::new(SimClock::new(START));
@@ -137,6 +142,7 @@ fn build(scenario: &Scenario, adapters: Adapters) -> Rig {
         live: true,
         pace: Pace::Every,
         seed: scenario.seed,
+        looking: crate::daemon::Looking::default(),
     };
     Rig::new(
         clock,

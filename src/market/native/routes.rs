@@ -1,5 +1,6 @@
 //! The marketplace's own routes, as data, and how a path is matched to one.
 
+use crate::market::routes::percent_decoded;
 use crate::ports::Method;
 
 /// What performs a route.
@@ -42,6 +43,34 @@ pub(in crate::market) struct Route {
     pub(in crate::market) limit: (usize, i64),
 }
 
+impl Route {
+    /// Whether it is a search for offers.
+    pub(in crate::market) fn is_search(&self) -> bool {
+        matches!(
+            self.operation,
+            Operation::Search | Operation::SearchByQuery | Operation::SearchAsks
+        )
+    }
+
+    /// Whether it is answered without a key.
+    pub(in crate::market) fn is_anonymous(&self) -> bool {
+        self.is_search() || self.operation == Operation::GpuNames
+    }
+
+    /// Whether a bad key reads as if something were not found, as documented for searches and
+    /// bills.
+    pub(in crate::market) fn hides_bad_keys(&self) -> bool {
+        self.is_search()
+            || matches!(
+                self.operation,
+                Operation::Payments
+                    | Operation::Charges
+                    | Operation::OldInvoices
+                    | Operation::SearchInvoices
+            )
+    }
+}
+
 // The documented intervals; where none is documented, none holds.
 routes! {
     Search Offers Post "/api/v0/bundles" 10 / 60000;
@@ -78,6 +107,8 @@ routes! {
     Copy Commands Put "/api/v0/commands/copy_direct" 1 / 3500;
     CancelCopy Commands Delete "/api/v0/commands/copy_direct" 0 / 0;
     CloudCopy Commands Post "/api/v0/commands/rclone" 0 / 0;
+    CancelCloudCopy Commands Delete "/api/v0/commands/rclone" 0 / 0;
+    LocalCopy Commands Put "/api/v0/commands/rsync" 1 / 3500;
     AttachSshKey Commands Post "/api/v0/instances/{id}/ssh" 1 / 1000;
     AttachedSshKeys Commands Get "/api/v0/instances/{id}/ssh" 0 / 0;
     DetachSshKey Commands Delete "/api/v0/instances/{id}/ssh/{key}" 0 / 0;
@@ -137,4 +168,151 @@ pub(in crate::market) const ALIASES: &[(&str, &str)] = &[
     ("/api/v1/audit_logs", "/api/v0/audit_logs"),
     ("/api/v1/template", "/api/v0/template"),
     ("/api/v1/instances/lite", "/api/v1/instances"),
+    ("/api/v1/counts", "/api/v0/instances/count"),
 ];
+
+/// A route that was found, with the values of its parameters in their order.
+#[derive(Debug)]
+pub(in crate::market) struct Matched {
+    pub(in crate::market) route: &'static Route,
+    pub(in crate::market) ids: Vec<String>,
+}
+
+/// The route of a path, its segments percent-encoded. A slash at its end does not matter, case
+/// does. Where several routes match, the one that says more wins: `/instances/filters` is no id.
+pub(in crate::market) fn find(method: Method, path: &str) -> Option<Matched> {
+    let path = path.strip_suffix('/').unwrap_or(path);
+    let segments: Vec<String> = path
+        .strip_prefix('/')?
+        .split('/')
+        .map(percent_decoded)
+        .collect();
+    let aliased = ALIASES.iter().find(|(alias, _)| {
+        alias[1..]
+            .split('/')
+            .eq(segments.iter().map(String::as_str))
+    });
+    let segments = match aliased {
+        Some((_, path)) => path[1..].split('/').map(str::to_owned).collect(),
+        None => segments,
+    };
+    let matching = |route: &'static Route| {
+        let ids = parameters(route.path, &segments)?;
+        Some(Matched { route, ids })
+    };
+    ROUTES
+        .iter()
+        .filter(|route| route.method == method)
+        .filter_map(matching)
+        .min_by_key(|matched| matched.ids.len())
+}
+
+/// The values of a pattern's parameters, where the path is one of it.
+fn parameters(pattern: &str, segments: &[String]) -> Option<Vec<String>> {
+    let parts: Vec<&str> = pattern[1..].split('/').collect();
+    if parts.len() != segments.len() {
+        return None;
+    }
+    let mut ids = Vec::new();
+    for (part, segment) in parts.iter().zip(segments) {
+        if part.starts_with('{') {
+            if segment.is_empty() {
+                return None;
+            }
+            ids.push(segment.clone());
+        } else if part != segment {
+            return None;
+        }
+    }
+    Some(ids)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn found(method: Method, path: &str) -> Option<(Operation, Vec<String>)> {
+        find(method, path).map(|matched| (matched.route.operation, matched.ids))
+    }
+
+    #[test]
+    fn a_path_names_one_operation_with_or_without_its_last_slash() {
+        use Method::{Delete, Get, Post, Put};
+        for (method, path, operation, ids) in [
+            (Post, "/api/v0/bundles/", Operation::Search, &[][..]),
+            (Post, "/api/v0/bundles", Operation::Search, &[]),
+            (
+                Get,
+                "/api/v0/instances/filters/",
+                Operation::ListFilters,
+                &[],
+            ),
+            (Get, "/api/v0/instances/7", Operation::Show, &["7"]),
+            (
+                Put,
+                "/api/v0/instances/bid_price/7/",
+                Operation::ChangeBid,
+                &["7"],
+            ),
+            (
+                Delete,
+                "/api/v0/instances/7/ssh/9/",
+                Operation::DetachSshKey,
+                &["7", "9"],
+            ),
+            (Get, "/api/v0/users/me/", Operation::User, &[]),
+            (Get, "/api/v1/template", Operation::Templates, &[]),
+            (Put, "/api/v0/asks/%37/", Operation::Create, &["7"]),
+        ] {
+            let ids: Vec<String> = ids.iter().map(|id| (*id).to_owned()).collect();
+            assert_eq!(found(method, path), Some((operation, ids)), "{path}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_route_is_not_found() {
+        for path in [
+            "",
+            "/",
+            "/api/v0",
+            "/api/v0/Bundles/",
+            "/api/v0/bundles//",
+            "//api/v0/bundles",
+            "/api/v0/instances/../bundles",
+            "/api/v0/instances/a/b",
+            "/api/v0/instances//",
+            "/api/v0/instances%2F7",
+            "/api/v2/instances",
+        ] {
+            assert_eq!(found(Method::Get, path), None, "{path}");
+        }
+        let escaped = found(Method::Get, "/api/v0/instances/..%2Fbundles");
+        assert_eq!(
+            escaped,
+            Some((Operation::Show, vec!["../bundles".to_owned()])),
+            "an escaped slash divides nothing"
+        );
+    }
+
+    #[test]
+    fn every_route_is_found_by_its_own_path_and_every_alias_leads_to_one() {
+        for route in ROUTES {
+            let path = route.path.replace(['{', '}'], "");
+            assert_eq!(
+                found(route.method, &path).map(|(operation, _)| operation),
+                Some(route.operation)
+            );
+        }
+        for (alias, path) in ALIASES {
+            assert!(ROUTES.iter().any(|route| route.path == *path), "{alias}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_path_is_found_or_not(path in ".{0,60}") {
+            let _ = find(Method::Get, &path);
+        }
+    }
+}

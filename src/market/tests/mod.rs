@@ -3,11 +3,16 @@
 mod auction;
 mod books;
 mod calibration;
+mod credit;
+mod disputed;
+mod hosts;
 mod invariants;
 mod life;
+mod notices;
 mod requests;
 
-use super::contract::RivalKind;
+use super::contract::{Container, RivalKind};
+use super::disputed::Disputed;
 use super::{CreateParams, Happening, Market, MarketOptions, RawInstance, RawOffer};
 use crate::types::money::{Money, Rate};
 use crate::types::offer::Market as SearchType;
@@ -50,6 +55,19 @@ fn row(id: u64, machine: u64, gpus: u32, all: u32, price: f64, floor: f64) -> Ra
 
 fn still(rows: Vec<RawOffer>) -> (Market, u64) {
     let mut market = Market::from_rows(still_options(), rows);
+    let account = market.account_for("at_one");
+    (market, account)
+}
+
+/// The same market as [`single`], with some disputed facts settled otherwise.
+fn single_where(settle: impl FnOnce(&mut Disputed)) -> (Market, u64) {
+    let mut options = still_options();
+    settle(&mut options.disputed);
+    single_with(options)
+}
+
+fn single_with(options: MarketOptions) -> (Market, u64) {
+    let mut market = Market::from_rows(options, vec![row(100, 1, 1, 1, 0.4, 0.2)]);
     let account = market.account_for("at_one");
     (market, account)
 }
@@ -135,6 +153,15 @@ fn happened(market: &Market, what: &Happening) -> bool {
 
 fn bill(market: &Market, account: u64, id: u64) -> super::ExactBill {
     market.exact_bill(account)[&id]
+}
+
+/// The kinds of an account's notifications, oldest first.
+fn told(market: &Market, account: u64) -> Vec<String> {
+    let mut rows = market.inbox(account);
+    rows.reverse();
+    rows.iter()
+        .map(|row| row["notif_type"].as_str().unwrap().to_owned())
+        .collect()
 }
 
 fn credit(market: &Market, account: u64) -> Money {

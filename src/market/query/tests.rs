@@ -13,6 +13,10 @@ impl Row for Value {
             _ => Field::Null,
         }
     }
+
+    fn stands_for(&mut self, rows: u32) {
+        self["bundled_results"] = Value::from(rows);
+    }
 }
 
 fn row(id: u64, more: Value) -> Value {

@@ -656,6 +656,16 @@ fn each_fault_has_its_effect_or_none() {
             (Fault::Garbage, true),
             (Fault::Throttled, false),
             (Fault::Empty, true),
+            (Fault::SearchQuota, true),
+            (Fault::Html, true),
+            (Fault::Truncated, true),
+            (Fault::Partial, true),
+            (Fault::ContentType, true),
+            (Fault::Stale, true),
+            (Fault::Skewed, true),
+            (Fault::Duplicated, true),
+            (Fault::KeyDeleted, false),
+            (Fault::SessionExpired, false),
         ] {
             // `bid` makes two reads before its create; this repeats the create by hand.
             let world = cue(envelope, 3, fault);
@@ -672,9 +682,15 @@ fn each_fault_has_its_effect_or_none() {
                 Fault::TimeoutBefore | Fault::TimeoutAfter => assert_eq!(status, None),
                 Fault::ErrorBefore | Fault::ErrorAfter => assert!(status >= Some(500)),
                 Fault::Throttled => assert_eq!(status, Some(429)),
-                Fault::Garbage | Fault::Empty => assert_eq!(status, Some(200)),
+                Fault::Html => assert!([Some(200), Some(403), Some(503)].contains(&status)),
+                Fault::Duplicated => assert_eq!(status, Some(410), "of the second create"),
+                Fault::KeyDeleted => assert_eq!(status, Some(401)),
+                Fault::SessionExpired => assert_eq!(status, Some(404)),
+                _ => assert_eq!(status, Some(200), "{fault:?}"),
             }
-            if let (Fault::Garbage, Handled::Reply(reply)) = (fault, &handled) {
+            if let (Fault::Garbage | Fault::Html | Fault::Truncated, Handled::Reply(reply)) =
+                (fault, &handled)
+            {
                 assert!(serde_json::from_slice::<Value>(&reply.body).is_err());
             }
             assert_eq!(world.instances().len(), usize::from(effect), "{fault:?}");
