@@ -41,6 +41,12 @@ pub(crate) struct MarketArgs {
     /// What goes wrong, such as `latency=20ms..200ms,5xx=2%`.
     #[arg(long, value_name = "SPEC", default_value = "none")]
     faults: FaultSpec,
+    /// How often rivals and hosts act, as a multiple of what was observed; 0 is a still market.
+    #[arg(long, value_name = "X", default_value_t = 1.0, value_parser = multiple)]
+    intensity: f64,
+    /// How often provisioning fails, as a multiple of the usual.
+    #[arg(long, value_name = "X", default_value_t = 1.0, value_parser = multiple)]
+    failures: f64,
     /// Whether `PUT /faults` changes what goes wrong while it runs; on a loopback address only.
     #[arg(long)]
     control: bool,
@@ -105,6 +111,15 @@ fn speed(text: &str) -> Result<f64, String> {
     }
 }
 
+fn multiple(text: &str) -> Result<f64, String> {
+    let multiple: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
+    if (0.0..=100.0).contains(&multiple) {
+        Ok(multiple)
+    } else {
+        Err("a multiple is from 0 to 100".into())
+    }
+}
+
 pub(crate) fn run(context: &Context, args: &MarketArgs) -> Done {
     if args.control && !args.listen.ip().is_loopback() {
         return Err(Failure::mendable(format!(
@@ -119,6 +134,8 @@ pub(crate) fn run(context: &Context, args: &MarketArgs) -> Done {
         start,
         balance: args.balance,
         charge_decimals: args.charge_decimals,
+        intensity: args.intensity,
+        failures: args.failures,
         disputed: args.disputed,
         ..MarketOptions::default()
     };

@@ -31,10 +31,6 @@ pub(super) async fn run(server: Arc<MarketServer>, ending: watch::Receiver<bool>
     run_with(server, ending, WAITS).await;
 }
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "receivers are real, and so is the time between looks and attempts"
-)]
 async fn run_with(
     server: Arc<MarketServer>,
     mut ending: watch::Receiver<bool>,

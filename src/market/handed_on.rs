@@ -147,3 +147,6 @@ fn invoice(market: &Market, call: &Call<'_>) -> Result<String, MarketError> {
         None => Err(MarketError::new(404, "not_found", "No such invoice.")),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -300,7 +300,7 @@ fn create(market: &mut Market, call: &Call<'_>, priced: bool) -> Result<String, 
     // Anything but an object of entries, or an array of texts, is ignored in silence.
     let env = given(call, "env").and_then(Value::as_object);
     let args = given(call, "args").and_then(Value::as_array);
-    let params = CreateParams {
+    let mut params = CreateParams {
         offer_id,
         price: number(call, "price")?.filter(|_| priced),
         image: string(call, "image")?,
@@ -319,6 +319,7 @@ fn create(market: &mut Market, call: &Call<'_>, priced: bool) -> Result<String, 
         image_login: string(call, "image_login")?,
         cancel_unavail: truth(call, "cancel_unavail")?,
     };
+    market.complete_by_template(call.account, &mut params);
     let created = market.create(call.account, params)?;
     text(&json!({
         "success": true,

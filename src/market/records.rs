@@ -16,6 +16,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
+use super::api::CreateParams;
 use super::raw::RawUser;
 use super::sim::Market;
 use crate::types::money::Money;
@@ -25,7 +26,6 @@ use audit::AuditRow;
 pub(super) use keys::no_ssh_key;
 pub(super) use payments::{Payment, PaymentKind};
 use settings::Settings;
-pub(super) use templates::Template;
 pub(super) use webhooks::{Delivery, NOTIFICATION_TYPES};
 
 /// Notifications that the inbox shows.
@@ -105,13 +105,18 @@ impl Market {
             .map(|held| &mut held.records)
     }
 
-    /// A template of the account by its hash: what a rental that names one is made of.
-    pub(super) fn template(&self, account: u64, hash_id: &str) -> Option<&Template> {
-        self.accounts
-            .get(&account)?
-            .records
-            .templates
-            .by_hash(hash_id)
+    /// Completes what is to be rented by the account's template that it names: what is given there
+    /// counts, and of the environment each entry. A template that the account does not have is
+    /// somebody else's, of which nothing is known here.
+    pub(super) fn complete_by_template(&self, account: u64, params: &mut CreateParams) {
+        let hash = params.template_hash_id.as_deref();
+        let held = self.accounts.get(&account);
+        let template = held
+            .zip(hash)
+            .and_then(|(held, hash)| held.records.templates.by_hash(hash));
+        if let Some(template) = template {
+            template.complete(params);
+        }
     }
 
     /// Tells an account of something: in its inbox, and by its webhooks that ask for the kind.
@@ -220,7 +225,11 @@ fn digest(parts: &[&[u8]]) -> String {
 
 /// Bytes as hexadecimal digits.
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    bytes
+        .iter()
+        .flat_map(|byte| [byte >> 4, byte & 15])
+        .filter_map(|digit| char::from_digit(u32::from(digit), 16))
+        .collect()
 }
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ const RESULTS_KEPT: usize = 512;
 /// Progress of a copy shows so late: some half minute, as documented.
 const COPY_SHOWN_MS: i64 = 30_000;
 /// A finished copy shows so long.
-const COPY_DONE_MS: i64 = 120_000;
+const COPY_DONE_MS: i64 = 3_600_000;
 /// What a copy moves, in megabits: a checkpoint of two gigabytes.
 const COPY_MBIT: f64 = 16_000.0;
 /// Hours of a month, by which prepaid rentals are reckoned.
@@ -58,6 +58,8 @@ struct Copying {
     /// The instance in whose status it shows.
     shown_on: u64,
     what: String,
+    /// Whether an end of it is in the cloud.
+    cloud: bool,
     begun: Time,
     until: Time,
 }
@@ -268,7 +270,7 @@ impl Market {
             COPY_MBIT / up.min(down)
         };
         let what = format!("C.{from}:{source} -> C.{to}:{target}");
-        self.begin_copy(to, what, seconds);
+        self.begin_copy(to, what, false, seconds);
         Ok(())
     }
 
@@ -283,11 +285,11 @@ impl Market {
         what: String,
     ) -> Result<(), MarketError> {
         self.own_contract(account, id)?;
-        self.begin_copy(id, what, 60.0);
+        self.begin_copy(id, what, true, 60.0);
         Ok(())
     }
 
-    fn begin_copy(&mut self, shown_on: u64, what: String, seconds: f64) {
+    fn begin_copy(&mut self, shown_on: u64, what: String, cloud: bool, seconds: f64) {
         let now = self.now;
         let over = |copy: &Copying| now.ms_since(copy.until) > COPY_DONE_MS;
         self.extras.copies.retain(|copy| !over(copy));
@@ -295,6 +297,7 @@ impl Market {
         self.extras.copies.push(Copying {
             shown_on,
             what,
+            cloud,
             begun: now,
             until: Time(now.0.saturating_add(COPY_SHOWN_MS + ms)),
         });
@@ -321,6 +324,7 @@ impl Market {
         }
         let done = (shown * 100 / whole.max(1)).min(100);
         Some(match done {
+            100 if copy.cloud => "Cloud Copy Operation Finished".to_owned(),
             100 => format!("rsync {} complete", copy.what),
             percent => format!("rsync {} {percent}%", copy.what),
         })

@@ -88,6 +88,9 @@ pub struct WireOptions {
     pub literal_ids: bool,
     /// What is particular about the gateway.
     pub quirks: Quirks,
+    /// Whether the gateway describes itself under `/openapi`, too, as its documentation says.
+    /// Gateways were seen to do so under `/definition` only.
+    pub openapi: bool,
     /// Whether the marketplace's documented rate limits hold, in market time.
     pub rate_limits: bool,
     /// Whether they hold in the marketplace's own format, where not in both.
@@ -107,6 +110,7 @@ impl Default for WireOptions {
             token: None,
             literal_ids: true,
             quirks: Quirks::default(),
+            openapi: false,
             rate_limits: false,
             native_rate_limits: false,
             speed: 1.0,

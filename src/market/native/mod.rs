@@ -1,6 +1,8 @@
 //! The marketplace's own wire format: its routes, and what each asks of the market.
 
 mod account;
+#[cfg(test)]
+mod account_tests;
 mod audited;
 mod columns;
 mod commands;

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::digest;
-use crate::market::api::MarketError;
+use crate::market::api::{CreateParams, MarketError};
 use crate::types::time::Time;
 
 /// So many templates an account may have.
@@ -81,6 +81,57 @@ impl Template {
         row["recommended"] = json!(false);
         row
     }
+}
+
+impl Template {
+    /// Completes what is to be rented.
+    pub(crate) fn complete(&self, params: &mut CreateParams) {
+        let text = |name: &str| self.fields.get(name).and_then(Value::as_str);
+        let owned = |name: &str| {
+            text(name)
+                .filter(|text| !text.is_empty())
+                .map(str::to_owned)
+        };
+        if params.image.is_none() {
+            params.image = match (owned("image"), owned("tag")) {
+                (Some(image), Some(tag)) => Some(format!("{image}:{tag}")),
+                (image, _) => image,
+            };
+        }
+        if params.onstart.is_none() {
+            params.onstart = owned("onstart");
+        }
+        if params.runtype.is_none() {
+            params.runtype = owned("runtype");
+        }
+        if params.disk.is_none() {
+            let disk = self.fields.get("recommended_disk_space");
+            params.disk = disk.and_then(Value::as_f64).filter(|disk| *disk > 0.0);
+        }
+        for (name, value) in flags(text("env").unwrap_or_default()) {
+            if params.env.iter().all(|(given, _)| *given != name) {
+                params.env.push((name, value));
+            }
+        }
+    }
+}
+
+/// Docker flags as entries of an environment, in the form that rentals take: `-e A=1` is A, and
+/// `-p 80:80` an entry of that name. A value does not hold blanks.
+fn flags(text: &str) -> Vec<(String, String)> {
+    let mut entries = Vec::new();
+    let mut words = text.split_whitespace();
+    while let Some(flag) = words.next() {
+        let Some(word) = words.next() else { break };
+        match (flag, word.split_once('=')) {
+            ("-e" | "--env", Some((name, value))) => {
+                entries.push((name.to_owned(), value.trim_matches(['"', '\'']).to_owned()));
+            }
+            ("-p" | "-h", _) => entries.push((format!("{flag} {word}"), "1".to_owned())),
+            _ => {}
+        }
+    }
+    entries
 }
 
 /// An account's templates.

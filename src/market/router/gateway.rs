@@ -34,7 +34,12 @@ impl MarketServer {
 
     /// The gateway's description of itself, where that is asked for.
     pub(super) fn definition(&self, request: &Request, path: &str) -> Option<Reply> {
-        let asked = request.method == Method::Get && path.trim_end_matches('/') == "/definition";
+        let described = match path.trim_end_matches('/') {
+            "/definition" => true,
+            "/openapi" => self.options.openapi,
+            _ => false,
+        };
+        let asked = request.method == Method::Get && described;
         let bids = !self.options.quirks.no_bids;
         asked.then(|| {
             let definition = routes::definition(PREFIX, self.options.paths, bids);

@@ -164,3 +164,7 @@ pub(super) fn bad_key(status: u16) -> MarketError {
 pub(super) fn session_expired() -> MarketError {
     MarketError::new(404, "auth_error", "Session expired. Please log in again.")
 }
+
+#[cfg(test)]
+#[path = "vast_tests.rs"]
+mod tests;
