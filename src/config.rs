@@ -71,6 +71,12 @@ pub struct Config {
     pub provider: ProviderConfig,
     /// When the marketplace is looked at.
     pub poll: Poll,
+    /// Time between two looks at the instances while one of ours is there.
+    pub instances_every: Duration,
+    /// Time between two searches for history; `None`: none are made.
+    pub history_every: Option<Duration>,
+    /// Where the secret of the marketplace's notifications is found; `None`: none are taken.
+    pub webhook_secret: Option<SecretRef>,
     /// What bounds everything.
     pub limits: Limits,
 }
@@ -86,6 +92,8 @@ pub struct ProviderConfig {
     pub token: SecretRef,
     /// How long one request may take.
     pub timeout: Duration,
+    /// Whether the secrets that jobs name may go through a third party.
+    pub share_job_secrets: bool,
     /// Paths that differ from the usual ones, by operation.
     pub paths: BTreeMap<String, String>,
     /// Names of body fields that differ from the usual ones, by field.
@@ -236,8 +244,17 @@ impl Config {
             per_day: self.limits.per_day,
             per_hour: self.limits.per_hour,
             timezone: self.timezone,
+            withhold_secrets: self.provider.withholds_secrets(),
             ..EngineConfig::default()
         }
+    }
+}
+
+impl ProviderConfig {
+    /// Whether what jobs keep secret may not be sent: it would pass a third party, and nobody has
+    /// agreed to that.
+    pub fn withholds_secrets(&self) -> bool {
+        self.kind == ProviderKind::LowCodeApi && !self.share_job_secrets
     }
 }
 

@@ -110,6 +110,7 @@ async fn preview(
         live: false,
         pace: Pace::Every,
         seed: 1,
+        looking: haggle::daemon::Looking::default(),
     };
     let mut daemon = Daemon::new(parts, settings).unwrap();
     daemon.preview().await.unwrap()

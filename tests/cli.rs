@@ -93,6 +93,7 @@ fn help_and_version_are_data() {
         "schema",
         "market",
         "doctor",
+        "api",
         "completions",
     ] {
         assert!(
@@ -298,6 +299,45 @@ impl Drop for Town {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+#[test]
+fn a_job_with_secrets_waits_until_the_user_agrees_that_the_gateway_sees_them() {
+    let directory = directory();
+    haggle(directory.path(), &["init"]);
+    let path = directory.path().join("policies/my-job.toml");
+    let policy = fs::read_to_string(&path).unwrap();
+    let with_secret = policy.replacen(
+        "[run]\n",
+        "[run]\nsecrets = { HF_TOKEN = { env = \"MY_SECRET\" } }\n",
+        1,
+    );
+    assert_ne!(with_secret, policy);
+    fs::write(&path, with_secret).unwrap();
+    let town = Town::open(directory.path());
+    let plan = |agreed: &str, args: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_haggle"))
+            .current_dir(directory.path())
+            .env("HAGGLE_PROVIDER__BASE_URL", &town.base_url)
+            .env("HAGGLE_PROVIDER__SHARE_JOB_SECRETS", agreed)
+            .env("HAGGLE_TOKEN", "at_right")
+            .args(args)
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+        output
+    };
+    let waiting = json(&plan("false", &["plan", "--json"]));
+    assert_eq!(waiting["actions"], serde_json::json!([]), "{waiting:#}");
+    let why = waiting["jobs"][0]["replicas"].to_string();
+    assert!(why.contains("share_job_secrets"), "{why}");
+    let text = stdout(&plan("false", &["plan"]));
+    assert!(text.contains("provider.share_job_secrets"), "{text}");
+    plan("false", &["run", "--once", "--listen", "127.0.0.1:0"]);
+    let text = stdout(&plan("false", &["explain", "my-job"]));
+    assert!(text.contains("provider.share_job_secrets"), "{text}");
+    let agreed = json(&plan("true", &["plan", "--json"]));
+    assert_eq!(agreed["actions"][0]["action"], "rent", "{agreed:#}");
 }
 
 #[test]

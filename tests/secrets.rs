@@ -452,6 +452,7 @@ fn hours_with_a_gateway_that_echoes_everything_leave_no_secret_behind() {
         live: true,
         pace: Pace::Every,
         seed: 5,
+        looking: haggle::daemon::Looking::default(),
     };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()

@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::context::{Context, load_policies};
 use super::failure::{Done, Exit, OrFail};
+use crate::config::Config;
 use crate::policy::{self, LoadedJob, PolicyError};
 
 /// Checks policies.
@@ -37,10 +38,40 @@ struct JobDocument {
 struct CheckDocument {
     valid: Vec<JobDocument>,
     errors: Vec<ErrorDocument>,
+    warnings: Vec<String>,
+}
+
+/// What lets jobs run that need secrets.
+pub(crate) const SHARE_ADVICE: &str = "provider.share_job_secrets = true lets the gateway, a third party, see them; \
+     provider.kind = \"vast\" needs no third party";
+
+/// Which jobs wait because their secrets may not go through the gateway, if any do.
+pub(crate) fn withheld(config: &Config, jobs: &[LoadedJob]) -> Option<String> {
+    let waiting: Vec<&str> = jobs
+        .iter()
+        .filter(|loaded| config.provider.withholds_secrets() && loaded.job.run.has_secrets())
+        .map(|loaded| loaded.job.name.as_str())
+        .collect();
+    (!waiting.is_empty()).then(|| {
+        format!(
+            "not rented, for they need secrets, which may not go through the gateway: {}",
+            waiting.join(", ")
+        )
+    })
 }
 
 pub(crate) fn run(context: &Context, args: &CheckArgs) -> Done {
     let (jobs, errors) = load(context, args)?;
+    // Files can be checked without a configuration that can be used.
+    let warning = context
+        .config()
+        .ok()
+        .and_then(|config| withheld(&config, &jobs));
+    if let Some(warning) = &warning {
+        context
+            .output
+            .note(&format!("warning: {warning}\nhint: {SHARE_ADVICE}"));
+    }
     let document = CheckDocument {
         valid: jobs
             .iter()
@@ -59,6 +90,7 @@ pub(crate) fn run(context: &Context, args: &CheckArgs) -> Done {
                 help: error.help().map(|help| help.to_string()),
             })
             .collect(),
+        warnings: warning.into_iter().collect(),
     };
     context
         .output

@@ -102,6 +102,7 @@ mod tests {
             base_url: "https://api.lowcodeapi.com/vastai".to_owned(),
             token: crate::types::job::SecretRef::Env("HAGGLE_TOKEN".to_owned()),
             timeout: std::time::Duration::from_secs(1),
+            share_job_secrets: false,
             paths: std::collections::BTreeMap::new(),
             fields: std::collections::BTreeMap::new(),
         };

@@ -52,6 +52,7 @@ impl Context {
             fields: field_names(&config.provider.fields)?,
             jitter_seed: self.now().0.unsigned_abs(),
             redactor: Arc::clone(&self.redactor),
+            discover: true,
             ..usual
         };
         let clock = Arc::clone(&self.clock);
@@ -88,13 +89,15 @@ fn retries(patience: Patience, usual: usize) -> usize {
     }
 }
 
-fn transport(provider: &ProviderConfig) -> Result<Arc<dyn Transport>, Failure> {
+/// The way to the configured marketplace.
+pub(crate) fn transport(provider: &ProviderConfig) -> Result<Arc<dyn Transport>, Failure> {
     let transport = HttpTransport::new(&provider.base_url, provider.timeout)
         .or_mendable("the marketplace's address cannot be used")?;
     Ok(Arc::new(transport))
 }
 
-fn token(provider: &ProviderConfig) -> Result<SecretString, Failure> {
+/// The configured token, where it is not evidently another marketplace's.
+pub(crate) fn token(provider: &ProviderConfig) -> Result<SecretString, Failure> {
     let token = resolve_secret(&provider.token)
         .or_mendable("the token cannot be read")
         .map_err(|failure| {
@@ -138,7 +141,7 @@ fn wrong_kind(kind: ProviderKind, token: &str) -> Option<Failure> {
 }
 
 /// The names of fields that the configuration gives, over the usual ones.
-fn field_names(given: &BTreeMap<String, String>) -> Result<FieldNames, Failure> {
+pub(crate) fn field_names(given: &BTreeMap<String, String>) -> Result<FieldNames, Failure> {
     let fields = given
         .iter()
         .map(|(field, name)| (field.clone(), name.clone().into()));
@@ -181,6 +184,7 @@ mod tests {
             base_url: base_url.to_owned(),
             token: SecretRef::File(file.clone()),
             timeout: Duration::from_secs(1),
+            share_job_secrets: false,
             paths: BTreeMap::new(),
             fields: BTreeMap::new(),
         };

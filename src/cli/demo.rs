@@ -176,6 +176,7 @@ fn build(args: &DemoArgs, jobs: &[Arc<Job>], scratch: &Scratch) -> Rig {
         live: true,
         pace: Pace::Every,
         seed: args.seed,
+        looking: crate::daemon::Looking::default(),
     };
     let adapters = scratch.adapters(args.seed);
     Rig::new(

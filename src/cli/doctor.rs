@@ -5,10 +5,14 @@ use std::path::Path;
 use clap::Args;
 use serde::Serialize;
 
+use super::check::{SHARE_ADVICE, withheld};
+use super::connect::transport;
 use super::context::{Context, Patience, block_on, load_policies, open_reader};
 use super::failure::{Done, Exit, Failure};
 use super::output::Align;
 use crate::config::{Config, ProviderKind};
+use crate::marketplace::lowcode::{Asked, Description, describe};
+use crate::marketplace::operation::{Operation, Wire};
 use crate::ports::{Charge, Marketplace, ReadError};
 use crate::store::{
     DaemonLock, LockError, installation_file, kill_file_present, read_installation,
@@ -324,12 +328,71 @@ fn policies(config: &Config, findings: &mut Findings) {
             format!("none in {}", config.policies.display()),
             "write a first one with `haggle init`",
         ),
-        Ok(loaded) => findings.add(
-            "policies",
+        Ok(loaded) => {
+            findings.add(
+                "policies",
+                Health::Ok,
+                format!("{} valid", loaded.jobs.len()),
+            );
+            if let Some(waiting) = withheld(config, &loaded.jobs) {
+                findings.advise("secrets", Health::Warn, waiting, SHARE_ADVICE);
+            }
+        }
+    }
+}
+
+/// What a gateway says that it can do.
+fn capabilities(config: &Config, findings: &mut Findings) {
+    let asked = transport(&config.provider)
+        .and_then(|transport| block_on(async { Ok(describe(&*transport).await) }));
+    match asked {
+        Ok(Asked::Described(description)) => described(config, &description, findings),
+        Ok(Asked::Undescribed) => findings.add(
+            "gateway",
             Health::Ok,
-            format!("{} valid", loaded.jobs.len()),
+            "does not describe itself; the usual paths are used",
+        ),
+        Ok(Asked::Unanswered(_)) | Err(_) => findings.advise(
+            "gateway",
+            Health::Warn,
+            "did not answer when asked what it can do",
+            "the usual paths are used; `haggle api --list` shows them",
         ),
     }
+}
+
+fn described(config: &Config, description: &Description, findings: &mut Findings) {
+    let lacking: Vec<Operation> = description
+        .missing()
+        .filter(|operation| !config.provider.paths.contains_key(operation.name()))
+        .collect();
+    let all = Operation::of(Wire::Gateway).count();
+    if lacking.is_empty() {
+        findings.add(
+            "gateway",
+            Health::Ok,
+            format!("describes itself, and lacks none of the {all} operations"),
+        );
+        return;
+    }
+    let names: Vec<&str> = lacking.iter().map(|operation| operation.name()).collect();
+    let bids = [Operation::CreateBid, Operation::UpdateBid];
+    let cannot_bid = bids.iter().any(|operation| lacking.contains(operation));
+    let bid = if cannot_bid {
+        "this gateway cannot bid; "
+    } else {
+        ""
+    };
+    findings.advise(
+        "gateway",
+        Health::Warn,
+        format!(
+            "{bid}its description lacks {} of {all} operations: {}",
+            lacking.len(),
+            names.join(", ")
+        ),
+        "where it has one all the same, say where in provider.paths",
+    );
 }
 
 fn marketplace(context: &Context, config: &Config, state: Option<&State>, findings: &mut Findings) {
@@ -389,6 +452,9 @@ fn marketplace(context: &Context, config: &Config, state: Option<&State>, findin
         native.tell(findings);
     }
     wire(&*marketplace, &remembered, findings);
+    if kind == ProviderKind::LowCodeApi {
+        capabilities(config, findings);
+    }
 }
 
 fn unread(what: &'static str, error: &ReadError, kind: ProviderKind, findings: &mut Findings) {

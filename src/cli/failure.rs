@@ -137,7 +137,9 @@ impl From<ReadError> for Failure {
             ReadError::Throttled { .. } => (Exit::World, Some("wait, then try again")),
             ReadError::Malformed(_) => (
                 Exit::World,
-                Some("check that `provider.base_url` is a gateway of the right kind"),
+                Some(
+                    "check that `provider.base_url` is a marketplace of the kind that `provider.kind` says",
+                ),
             ),
             ReadError::Failed { .. } | ReadError::Unsupported(_) => (Exit::World, None),
         };

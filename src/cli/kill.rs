@@ -505,6 +505,7 @@ mod tests {
                 machine: None,
                 disk_gb: 10,
                 open: false,
+                bounds: crate::types::offer::Bounds::default(),
             };
             let page = self.client.offers(&query).await.unwrap();
             let request = CreateRequest {

@@ -4,6 +4,7 @@
 //! mend; 2 the world's fault, or ours.
 
 mod adapters;
+mod api;
 mod check;
 mod clock;
 mod completions;
@@ -90,6 +91,8 @@ enum Command {
     Market(market::MarketArgs),
     /// Look whether everything is in order.
     Doctor(doctor::DoctorArgs),
+    /// Run any operation of the marketplace by hand, or list them all.
+    Api(api::ApiArgs),
     /// Print a script by which a shell completes commands.
     Completions(completions::CompletionsArgs),
 }
@@ -140,6 +143,7 @@ fn dispatch(context: &Context, command: Command) -> Done {
         Command::Schema => schema::run(context),
         Command::Market(args) => market::run(context, &args),
         Command::Doctor(args) => doctor::run(context, &args),
+        Command::Api(args) => api::run(context, &args),
         Command::Completions(args) => completions::run(context, &args),
     }
 }

@@ -149,6 +149,10 @@ fn look(
         live: false,
         pace: Pace::Every,
         seed: context.now().0.unsigned_abs(),
+        looking: crate::daemon::Looking {
+            instances_every: config.instances_every,
+            history_every: config.history_every,
+        },
     };
     block_on(async {
         let mut daemon = Daemon::new(parts, settings)?;

@@ -17,10 +17,13 @@ use super::failure::{Done, Exit, Failure, OrFail};
 use super::output::Output;
 use super::sources::{PolicyDirectory, SystemSecrets};
 use crate::config::{Config, Poll};
+use crate::daemon::Secrets;
+use crate::daemon::events::Mailbox;
 use crate::daemon::metrics::Metrics;
 use crate::daemon::watch::Watch;
 use crate::daemon::web::{self, Shared};
-use crate::daemon::{Daemon, DaemonError, Pace, Parts, RunEnd, Settings};
+use crate::daemon::webhook::Webhook;
+use crate::daemon::{Daemon, DaemonError, Looking, Pace, Parts, RunEnd, Settings};
 use crate::marketplace::counted::Counted;
 use crate::ports::Store;
 use crate::store::{DaemonLock, Group, LockError, Reader, SqliteStore};
@@ -89,7 +92,8 @@ pub(crate) fn run(context: &Context, args: &RunArgs) -> Done {
     let state = store.load()?;
     let metrics = Arc::new(Metrics::new());
     seed_spend(&metrics, &config)?;
-    let shared = Arc::new(Shared::new());
+    let mailbox = Arc::new(Mailbox::default());
+    let shared = Arc::new(shared(context, &config, &mailbox, &metrics)?);
     let database = Some(config.database.clone());
     let watch = Watch::new(Arc::clone(&metrics), Arc::clone(&shared), database);
     watch.prime(&state);
@@ -112,9 +116,41 @@ pub(crate) fn run(context: &Context, args: &RunArgs) -> Done {
         live: config.live,
         pace: pace(&config.poll),
         seed: seed(context),
+        looking: Looking {
+            instances_every: config.instances_every,
+            history_every: config.history_every,
+        },
     };
-    let daemon = Daemon::new(parts, settings)?;
+    let daemon = Daemon::new(parts, settings)?.with_mailbox(mailbox);
     block_on(drive(context, args, &config, daemon, shared))
+}
+
+/// What the web server hands out, with an endpoint for notifications where they have a secret.
+fn shared(
+    context: &Context,
+    config: &Config,
+    mailbox: &Arc<Mailbox>,
+    metrics: &Arc<Metrics>,
+) -> Result<Shared, Failure> {
+    let Some(reference) = &config.webhook_secret else {
+        return Ok(Shared::new());
+    };
+    // Resolving it also keeps it out of whatever is shown.
+    let redactor = Arc::clone(&context.redactor);
+    let secret = SystemSecrets(Arc::clone(&redactor))
+        .resolve(reference)
+        .map_err(|why| {
+            Failure::mendable(format!("`events.webhook_secret`: {why}"))
+                .hint("without the key no notifications are received")
+        })?;
+    let webhook = Webhook::new(
+        secret,
+        context.clock.clone(),
+        Arc::clone(mailbox),
+        Arc::clone(metrics),
+        Arc::new(move |text| redactor.show(text)),
+    );
+    Ok(Shared::new().with_webhook(webhook))
 }
 
 /// Takes up what was spent before this process began, so that spend does not begin at zero.

@@ -60,6 +60,10 @@ pub(crate) fn limit(limit: Limit) -> &'static str {
         Limit::OnDemandRate => "the slot's on-demand rate",
         Limit::OwnSlots => "one rental a machine, never against our own",
         Limit::Fence => "one instance at work per replica",
+        Limit::Consent => {
+            "the configuration: the job's secrets may not go through the gateway \
+             (provider.share_job_secrets)"
+        }
     }
 }
 

@@ -58,6 +58,11 @@ pub(super) const KEYS: &[Key] = &[
         "How long one request may take, 1s to 5m",
     ),
     key(
+        "provider.share_job_secrets",
+        "false",
+        "Whether the secrets that jobs name may go through the gateway, a third party; without it such jobs wait",
+    ),
+    key(
         "provider.paths",
         "{}",
         "Paths that differ from the usual ones, by operation",
@@ -76,6 +81,21 @@ pub(super) const KEYS: &[Key] = &[
         "poll.cron",
         "",
         "Polls at these times instead: minute, hour, day of the month, month, day of the week",
+    ),
+    key(
+        "poll.instances_every",
+        "\"15s\"",
+        "Time between two looks at the instances while one of ours is there, 5s to 10m: what changed makes the poll come early",
+    ),
+    key(
+        "poll.history_every",
+        "\"5m\"",
+        "Time between two searches that only record what the market shows, 1m to 1d, or `\"off\"`",
+    ),
+    key(
+        "events.webhook_secret",
+        "",
+        "Where the secret is found by which the marketplace signs its notifications; with it they are taken at `/webhooks/vast`",
     ),
     key(
         "limits.credit_reserve",

@@ -42,10 +42,12 @@ pub(super) fn defaults() -> Result<Layer, ConfigError> {
     let mut text = String::new();
     // Where one key excludes another, the default holds only if neither is given, which a layer
     // cannot know; the validation puts it in.
+    // Where the marketplace is follows from its kind.
     let exclusive = |key: &Key| {
-        key.path.starts_with("poll.")
-            // Where the marketplace is follows from its kind.
-            || ["provider.token", "provider.base_url"].contains(&key.path)
+        matches!(
+            key.path,
+            "poll.every" | "poll.cron" | "provider.token" | "provider.base_url"
+        )
     };
     for key in KEYS
         .iter()

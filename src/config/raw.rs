@@ -29,8 +29,9 @@ pub(super) struct Raw {
     #[serde(deserialize_with = "zone")]
     timezone: Tz,
     provider: RawProvider,
-    #[serde(default)]
     poll: RawPoll,
+    #[serde(default)]
+    events: RawEvents,
     limits: RawLimits,
 }
 
@@ -43,16 +44,28 @@ struct RawProvider {
     token: Option<SecretRef>,
     #[serde(deserialize_with = "span")]
     timeout: Duration,
+    share_job_secrets: bool,
     paths: BTreeMap<String, String>,
     fields: BTreeMap<String, String>,
 }
 
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
+struct RawEvents {
+    #[serde(default, deserialize_with = "some_secret")]
+    webhook_secret: Option<SecretRef>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct RawPoll {
     #[serde(default, deserialize_with = "some_span")]
     every: Option<Duration>,
     cron: Option<String>,
+    #[serde(deserialize_with = "span")]
+    instances_every: Duration,
+    #[serde(deserialize_with = "span_or_off")]
+    history_every: Option<Duration>,
 }
 
 #[derive(Deserialize)]
@@ -114,6 +127,18 @@ impl Raw {
                 .is_none_or(|every| seconds(10, 3600).contains(&every)),
             "from 10s to 1h: searches are rate-limited, and reservations reach to the next poll",
         );
+        within(
+            "poll.instances_every",
+            seconds(5, 600).contains(&self.poll.instances_every),
+            "from 5s to 10m",
+        );
+        within(
+            "poll.history_every",
+            self.poll
+                .history_every
+                .is_none_or(|every| seconds(60, 86_400).contains(&every)),
+            "from 1m to 1d, or \"off\"",
+        );
         let limits = &self.limits;
         within(
             "limits.instances_max",
@@ -140,6 +165,7 @@ impl Raw {
             !self.policies.as_os_str().is_empty(),
             "a directory's name",
         );
+        let looks = (self.poll.instances_every, self.poll.history_every);
         let poll = self.poll.validate(self.timezone, &mut wrong);
         match (kind, poll) {
             (Some(kind), Some(poll)) if wrong.is_empty() => Ok(Config {
@@ -156,10 +182,14 @@ impl Raw {
                         .token
                         .unwrap_or_else(|| SecretRef::Env("HAGGLE_TOKEN".to_owned())),
                     timeout,
+                    share_job_secrets: self.provider.share_job_secrets,
                     paths: self.provider.paths,
                     fields: self.provider.fields,
                 },
                 poll,
+                instances_every: looks.0,
+                history_every: looks.1,
+                webhook_secret: self.events.webhook_secret,
                 limits: Limits {
                     credit_reserve: self.limits.credit_reserve,
                     per_day: self.limits.per_day,
@@ -223,6 +253,14 @@ fn span<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error
 
 fn some_span<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
     span(deserializer).map(Some)
+}
+
+/// A span, or `off`.
+fn span_or_off<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+    text(deserializer, |text| match text {
+        "off" => Ok(None),
+        text => units::duration(text).map(Some),
+    })
 }
 
 fn dollars<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Money, D::Error> {

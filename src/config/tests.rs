@@ -36,7 +36,15 @@ fn defaults() {
     let token = SecretRef::Env("HAGGLE_TOKEN".to_owned());
     assert_eq!(config.provider.token, token);
     assert_eq!(config.provider.timeout, Duration::from_secs(30));
-    // The engine's own defaults and the documented ones are the same.
+    // The engine's own defaults and the documented ones are the same, but that a gateway stands
+    // between, which may see no secrets.
+    let engine = EngineConfig {
+        withhold_secrets: true,
+        ..EngineConfig::default()
+    };
+    assert_eq!(config.engine(), engine);
+    let agreed = [("HAGGLE_PROVIDER__SHARE_JOB_SECRETS", "true")];
+    let config = layers("", &agreed, &[]).unwrap();
     assert_eq!(config.engine(), EngineConfig::default());
 }
 

@@ -86,6 +86,10 @@ impl Daemon {
         else {
             return Ok(());
         };
+        // The plan has seen to it; here is the last place where a secret could be kept back.
+        if self.settings.engine.withholds(&job.run) {
+            return self.refused(intent, "secrets-withheld");
+        }
         if let Err(reason) = self
             .revalidate(offer, slot, rental, price, storage, disk_gb, action)
             .await

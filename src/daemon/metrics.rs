@@ -14,11 +14,13 @@ use prometheus::{
     CounterVec, GaugeVec, Histogram, HistogramOpts, HistogramVec, Opts, Registry, TextEncoder,
 };
 
+use super::events::Way;
 use crate::types::ids::{InstanceId, JobName, Label, ReplicaId};
 use crate::types::instance::{Account, Held, Listing, Phase, Rental};
 use crate::types::intent::{Component, EntryKind, Intent, IntentState};
 use crate::types::job::Job;
 use crate::types::money::Money;
+use crate::types::notification::NotificationKind;
 use crate::types::offer::{Extent, Offer, Snapshot};
 use crate::types::plan::{Plan, Report};
 use crate::types::state::{Change, ReplicaRecord, Severity, State};
@@ -60,6 +62,7 @@ pub struct Metrics {
     gauges: Gauges,
     counters: Counters,
     tick_seconds: Histogram,
+    woken_seconds: Histogram,
     provision_seconds: HistogramVec,
     known: Mutex<Known>,
 }
@@ -163,6 +166,8 @@ metric_set! { Counters of CounterVec {
     spend: "haggle_spend_dollars_total" ["job", "component"] "Spent, by our own reckoning and as corrected by the bill.",
     billed: "haggle_billed_dollars_total" ["job"] "Charged by the marketplace, as its bill says, since this process began.",
     events: "haggle_events_total" ["severity"] "Things told to the user.",
+    searches: "haggle_searches_total" ["outcome"] "Searches of the market that were due: made, or deferred for the quota.",
+    notified: "haggle_notifications_total" ["way", "kind", "outcome"] "What the marketplace told by itself, by what became of it.",
 } }
 
 fn register<C: prometheus::core::Collector + Clone + 'static>(
@@ -209,11 +214,22 @@ impl Metrics {
                 &["job"],
             ),
         );
+        let woken_seconds = register(
+            &registry,
+            Histogram::with_opts(
+                HistogramOpts::new(
+                    "haggle_notification_wait_duration_seconds",
+                    "Time from an urgent notification to the tick that it woke.",
+                )
+                .buckets(vec![0.1, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0]),
+            ),
+        );
         Self {
             registry,
             gauges,
             counters,
             tick_seconds,
+            woken_seconds,
             provision_seconds,
             known: Mutex::default(),
         }
@@ -230,6 +246,27 @@ impl Metrics {
             .api
             .with_label_values(&[operation, outcome])
             .inc();
+    }
+
+    /// Counts a notification of the marketplace. `outcome` is a word of a closed set.
+    pub fn notified(&self, way: Way, kind: NotificationKind, outcome: &'static str) {
+        self.counters
+            .notified
+            .with_label_values(&[way.as_str(), kind.as_str(), outcome])
+            .inc();
+    }
+
+    /// Takes up how long an urgent notification waited for its tick.
+    pub fn woken(&self, after: Duration) {
+        self.woken_seconds.observe(after.as_secs_f64());
+    }
+
+    /// Counts the searches of a poll.
+    pub fn searched(&self, made: usize, deferred: usize) {
+        for (outcome, count) in [("made", made), ("deferred", deferred)] {
+            let counter = self.counters.searches.with_label_values(&[outcome]);
+            counter.inc_by(count as f64);
+        }
     }
 
     /// Takes up the time that a tick took.

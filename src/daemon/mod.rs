@@ -3,9 +3,12 @@
 //! It is written against the ports and knows no adapter, so the same code runs in life, in the
 //! demo and in simulation. All that it believes is durable: a [`Change`] is committed, then applied.
 
+pub mod events;
 mod execute;
+mod glance;
 mod journal;
 pub mod metrics;
+pub mod plan_searches;
 mod poll;
 mod record;
 mod run;
@@ -14,10 +17,12 @@ mod tick;
 mod verify;
 pub mod watch;
 pub mod web;
+pub mod webhook;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use secrecy::SecretString;
 
@@ -27,9 +32,10 @@ pub use settle::{AFTER_REQUEST, APART};
 pub use tick::TickView;
 
 use crate::ports::{Clock, Marketplace, ReadError, Store, StoreError};
-use crate::types::ids::{AccountId, InstanceId, JobName};
+use crate::types::ids::{AccountId, InstanceId, JobName, OfferId};
 use crate::types::job::{Job, SecretRef};
 use crate::types::money::Rate;
+use crate::types::notification::NotificationKind;
 use crate::types::offer::{OfferQuery, Snapshot};
 use crate::types::schedule::Schedule;
 use crate::types::state::{Change, Event, Severity, State};
@@ -88,6 +94,26 @@ pub struct Settings {
     pub pace: Pace,
     /// The seed of everything random.
     pub seed: u64,
+    /// What is looked at between polls, and beside what the jobs need.
+    pub looking: Looking,
+}
+
+/// What is looked at between polls, and beside what the jobs need.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Looking {
+    /// Time between two looks at the instances while something of ours is held or being rented.
+    pub instances_every: Duration,
+    /// Time between two searches for history; `None`: none are made.
+    pub history_every: Option<Duration>,
+}
+
+impl Default for Looking {
+    fn default() -> Self {
+        Self {
+            instances_every: Duration::from_secs(15),
+            history_every: Some(Duration::from_mins(5)),
+        }
+    }
 }
 
 /// Why the daemon stops.
@@ -119,6 +145,14 @@ pub trait Observer: Send {
     /// Changes were made durable and are believed.
     fn committed(&mut self, changes: &[Change]) {
         let _ = changes;
+    }
+    /// The marketplace told of something; what became of it is a word of a closed set.
+    fn notified(&mut self, way: events::Way, kind: NotificationKind, outcome: &'static str) {
+        let _ = (way, kind, outcome);
+    }
+    /// A tick began so long after the first urgent notification that it takes up.
+    fn woken(&mut self, after: Duration) {
+        let _ = after;
     }
     /// A tick was decided and carried out.
     fn ticked(&mut self, view: &TickView<'_>) {
@@ -154,8 +188,18 @@ pub struct Daemon {
     empty_streak: BTreeMap<OfferQuery, u32>,
     /// Listings in a row that were empty although something of ours may exist.
     empty_listings: u32,
-    /// When a query last answered in full.
-    answered: BTreeMap<OfferQuery, Time>,
+    /// What is known of the searches made.
+    searches: plan_searches::Searches,
+    /// Whether this process has searched before.
+    has_searched: bool,
+    /// When each row of the market was last in an answer of this process.
+    seen: BTreeMap<OfferId, Time>,
+    /// What the listing showed last, and when something was looked at.
+    sight: glance::Sight,
+    looked_at: Option<Time>,
+    mailbox: Arc<events::Mailbox>,
+    spacing: events::Spacing,
+    hints: events::Hints,
     /// Which job a policy file held when it could last be read.
     known_policies: BTreeMap<PathBuf, Arc<Job>>,
     /// The cheapest eligible on-demand landed rate per useful GPU-hour, by job, at the last tick.
@@ -189,7 +233,14 @@ impl Daemon {
             snapshot_id,
             empty_streak: BTreeMap::new(),
             empty_listings: 0,
-            answered: BTreeMap::new(),
+            searches: plan_searches::Searches::default(),
+            has_searched: false,
+            seen: BTreeMap::new(),
+            sight: glance::Sight::default(),
+            looked_at: None,
+            mailbox: Arc::default(),
+            spacing: events::Spacing::default(),
+            hints: events::Hints::default(),
             known_policies: BTreeMap::new(),
             on_demand: BTreeMap::new(),
             told: BTreeSet::new(),

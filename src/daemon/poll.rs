@@ -2,13 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
+use super::plan_searches::{Round, Wanted};
 use super::{Daemon, DaemonError, PolicySet};
 use crate::ports::ReadError;
-use crate::types::ids::{JobName, MachineId, OfferId};
+use crate::types::ids::{JobName, MachineId, OfferId, ReplicaId};
 use crate::types::instance::{Account, Listing};
 use crate::types::intent::Effect;
-use crate::types::job::{Job, RentalChoice};
+use crate::types::job::Job;
 use crate::types::offer::{Coverage, Extent, Market, Offer, OfferQuery, Snapshot};
 use crate::types::state::Change;
 use crate::types::time::{Mono, Time};
@@ -23,13 +25,12 @@ fn empty_believed(in_a_row: u32, renting: bool, witness_absent: Option<bool>) ->
     witness_absent != Some(false) && (!renting || in_a_row >= EMPTY_BELIEVED_AFTER)
 }
 
-/// Searches are rate-limited to ten a minute, so a poll makes no more than this; the rest take
-/// their turn in the next one.
-const SEARCHES_PER_POLL_MAX: usize = 24;
+/// A search is asked again after half a poll's interval, or half of this where polls are further
+/// apart: what an early tick needs is as new as that.
+const SEARCH_AGAIN_MAX: Duration = Duration::from_mins(2);
 
-/// The disk by which the totals of our own machines' rows are computed; only their floors and
-/// on-demand rates are looked at.
-const OWN_DISK_GB: u32 = 8;
+/// A row for history alone is kept this long after it was last seen; nothing is rented from it.
+const HISTORY_ROWS_KEPT: Duration = Duration::from_hours(6);
 
 /// What one poll saw.
 #[derive(Debug)]
@@ -44,6 +45,10 @@ pub struct Polled {
     pub account: Option<Account>,
     /// Why something is unknown, for the log and the page.
     pub failures: Vec<ReadError>,
+    /// Searches that were made.
+    pub searched: usize,
+    /// Searches that were due and wait for the quota.
+    pub deferred: usize,
 }
 
 impl Daemon {
@@ -68,14 +73,20 @@ impl Daemon {
         Ok(Ok(account))
     }
 
-    pub(super) async fn poll(&mut self, jobs: &[Arc<Job>]) -> Result<Polled, DaemonError> {
+    /// One poll. A patient one waits for the searches' quota, so that all is asked.
+    pub(super) async fn poll(
+        &mut self,
+        jobs: &[Arc<Job>],
+        patient: bool,
+    ) -> Result<Polled, DaemonError> {
         let mut failures = Vec::new();
+        let (mut searched, mut deferred) = (0, 0);
         let account = self.poll_account().await?;
         let account_known = account.is_ok();
         // A marketplace that does not even say whose account this is would only waste the
         // searches' quota and, while it is down, the time until it is noticed to be back.
         if account_known {
-            self.poll_offers(jobs, &mut failures).await?;
+            (searched, deferred) = self.poll_offers(jobs, patient, &mut failures).await?;
         }
         let listing_begun = self.parts.clock.monotonic();
         let listing = match self.parts.marketplace.instances().await {
@@ -83,6 +94,7 @@ impl Daemon {
                 // Another account's clean, empty listing looks like a loss of everything.
                 listing.complete &= account_known;
                 self.corroborate(&mut listing).await;
+                self.end_where_more_is_asked(&mut listing);
                 Some(listing)
             }
             Err(error) => {
@@ -103,6 +115,8 @@ impl Daemon {
             listing_begun,
             account,
             failures,
+            searched,
+            deferred,
         })
     }
 
@@ -138,31 +152,39 @@ impl Daemon {
         listing.complete = empty_believed(self.empty_listings, renting, absent);
     }
 
+    /// Searches what the jobs and our own machines need, inside the quota. The numbers are those of
+    /// the searches made and of those that were due and wait.
     async fn poll_offers(
         &mut self,
         jobs: &[Arc<Job>],
+        patient: bool,
         failures: &mut Vec<ReadError>,
-    ) -> Result<(), DaemonError> {
+    ) -> Result<(usize, usize), DaemonError> {
+        let round = self.plan_searches(jobs, patient);
+        let counts = (round.asked.len(), round.deferred);
         let mut rows: BTreeMap<OfferId, Offer> = BTreeMap::new();
         let mut coverage = Vec::new();
-        let (asked, waiting) = self.plan_searches(jobs);
-        for query in asked {
-            let (extent, malformed) = match self.parts.marketplace.offers(&query).await {
+        for query in round.asked {
+            let answer = self.parts.marketplace.offers(&query).await;
+            let (mono, now) = (self.parts.clock.monotonic(), self.now());
+            let (extent, malformed) = match answer {
                 Ok(page) => {
+                    let found = page.offers.len() + page.malformed as usize;
+                    self.searches.asked(&query, mono, Some(found));
                     let extent = self.judge(&query, page.complete, page.offers.len());
+                    if extent == Extent::Complete || !page.offers.is_empty() {
+                        self.searches.answered(&query, now);
+                    }
                     for offer in page.offers {
+                        self.seen.insert(offer.id, now);
                         merge(&mut rows, offer, query.market);
                     }
                     (extent, page.malformed)
                 }
                 Err(error) => {
                     failures.push(error);
-                    (
-                        Extent::Stale {
-                            since: self.answered.get(&query).copied(),
-                        },
-                        0,
-                    )
+                    self.searches.asked(&query, mono, None);
+                    (self.stale(&query), 0)
                 }
             };
             coverage.push(Coverage {
@@ -171,49 +193,66 @@ impl Daemon {
                 malformed,
             });
         }
-        coverage.extend(waiting.into_iter().map(|query| Coverage {
-            extent: Extent::Stale {
-                since: self.answered.get(&query).copied(),
-            },
-            query,
-            malformed: 0,
-        }));
-        let now = self.now();
-        for seen in coverage
-            .iter()
-            .filter(|seen| seen.extent == Extent::Complete)
-        {
-            self.answered.insert(seen.query.clone(), now);
-        }
         let any_answer = coverage
             .iter()
             .any(|seen| !matches!(seen.extent, Extent::Stale { .. }));
         if !any_answer {
-            return Ok(());
+            return Ok(counts);
         }
+        coverage.extend(round.waiting.into_iter().map(|query| Coverage {
+            extent: self.stale(&query),
+            query,
+            malformed: 0,
+        }));
         self.carry_over(&mut rows, &coverage);
+        self.seen.retain(|id, _| rows.contains_key(id));
         let mut offers: Vec<Offer> = rows.into_values().collect();
         offers.sort_by_key(|offer| (offer.slot(), offer.id));
         let snapshot = Snapshot {
-            at: now,
+            at: self.now(),
             offers,
             coverage,
         };
         self.snapshot_id = Some(self.parts.store.snapshot(&snapshot)?);
         self.market = Arc::new(snapshot);
-        Ok(())
+        Ok(counts)
     }
 
-    /// The searches of this poll, and those that have to wait for a later one: our own machines
-    /// first, then those whose last answer is the oldest.
-    fn plan_searches(&self, jobs: &[Arc<Job>]) -> (Vec<OfferQuery>, Vec<OfferQuery>) {
-        let mut asked = own_queries(&self.own_machines());
-        let mut searches = market_queries(jobs);
-        searches.sort_by_key(|query| self.answered.get(query).copied());
-        let room = SEARCHES_PER_POLL_MAX.saturating_sub(asked.len()).max(1);
-        let waiting = searches.split_off(room.min(searches.len()));
-        asked.extend(searches);
-        (asked, waiting)
+    fn stale(&self, query: &OfferQuery) -> Extent {
+        Extent::Stale {
+            since: self.searches.answered_at(query),
+        }
+    }
+
+    fn plan_searches(&mut self, jobs: &[Arc<Job>], patient: bool) -> Round {
+        let jobs: Vec<Arc<Job>> = jobs
+            .iter()
+            .filter(|job| !self.is_over(job))
+            .cloned()
+            .collect();
+        let own = self.own_machines();
+        let wanted = Wanted {
+            jobs: &jobs,
+            own: &own,
+            market: &self.market,
+            again_after: self.settings.engine.poll_every.min(SEARCH_AGAIN_MAX) / 2,
+            history_every: self.settings.looking.history_every,
+            patient: patient || !self.has_searched,
+        };
+        self.has_searched = true;
+        self.searches.round(self.parts.clock.monotonic(), &wanted)
+    }
+
+    /// Whether every replica of a job has ended, so that it takes no slot any more.
+    fn is_over(&self, job: &Job) -> bool {
+        (0..job.replicas).all(|index| {
+            let id = ReplicaId {
+                job: job.name.clone(),
+                index,
+            };
+            let record = self.state.replicas.get(&id);
+            record.is_some_and(|record| record.ending.is_some())
+        })
     }
 
     /// Whether an answer can be trusted to hold all that matches.
@@ -234,23 +273,25 @@ impl Daemon {
         }
     }
 
-    /// Rows of the last snapshot that this poll cannot have proven gone stay, as long as the
-    /// search that saw them is recent enough.
+    /// Rows of the last snapshot that this poll cannot have proven gone stay, as long as they were
+    /// seen recently enough. What no search of this poll was asked for is kept longer: while its
+    /// search waits, it is taken for stale wherever it matters.
     fn carry_over(&self, rows: &mut BTreeMap<OfferId, Offer>, coverage: &[Coverage]) {
-        let (now, age_max) = (self.now(), self.settings.engine.offers_max_age);
-        let fresh = |at: Time| now.since(at) <= age_max;
+        let now = self.now();
         for offer in &self.market.offers {
-            let mut covering = coverage
-                .iter()
-                .filter(|seen| seen.query.matches(offer))
-                .peekable();
-            let wanted = covering.peek().is_some();
-            let unproven = covering.all(|seen| match seen.extent {
-                Extent::Complete => false,
-                Extent::Partial => fresh(self.market.at),
-                Extent::Stale { since } => since.is_some_and(fresh),
-            });
-            if wanted && unproven {
+            let mut kept_for = None;
+            for seen in coverage.iter().filter(|seen| seen.query.matches(offer)) {
+                let most = match seen.extent {
+                    Extent::Complete => Duration::ZERO,
+                    Extent::Stale { .. } if self.searches.is_for_history(&seen.query) => {
+                        HISTORY_ROWS_KEPT
+                    }
+                    Extent::Partial | Extent::Stale { .. } => self.settings.engine.offers_max_age,
+                };
+                kept_for = Some(kept_for.map_or(most, |known: Duration| known.min(most)));
+            }
+            let seen_at = self.seen.get(&offer.id).copied().unwrap_or(self.market.at);
+            if kept_for.is_some_and(|most| !most.is_zero() && now.since(seen_at) <= most) {
                 rows.entry(offer.id).or_insert_with(|| offer.clone());
             }
         }
@@ -321,56 +362,6 @@ pub(super) struct Jobs {
     pub(super) broken: Vec<super::BrokenPolicy>,
 }
 
-/// One search for each machine that we hold something on, every filter opened.
-fn own_queries(machines: &BTreeSet<MachineId>) -> Vec<OfferQuery> {
-    let query = |&machine| OfferQuery {
-        market: Market::OnDemand,
-        gpu_name: None,
-        machine: Some(machine),
-        disk_gb: OWN_DISK_GB,
-        open: true,
-    };
-    machines.iter().map(query).collect()
-}
-
-/// The fewest searches that see every slot a job could take: by model, on-demand rows first, for
-/// they carry the floor too; bid rows for the models of jobs that bid, since a row that only
-/// bidders see is in no other answer.
-fn market_queries(jobs: &[Arc<Job>]) -> Vec<OfferQuery> {
-    let mut models: BTreeMap<Option<String>, (bool, u32)> = BTreeMap::new();
-    for job in jobs {
-        let bids = job.rental != RentalChoice::OnDemand;
-        let named = job.requirements.gpu_models.iter().cloned().map(Some);
-        let any = job.requirements.gpu_models.is_empty().then_some(None);
-        for name in named.chain(any) {
-            let entry = models
-                .entry(name)
-                .or_insert((false, job.requirements.disk_gb));
-            entry.0 |= bids;
-            entry.1 = entry.1.max(job.requirements.disk_gb);
-        }
-    }
-    if let Some(&all) = models.get(&None) {
-        // A search without a model sees every model.
-        models = BTreeMap::from([(None, all)]);
-    }
-    let search = |market, name: &Option<String>, disk_gb| OfferQuery {
-        market,
-        gpu_name: name.clone(),
-        machine: None,
-        disk_gb,
-        open: false,
-    };
-    let on_demand = models
-        .iter()
-        .map(|(name, &(_, disk))| search(Market::OnDemand, name, disk));
-    let bid = models
-        .iter()
-        .filter(|(_, (bids, _))| *bids)
-        .map(|(name, &(_, disk))| search(Market::Bid, name, disk));
-    on_demand.chain(bid).collect()
-}
-
 /// Two searches may return the same row: the on-demand one knows both prices, and neither answer
 /// may make the other's price unknown.
 fn merge(rows: &mut BTreeMap<OfferId, Offer>, offer: Offer, market: Market) {
@@ -396,44 +387,6 @@ fn merge(rows: &mut BTreeMap<OfferId, Offer>, offer: Offer, market: Market) {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn job(name: &str, models: &str, rental: &str) -> Arc<Job> {
-        let text = format!(
-            "name = \"{name}\"\nrental = \"{rental}\"\nfinish = \"never\"\n[run]\nimage = \"a:1\"\n\
-             [gpu]\nmodels = [{models}]\n[price]\nmax = \"$1/gpu-hour\"\n[data]\ndisposable = true\n"
-        );
-        Arc::new(crate::policy::parse("job.toml", &text).expect("a valid policy"))
-    }
-
-    #[test]
-    fn models_are_asked_for_once_and_bids_only_where_somebody_bids() {
-        let jobs = [
-            job("a", "\"RTX 4090\"", "on-demand"),
-            job("b", "\"RTX 4090\", \"RTX 3090\"", "interruptible"),
-            job("c", "\"H100 SXM\"", "on-demand"),
-        ];
-        let asked: Vec<(Market, Option<String>)> = market_queries(&jobs)
-            .into_iter()
-            .map(|query| (query.market, query.gpu_name))
-            .collect();
-        let model = |name: &str| Some(name.to_owned());
-        assert_eq!(
-            asked,
-            [
-                (Market::OnDemand, model("H100 SXM")),
-                (Market::OnDemand, model("RTX 3090")),
-                (Market::OnDemand, model("RTX 4090")),
-                (Market::Bid, model("RTX 3090")),
-                (Market::Bid, model("RTX 4090")),
-            ]
-        );
-        let any = [jobs[0].clone(), job("d", "", "interruptible")];
-        assert!(
-            market_queries(&any)
-                .iter()
-                .all(|query| query.gpu_name.is_none())
-        );
-    }
 
     #[test]
     fn one_empty_listing_voids_no_rent_and_hides_no_instance() {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Daemon, DaemonError, Pace};
@@ -89,19 +90,36 @@ impl Daemon {
         }
     }
 
-    /// Sleeps until the next tick, or until the user asks for something.
-    async fn sleep(&mut self, next: Time) -> Result<(), DaemonError> {
+    /// Sleeps until the next tick is due: at `next`, or earlier where the user asks for something,
+    /// the marketplace tells of something urgent, or a look at the instances shows that something
+    /// changed.
+    async fn sleep(&mut self, mut next: Time) -> Result<(), DaemonError> {
+        let mut early = false;
         loop {
             let now = self.now();
             if now >= next {
+                if early {
+                    self.spacing.take(self.parts.clock.monotonic());
+                }
                 return Ok(());
             }
-            self.parts
-                .clock
-                .sleep_until(next.min(now + LOOK_FOR_REQUESTS))
-                .await;
+            let look = self.next_look(now);
+            let until = look.map_or(next, |look| next.min(look.max(now)));
+            let until = until.min(now + LOOK_FOR_REQUESTS);
+            let mailbox = Arc::clone(&self.mailbox);
+            let told = tokio::select! {
+                biased;
+                () = mailbox.urgent() => true,
+                () = self.parts.clock.sleep_until(until) => false,
+            };
             if self.has_requests()? {
                 return Ok(());
+            }
+            let due = look.is_some_and(|look| self.now() >= look);
+            if told || (due && self.look_for_changes().await) {
+                early = true;
+                let now = self.now();
+                next = next.min(now + self.spacing.wait(self.parts.clock.monotonic()));
             }
         }
     }

@@ -58,12 +58,15 @@ impl Daemon {
     pub async fn tick(&mut self) -> Result<Vec<ReadError>, DaemonError> {
         let begun = self.now();
         self.take_requests()?;
+        self.record_notifications()?;
+        self.read_price_increases().await?;
         let jobs = self.reload_policies();
-        let polled = self.poll(&jobs.valid).await?;
+        let polled = self.poll(&jobs.valid, false).await?;
         self.remember_wire()?;
         let settled = self.settle_absences(&polled).await;
         let wrong = self.not_as_asked(&polled);
         self.observe(&jobs, &polled, &settled, &wrong)?;
+        self.saw(polled.listing.as_ref());
         self.destroy_all_wrong(&wrong).await?;
         let mut decision = self.decide(&jobs, &polled);
         let (kept, dropped) = check(&decision.world, &decision.plan);
@@ -95,6 +98,7 @@ impl Daemon {
         for observer in &mut self.parts.observers {
             observer.ticked(&view);
         }
+        self.spacing.ticked(self.parts.clock.monotonic());
         Ok(polled.failures)
     }
 
@@ -102,7 +106,7 @@ impl Daemon {
     /// poll saw.
     pub async fn preview(&mut self) -> Result<(World, Plan, Report), DaemonError> {
         let jobs = self.reload_policies();
-        let polled = self.poll(&jobs.valid).await?;
+        let polled = self.poll(&jobs.valid, true).await?;
         if let Some(error) = polled.failures.first() {
             return Err(DaemonError::Unreachable(error.clone()));
         }
@@ -131,6 +135,8 @@ impl Daemon {
             listing_begun,
             account,
             failures: Vec::new(),
+            searched: 0,
+            deferred: 0,
         };
         let settled = self.settle_absences(&polled).await;
         let wrong = self.not_as_asked(&polled);

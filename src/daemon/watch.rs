@@ -2,10 +2,13 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
+use super::events::Way;
 use super::metrics::{Metrics, MetricsInput};
 use super::web::Shared;
 use super::{Observer, TickView};
+use crate::types::notification::NotificationKind;
 use crate::types::state::{Change, State};
 
 /// An observer that publishes what the web server hands out.
@@ -44,8 +47,18 @@ impl Observer for Watch {
         self.metrics.committed(changes);
     }
 
+    fn notified(&mut self, way: Way, kind: NotificationKind, outcome: &'static str) {
+        self.metrics.notified(way, kind, outcome);
+    }
+
+    fn woken(&mut self, after: Duration) {
+        self.metrics.woken(after);
+    }
+
     fn ticked(&mut self, view: &TickView<'_>) {
         let world = view.world;
+        let polled = view.polled;
+        self.metrics.searched(polled.searched, polled.deferred);
         self.metrics.tick_took(view.took);
         self.metrics.update(&MetricsInput {
             now: world.now,

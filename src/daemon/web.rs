@@ -9,13 +9,17 @@ use std::net::SocketAddr;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use axum::Router;
-use axum::extract::State as Extract;
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::body::Bytes;
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{DefaultBodyLimit, State as Extract};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use serde::Serialize;
 use tokio::net::TcpListener;
+
+use super::webhook::{BODY_MAX, Webhook};
 
 /// The text format of Prometheus.
 const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -26,6 +30,7 @@ pub struct Shared {
     metrics: RwLock<Arc<str>>,
     unready: RwLock<Arc<[String]>>,
     summary: RwLock<Arc<str>>,
+    webhook: Option<Webhook>,
 }
 
 impl Default for Shared {
@@ -43,6 +48,16 @@ impl Shared {
                 "no poll of the marketplace has succeeded yet",
             )])),
             summary: RwLock::new(Arc::from("")),
+            webhook: None,
+        }
+    }
+
+    /// Receives the marketplace's notifications too.
+    #[must_use]
+    pub fn with_webhook(self, webhook: Webhook) -> Self {
+        Self {
+            webhook: Some(webhook),
+            ..self
         }
     }
 
@@ -99,11 +114,17 @@ pub async fn serve(
 
 /// The routes.
 pub fn router(shared: Arc<Shared>) -> Router {
-    Router::new()
+    let mut router = Router::new()
         .route("/", get(page))
         .route("/metrics", get(metrics))
         .route("/healthz", get(healthz))
-        .route("/readyz", get(readyz))
+        .route("/readyz", get(readyz));
+    // Without a secret nothing could be told from a forgery, so there is no endpoint.
+    if shared.webhook.is_some() {
+        let receive = post(deliver).layer(DefaultBodyLimit::max(BODY_MAX));
+        router = router.route("/webhooks/vast", receive);
+    }
+    router
         .with_state(shared)
         .layer(middleware::map_response(guard))
 }
@@ -134,6 +155,17 @@ async fn metrics(Extract(shared): Extract<Arc<Shared>>) -> Response {
 
 async fn healthz() -> &'static str {
     "ok\n"
+}
+
+async fn deliver(
+    Extract(shared): Extract<Arc<Shared>>,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> StatusCode {
+    match &shared.webhook {
+        Some(webhook) => webhook.receive(&headers, body.ok().as_ref()),
+        None => StatusCode::NOT_FOUND,
+    }
 }
 
 #[derive(Serialize)]

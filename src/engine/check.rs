@@ -214,6 +214,10 @@ impl<'a> Checker<'a> {
         storage: Rate,
     ) -> Result<(), Limit> {
         let job = self.may_spend(&replica.job)?;
+        let secret = job.run.login.is_some() || !job.run.secrets.is_empty();
+        if secret && self.world.config.withhold_secrets {
+            return Err(Limit::Consent);
+        }
         if !self.world.listing.as_ref().is_some_and(|l| l.complete) {
             return Err(Limit::Fence);
         }

@@ -151,7 +151,7 @@ impl<'a> Tick<'a> {
             held,
             saving: self.saving,
             blind,
-            elsewhere: !ranking.candidates.is_empty(),
+            elsewhere: !ranking.candidates.is_empty() && !world.config.withholds(&job.run),
             purse: &mut self.purse,
         });
         self.actions
@@ -165,6 +165,21 @@ impl<'a> Tick<'a> {
 
     /// Keeps the candidates that the limits leave a replica; its situation while it has none.
     fn need(&mut self, job: &Job, id: &ReplicaId, ranking: &Ranking) -> Situation {
+        if self.world.config.withholds(&job.run) {
+            self.report.notices.push(Notice {
+                severity: Severity::Warning,
+                kind: "secrets-withheld".to_owned(),
+                replica: Some(id.clone()),
+                text: format!(
+                    "{id} is not rented: it needs secrets, which would go through the gateway; \
+                     allow it with provider.share_job_secrets = true, or use provider.kind = \
+                     \"vast\", which needs no third party"
+                ),
+            });
+            return Situation::OverLimit {
+                limit: Limit::Consent,
+            };
+        }
         let mut limit = None;
         let affordable: Vec<Candidate> = ranking
             .candidates

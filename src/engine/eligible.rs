@@ -10,6 +10,7 @@ use crate::types::instance::{Held, Rental};
 use crate::types::intent::Effect;
 use crate::types::job::{CheckpointPlace, Job};
 use crate::types::money::Rate;
+pub use crate::types::offer::same_model;
 use crate::types::offer::{Extent, Offer};
 use crate::types::plan::Refusal;
 use crate::types::state::{MachineRecord, State};
@@ -27,16 +28,6 @@ pub fn eligible(world: &World, job: &Job, offer: &Offer) -> Result<(), Refusal> 
     scope
         .eligible(offer, scope.fit(&offer.gpu_name))
         .map(|_| ())
-}
-
-/// Whether two names are of the same GPU model: case does not matter, and an underscore is a
-/// space, for the marketplace's command line writes `RTX_4090` where its rows say `RTX 4090`.
-pub fn same_model(a: &str, b: &str) -> bool {
-    let plain = |byte: u8| match byte {
-        b'_' => b' ',
-        other => other.to_ascii_lowercase(),
-    };
-    a.len() == b.len() && a.bytes().map(plain).eq(b.bytes().map(plain))
 }
 
 /// What one useful hour of a model counts for a job, in parts per million, however the policy
@@ -920,6 +911,7 @@ mod tests {
                 machine: None,
                 disk_gb: 48,
                 open: false,
+                bounds: crate::types::offer::Bounds::default(),
             },
             extent,
             malformed: 0,

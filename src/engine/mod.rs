@@ -21,4 +21,5 @@ pub mod reconcile;
 mod replica;
 #[cfg(test)]
 mod scenarios;
+pub mod searches;
 mod transition;

@@ -221,3 +221,41 @@ fn a_policy_that_cannot_be_read_leaves_its_instances_alone() {
     };
     assert_eq!(effects(&world), vec![park], "a removed one is drained");
 }
+
+#[test]
+fn what_needs_secrets_waits_until_the_user_agrees_that_a_gateway_sees_them() {
+    use crate::engine::check::check;
+    use crate::types::job::{RegistryLogin, SecretRef};
+    use crate::types::plan::Limit;
+
+    let secret = || SecretRef::Env("PASSWORD".to_owned());
+    let mut with_login = job("a");
+    with_login.run.login = Some(RegistryLogin {
+        registry: "ghcr.io".to_owned(),
+        user: "me".to_owned(),
+        password: secret(),
+    });
+    let mut with_env = job("a");
+    with_env.run.secrets.insert("HF_TOKEN".to_owned(), secret());
+    for needs in [with_login, with_env] {
+        let agreed = one(needs, vec![offer(1)]);
+        let mut world = agreed.clone();
+        world.config.withhold_secrets = true;
+        let held_back = Situation::OverLimit {
+            limit: Limit::Consent,
+        };
+        assert_eq!(situation(&world), held_back);
+        let (plan, report) = decide(&world);
+        assert!(plan.actions.is_empty());
+        assert_eq!(report.notices[0].kind, "secrets-withheld");
+        // The second reckoning drops what the first should not have planned.
+        let (plan, _) = decide(&agreed);
+        assert_eq!(plan.actions.len(), 1);
+        let (kept, dropped) = check(&world, &plan);
+        assert!(kept.actions.is_empty());
+        assert_eq!(dropped[0].1, Limit::Consent);
+    }
+    let mut plain = one(job("a"), vec![offer(1)]);
+    plain.config.withhold_secrets = true;
+    assert_eq!(situation(&plain), Situation::Renting);
+}

@@ -49,6 +49,11 @@ pub enum Gate {
     Charges,
     /// The account.
     User,
+    /// Reads of what people look after by hand: machines, templates, keys, webhooks and the like.
+    /// They share one gate at the longest of their documented intervals, as do their changes.
+    Records,
+    /// Changes of the same.
+    RecordChanges,
     /// The older, unpaged list of instances.
     InstancesUnpaged,
     /// Destroys of several at once.
@@ -76,8 +81,9 @@ impl Gate {
             Self::Search => (10, 60_000),
             Self::Create => (1, 4500),
             Self::Bid => (1, 5500),
-            Self::Destroy | Self::DestroyMany | Self::Payments => (1, 3000),
+            Self::Destroy | Self::DestroyMany | Self::Payments | Self::Records => (1, 3000),
             Self::Instance => (1, 2000),
+            Self::RecordChanges => (1, 5000),
             Self::Copy | Self::CloudCopy => (1, 3500),
             Self::Reports => (1, 1200),
             // Those without a documented interval keep the usual one.

@@ -85,6 +85,15 @@ impl Redactor {
     /// A text with every known secret, and every value behind a secret's name, blanked. It is not
     /// cut.
     pub fn clean(&self, text: &str) -> String {
+        let mut clean = self.clean_known(text);
+        for name in SECRET_NAMES {
+            clean = blank_after(&clean, name);
+        }
+        blank_url_queries(&clean)
+    }
+
+    /// A text with every known secret blanked.
+    fn clean_known(&self, text: &str) -> String {
         let mut clean = text.to_owned();
         let secrets = self.secrets.read().unwrap_or_else(PoisonError::into_inner);
         for form in secrets.iter().flatten() {
@@ -92,11 +101,7 @@ impl Redactor {
                 clean = clean.replace(form.as_str(), BLANK);
             }
         }
-        drop(secrets);
-        for name in SECRET_NAMES {
-            clean = blank_after(&clean, name);
-        }
-        blank_url_queries(&clean)
+        clean
     }
 
     /// A text fit to be shown: cleaned, on one line, cut to some 300 characters.
@@ -110,6 +115,103 @@ impl Redactor {
     /// What an error's body says, fit to be shown: its message fields and nothing else of it.
     pub fn message(&self, body: &str) -> String {
         self.show(&message_of(body))
+    }
+}
+
+/// Words in a field's name by which its value is secret. Compared in lower case.
+const SECRET_WORDS: [&str; 12] = [
+    "token",
+    "secret",
+    "password",
+    "passwd",
+    "api_key",
+    "apikey",
+    "private_key",
+    "extra_env",
+    "onstart",
+    "result_url",
+    "login",
+    "authorization",
+];
+
+/// Fields whose names hold such a word and which are no secrets: by the first ones a list is paged.
+const NO_SECRETS: [&str; 4] = [
+    "next_token",
+    "after_token",
+    "api_key_id",
+    "docker_login_repo",
+];
+
+/// Whether what stands under a name in an answer is kept from being shown.
+fn names_a_secret(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    let named = SECRET_WORDS.iter().any(|word| name.contains(word));
+    (named || name == "env") && !NO_SECRETS.contains(&name.as_str())
+}
+
+impl Redactor {
+    /// An answer fit to be shown whole: what stands under the name of a secret is blanked, unless
+    /// `reveal` allows it, and every known secret in all the rest.
+    pub fn answer(&self, value: &Value, reveal: bool) -> Value {
+        match value {
+            Value::Object(map) => {
+                let fields = map.iter().map(|(name, value)| {
+                    let holds = !matches!(value, Value::Null | Value::Bool(_));
+                    let shown = if reveal && names_a_secret(name) {
+                        self.known(value)
+                    } else if holds && !is_empty(value) && names_a_secret(name) {
+                        Value::from(BLANK)
+                    } else {
+                        self.answer(value, reveal)
+                    };
+                    (self.clean(name), shown)
+                });
+                Value::Object(fields.collect())
+            }
+            Value::Array(items) => {
+                // A list of pairs has the names in it.
+                let pair = match items.as_slice() {
+                    [Value::String(name), Value::String(_)] => names_a_secret(name),
+                    _ => false,
+                };
+                if pair && !reveal {
+                    return Value::from(vec![items[0].clone(), Value::from(BLANK)]);
+                }
+                items.iter().map(|item| self.answer(item, reveal)).collect()
+            }
+            Value::String(text) => match serde_json::from_str::<Value>(text) {
+                // JSON that travels as a text.
+                Ok(inner @ (Value::Object(_) | Value::Array(_))) => {
+                    Value::from(self.answer(&inner, reveal).to_string())
+                }
+                _ if reveal => self.known(value),
+                _ => Value::from(self.clean(text)),
+            },
+            other => other.clone(),
+        }
+    }
+
+    /// A value of which only the secrets that are known are blanked: the token above all.
+    fn known(&self, value: &Value) -> Value {
+        match value {
+            Value::String(text) => Value::from(self.clean_known(text)),
+            Value::Array(items) => items.iter().map(|item| self.known(item)).collect(),
+            Value::Object(map) => Value::Object(
+                map.iter()
+                    .map(|(name, value)| (name.clone(), self.known(value)))
+                    .collect(),
+            ),
+            other => other.clone(),
+        }
+    }
+}
+
+fn is_empty(value: &Value) -> bool {
+    match value {
+        Value::String(text) => text.is_empty(),
+        Value::Array(items) => items.is_empty(),
+        Value::Object(map) => map.is_empty(),
+        _ => false,
     }
 }
 
@@ -361,6 +463,44 @@ mod tests {
             assert!(shown.contains(BLANK), "{shown}");
             assert!(!shown.contains("c4n"), "{shown}");
         }
+    }
+
+    #[test]
+    fn an_answer_is_shown_whole_without_its_secrets() {
+        use serde_json::json;
+        let redactor = Redactor::new(TOKEN);
+        let answer = json!({
+            "id": 7, "label": "job", "onstart": "curl -H s1", "jupyter_token": "s2", "ports": {},
+            "extra_env": [["HF_TOKEN", "s3"]], "api_key": "s4", "api_key_id": 5, "next_token": "page",
+            "result_url": "https://h/s5", "message": format!("sent {TOKEN}"), "instance_api_key": "s6",
+            "more": [{"secret": {"deep": "s7"}}], "env": "-e A=s8", "args": r#"{"password":"s9"}"#,
+            "pairs": [["MY_SECRET", "s10"]], "template": {"docker_login_pass": "s11"}, "empty_token": "",
+        });
+        let shown = redactor.answer(&answer, false).to_string();
+        for number in 1..=11 {
+            let secret = format!("s{number}\"");
+            assert!(!shown.contains(&secret), "{secret} in {shown}");
+        }
+        assert!(!shown.contains("c4n") && !shown.contains("curl"), "{shown}");
+        for kept in [
+            "\"id\":7",
+            "job",
+            "\"api_key_id\":5",
+            "\"next_token\":\"page\"",
+            "HF_TOKEN",
+        ] {
+            assert_eq!(
+                shown.contains(kept),
+                kept != "HF_TOKEN",
+                "{kept} in {shown}"
+            );
+        }
+        let revealed = redactor.answer(&answer, true).to_string();
+        assert!(
+            revealed.contains("https://h/s5") && revealed.contains("s6"),
+            "{revealed}"
+        );
+        assert!(!revealed.contains("c4n"), "{revealed}");
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::sync::{Mutex, PoisonError};
 use serde_json::{Map, Value, json};
 
 use super::answer::{Answer, Single};
+use super::filters::add_bounds;
 use super::rows::{self, GpuNames, OfferRow};
 use crate::ports::{OfferPage, ReadError, Reply};
 use crate::types::ids::OfferId;
@@ -259,6 +260,7 @@ pub(crate) fn filter(query: &OfferQuery, start: Option<Start>) -> Filter {
     if let Some(machine) = query.machine {
         filter.and("machine_id", "eq", json!(machine.0));
     }
+    add_bounds(&mut filter, &query.bounds);
     match start {
         None => {}
         Some(at @ Start::At(_)) => filter.and("dph_total", "gte", json!(at.bound())),

@@ -178,6 +178,7 @@ fn build(scenario: &Scenario, adapters: Adapters) -> Rig {
         live: true,
         pace: Pace::Every,
         seed: scenario.seed,
+        looking: crate::daemon::Looking::default(),
     };
     Rig::new(
         clock,

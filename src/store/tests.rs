@@ -95,6 +95,7 @@ fn coverage(gpu_name: &str) -> crate::types::offer::Coverage {
             machine: None,
             disk_gb: 10,
             open: false,
+            bounds: crate::types::offer::Bounds::default(),
         },
         extent: Extent::Complete,
         malformed: 0,

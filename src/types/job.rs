@@ -67,6 +67,13 @@ pub struct Run {
     pub ports: Vec<(u16, String)>,
 }
 
+impl Run {
+    /// Whether renting for it sends a secret: of the environment, or the registry's password.
+    pub fn has_secrets(&self) -> bool {
+        !self.secrets.is_empty() || self.login.is_some()
+    }
+}
+
 /// What the slot must have. `None` and empty: no requirement.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Requirements {

@@ -155,11 +155,146 @@ pub struct OfferQuery {
     pub disk_gb: u32,
     /// Whether to open every default filter (verified, rentable, rented): for our own machines.
     pub open: bool,
+    /// What else a row must meet. Queries that were stored without it had none.
+    #[serde(default, skip_serializing_if = "Bounds::are_none")]
+    pub bounds: Bounds,
+}
+
+/// What a row must meet beside its model: each bound that is set is one that everybody who looks
+/// at the answer has, so that nothing that somebody could take is left out.
+///
+/// Whole numbers in units small enough that rounding down loses nothing, so that a query can be a
+/// key. A row that does not say what a bound is about does not meet it, at the marketplace as here.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Bounds {
+    /// The model is one of these. Empty: `gpu_name` decides alone.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub gpu_names: Vec<String>,
+    /// The machine is one of these. Empty: `machine` decides alone.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub machines: Vec<MachineId>,
+    /// The number of GPUs is one of these. Empty: any.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub gpus: Vec<u32>,
+    /// Least memory of one GPU, MB.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gpu_ram_mb_min: Option<u32>,
+    /// Least compute capability, times 100.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub compute_cap_min: Option<u32>,
+    /// Least CUDA version of the driver, times 100.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cuda_min: Option<u32>,
+    /// Least disk that can be rented, GB.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub disk_gb_min: Option<u32>,
+    /// Least download, Mb/s.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub inet_down_mbit_s_min: Option<u32>,
+    /// Least upload, Mb/s.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub inet_up_mbit_s_min: Option<u32>,
+    /// Least reliability, in parts per million.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reliability_ppm_min: Option<u32>,
+    /// Least number of direct ports.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub direct_ports_min: Option<u32>,
+    /// Only machines in datacenters.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub datacenter: bool,
+    /// Only machines with a static address.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub static_ip: bool,
+    /// Machines that are not verified too, which are left out otherwise.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub unverified: bool,
+    /// Countries allowed. Empty: all.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub countries: Vec<Country>,
+    /// Countries denied.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub countries_denied: Vec<Country>,
+    /// Greatest total of the row in this query's prices: the on-demand rate or the floor, and the
+    /// query's disk.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub total_max: Option<Rate>,
+}
+
+impl Bounds {
+    /// Whether nothing is bounded.
+    pub fn are_none(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Whether a row meets all that does not depend on prices.
+    fn meet_apart_from_price(&self, offer: &Offer) -> bool {
+        let least = |have: Option<u32>, least: Option<u32>| {
+            least.is_none_or(|least| have.is_some_and(|have| have >= least))
+        };
+        let least_f = |have: Option<f32>, scale: f64, least: Option<u32>| {
+            least.is_none_or(|least| {
+                have.is_some_and(|have| f64::from(have) * scale >= f64::from(least))
+            })
+        };
+        let model = self.gpu_names.is_empty()
+            || self
+                .gpu_names
+                .iter()
+                .any(|name| same_model(name, &offer.gpu_name));
+        let machine = self.machines.is_empty() || self.machines.contains(&offer.machine);
+        let gpus = self.gpus.is_empty() || self.gpus.contains(&offer.gpus);
+        let allowed =
+            self.countries.is_empty() || offer.country.is_some_and(|c| self.countries.contains(&c));
+        let denied = !self.countries_denied.is_empty()
+            && offer
+                .country
+                .is_none_or(|c| self.countries_denied.contains(&c));
+        model
+            && machine
+            && gpus
+            && least(offer.gpu_ram_mb, self.gpu_ram_mb_min)
+            && least(offer.compute_cap, self.compute_cap_min)
+            && least(offer.cuda_max, self.cuda_min)
+            && least_f(offer.disk_gb, 1.0, self.disk_gb_min)
+            && least_f(offer.inet_down_mbit_s, 1.0, self.inet_down_mbit_s_min)
+            && least_f(offer.inet_up_mbit_s, 1.0, self.inet_up_mbit_s_min)
+            && least_f(offer.reliability, 1e6, self.reliability_ppm_min)
+            && least(offer.direct_ports, self.direct_ports_min)
+            && (!self.datacenter || offer.datacenter == Some(true))
+            && (!self.static_ip || offer.static_ip == Some(true))
+            && allowed
+            && !denied
+    }
+}
+
+/// Whether two names are of the same GPU model: case does not matter, and an underscore is a
+/// space, for the marketplace's command line writes `RTX_4090` where its rows say `RTX 4090`.
+pub fn same_model(a: &str, b: &str) -> bool {
+    let plain = |byte: u8| match byte {
+        b'_' => b' ',
+        other => other.to_ascii_lowercase(),
+    };
+    a.len() == b.len() && a.bytes().map(plain).eq(b.bytes().map(plain))
 }
 
 impl OfferQuery {
-    /// Whether an offer would be in this query's answer, were the answer complete. An unknown
-    /// field counts as fitting: what might match is not proven gone by its absence.
+    /// A search of a market for all that is listed, by the least disk that can be rented.
+    pub fn all(market: Market) -> Self {
+        Self {
+            market,
+            gpu_name: None,
+            machine: None,
+            disk_gb: 8,
+            open: false,
+            bounds: Bounds::default(),
+        }
+    }
+
+    /// Whether an offer would be in this query's answer, were the answer complete. A row that does
+    /// not say whether it is listed counts as listed, for answers need not repeat it; one that does
+    /// not say what a bound is about does not meet it.
     pub fn matches(&self, offer: &Offer) -> bool {
         let model = self
             .gpu_name
@@ -167,10 +302,29 @@ impl OfferQuery {
             .is_none_or(|name| name == &*offer.gpu_name);
         let machine = self.machine.is_none_or(|machine| machine == offer.machine);
         let listed = self.open
-            || (offer.verified != Some(false)
+            || ((self.bounds.unverified || offer.verified != Some(false))
                 && offer.rentable != Some(false)
                 && offer.rented != Some(true));
-        model && machine && listed
+        model
+            && machine
+            && listed
+            && self.bounds.meet_apart_from_price(offer)
+            && self.within_price(offer)
+    }
+
+    fn within_price(&self, offer: &Offer) -> bool {
+        let Some(most) = self.bounds.total_max else {
+            return true;
+        };
+        let compute = match self.market {
+            Market::OnDemand => offer.on_demand,
+            Market::Bid => offer.floor,
+        };
+        compute
+            .zip(offer.disk_rate(self.disk_gb))
+            .is_some_and(|(compute, disk)| {
+                i128::from(compute.0) + i128::from(disk.0) <= i128::from(most.0)
+            })
     }
 }
 

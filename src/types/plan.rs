@@ -266,6 +266,8 @@ pub enum Limit {
     OwnSlots,
     /// One instance at work per replica.
     Fence,
+    /// The job's secrets may not go through the gateway.
+    Consent,
 }
 
 impl Limit {
@@ -283,6 +285,7 @@ impl Limit {
             Self::OnDemandRate => "on-demand-rate",
             Self::OwnSlots => "own-slots",
             Self::Fence => "fence",
+            Self::Consent => "consent",
         }
     }
 }

@@ -7,7 +7,7 @@ use chrono_tz::Tz;
 use serde::{Deserialize, Serialize};
 
 use super::instance::{Account, Listing};
-use super::job::Job;
+use super::job::{Job, Run};
 use super::money::{Money, Rate};
 use super::offer::Snapshot;
 use super::state::State;
@@ -44,6 +44,10 @@ pub struct EngineConfig {
     pub cooldown_max: Duration,
     /// How long a host may be unheard of before its instance is given up.
     pub offline_patience: Duration,
+    /// Whether nothing is rented that needs a secret: what is sent goes through a third party, and
+    /// the user has not agreed that it sees secrets.
+    #[serde(default)]
+    pub withhold_secrets: bool,
 }
 
 impl Default for EngineConfig {
@@ -64,11 +68,17 @@ impl Default for EngineConfig {
             cooldown: Duration::from_secs(10 * MINUTE),
             cooldown_max: Duration::from_secs(24 * 60 * MINUTE),
             offline_patience: Duration::from_secs(15 * MINUTE),
+            withhold_secrets: false,
         }
     }
 }
 
 impl EngineConfig {
+    /// Whether what a job runs may not be sent: it needs secrets, which are withheld.
+    pub fn withholds(&self, run: &Run) -> bool {
+        self.withhold_secrets && run.has_secrets()
+    }
+
     /// The time that a reservation covers: until the next poll, the reaction to it, the queue of
     /// `queued` requests before ours, and an outage.
     pub fn horizon(&self, queued: u32) -> Duration {

@@ -253,6 +253,7 @@ pub(crate) fn any_coverage() -> impl Strategy<Value = Vec<Coverage>> {
                 machine: None,
                 disk_gb: 10,
                 open: false,
+                bounds: haggle::types::offer::Bounds::default(),
             },
             extent,
             malformed: 0,

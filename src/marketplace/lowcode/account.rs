@@ -3,9 +3,9 @@
 use serde::Deserialize;
 
 use super::LowCode;
-use super::routes::Operation;
 use super::wire::{Answer, Single};
 use crate::marketplace::bill::{self, Bill};
+use crate::marketplace::operation::Operation;
 use crate::marketplace::rows::Num;
 use crate::ports::{Charge, ReadError};
 use crate::types::ids::AccountId;

@@ -50,9 +50,9 @@ impl Dialect {
         }
     }
 
-    /// The form to read in first.
-    pub(crate) fn for_read(&self, family: Family) -> Form {
-        self.get(family).form.unwrap_or(Form::New)
+    /// The form that was learnt.
+    pub(crate) fn known(&self, family: Family) -> Option<Form> {
+        self.get(family).form
     }
 
     /// The form in which a mutation may be sent without asking anything first.
@@ -120,7 +120,7 @@ mod tests {
     fn the_old_form_needs_fresh_proof() {
         let key = Family::Instances.key().to_owned();
         let dialect = Dialect::new(&BTreeMap::from([(key.clone(), "old".to_owned())]));
-        assert_eq!(dialect.for_read(Family::Instances), Form::Old);
+        assert_eq!(dialect.known(Family::Instances), Some(Form::Old));
         assert_eq!(dialect.for_mutation(Family::Instances, Mono(0)), None);
         dialect.learn(Family::Instances, Form::Old, Mono(0));
         assert_eq!(

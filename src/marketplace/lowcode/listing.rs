@@ -1,9 +1,10 @@
 //! The list of instances, and one by id.
 
 use super::LowCode;
-use super::routes::Operation;
+use super::send::place;
 use super::wire::Answer;
 use crate::marketplace::listed::{self, Gathered, PAGES_MAX};
+use crate::marketplace::operation::Operation;
 use crate::ports::ReadError;
 use crate::types::ids::InstanceId;
 use crate::types::instance::{Instance, Listing};
@@ -51,7 +52,9 @@ impl LowCode {
         &self,
         id: InstanceId,
     ) -> Result<Option<Instance>, ReadError> {
-        let answer = self.read_by_id(Operation::Instance, id.0).await?;
+        let answer = self
+            .read_by_id(Operation::Instance, &place(id.0)?, &[])
+            .await?;
         let absent = answer.status == 404
             && answer.says("no_such_instance")
             && !answer.is_unrouted()

@@ -6,7 +6,10 @@
 //! with a reason, or unknown.
 
 mod account;
+mod by_hand;
+mod describe;
 mod dialect;
+mod discover;
 mod listing;
 mod mutate;
 mod routes;
@@ -24,12 +27,14 @@ use async_trait::async_trait;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 
-pub use routes::{Operation, problem_with_paths};
+pub use describe::{Asked, Description, describe};
+pub use routes::{Routes, problem_with_paths};
 
 use self::dialect::Dialect;
-use self::routes::Routes;
+use self::discover::Discovery;
 use super::answer as wire;
 use super::limits::Limits;
+use super::operation::Operation;
 use super::redact::Redactor;
 use super::searching::OfferReader;
 use super::sending::READ_RETRIES;
@@ -107,6 +112,8 @@ pub struct LowCodeOptions {
     pub redactor: Arc<Redactor>,
     /// How often a read that failed is tried again; 0 for a command that rather gives up.
     pub read_retries: usize,
+    /// Whether the gateway is asked once to describe itself, before its first use.
+    pub discover: bool,
 }
 
 impl LowCodeOptions {
@@ -119,6 +126,7 @@ impl LowCodeOptions {
             jitter_seed: 0,
             redactor: Arc::default(),
             read_retries: READ_RETRIES,
+            discover: false,
         }
     }
 }
@@ -129,6 +137,8 @@ pub struct LowCode {
     clock: Arc<dyn Clock>,
     token: SecretString,
     routes: Routes,
+    /// `None` where the gateway is not to be asked.
+    discovery: Option<Discovery>,
     fields: FieldNames,
     limits: Limits,
     dialect: Dialect,
@@ -163,6 +173,7 @@ impl LowCode {
             clock,
             token: options.token,
             routes: Routes::new(options.paths),
+            discovery: options.discover.then(Discovery::default),
             fields: options.fields,
             dialect: Dialect::new(remembered),
             redactor: options.redactor,
@@ -226,6 +237,10 @@ impl Marketplace for LowCode {
         self.act(Operation::DeleteInstance, id, None).await
     }
 
+    async fn set_label(&self, id: InstanceId, label: &str) -> Outcome<()> {
+        self.change_label(id, label).await
+    }
+
     fn learnt(&self) -> Vec<(String, Option<String>)> {
         self.dialect.news()
     }
@@ -235,6 +250,9 @@ impl Marketplace for LowCode {
     }
 
     fn can_bid(&self) -> bool {
-        self.can_bid.load(Ordering::SeqCst)
+        let described = [Operation::CreateBid, Operation::UpdateBid]
+            .into_iter()
+            .all(|operation| !self.routes.lacks(operation));
+        described && self.can_bid.load(Ordering::SeqCst)
     }
 }

@@ -5,16 +5,17 @@ use bytes::Bytes;
 use serde_json::{Map, Value};
 
 use super::LowCode;
-use super::routes::{Form, Operation};
+use super::routes::{Family, Form};
 use super::send::Unsent;
 use super::wire::Answer;
+use crate::marketplace::operation::{Operation, PlainId};
 use crate::marketplace::rental::{self, price, refused};
 use crate::ports::{CreateRequest, Marketplace, Outcome, RefusedWhy, Reply, TransportError};
 use crate::types::ids::InstanceId;
 use crate::types::money::{BID_PARKED, Rate};
 
 /// What is known of a request without reading its answer.
-enum Sent {
+pub(super) enum Sent {
     Answered(Answer),
     Refused(RefusedWhy, String),
     Unknown(String),
@@ -34,7 +35,7 @@ impl LowCode {
         };
         let body = self.create_body(request);
         let answer = match self
-            .send_mutation(operation, None, Form::New, Some(body))
+            .send_mutation(operation, None, Form::New, &[], Some(body))
             .await
         {
             Sent::Answered(answer) => answer,
@@ -129,6 +130,13 @@ impl LowCode {
         self.act(Operation::UpdateBid, id, Some(body)).await
     }
 
+    /// Changes a label.
+    pub(super) async fn change_label(&self, id: InstanceId, label: &str) -> Outcome<()> {
+        let body = Map::from_iter([(self.fields.label.clone(), Value::from(label))]);
+        let body = Bytes::from(Value::from(body).to_string());
+        self.act(Operation::UpdateInstance, id, Some(body)).await
+    }
+
     /// Does something to an instance.
     pub(super) async fn act(
         &self,
@@ -136,7 +144,10 @@ impl LowCode {
         id: InstanceId,
         body: Option<Bytes>,
     ) -> Outcome<()> {
-        let answer = match self.mutate_by_id(operation, id.0, body).await {
+        let Some(place) = PlainId::number(id.0) else {
+            return refused(RefusedWhy::Invalid, "there is no instance 0".to_owned());
+        };
+        let answer = match self.mutate_by_id(operation, &place, &[], body).await {
             Sent::Answered(answer) => answer,
             Sent::Refused(why, message) => return refused(why, message),
             Sent::Unknown(message) => return Outcome::Unknown(message),
@@ -164,8 +175,15 @@ impl LowCode {
 
     /// Sends a mutation of one thing in the form of URL that is proven for it; in the other one only
     /// after the gateway's own 404, when nothing happened, and a read that proves it.
-    async fn mutate_by_id(&self, operation: Operation, id: u64, body: Option<Bytes>) -> Sent {
-        let family = operation.family();
+    pub(super) async fn mutate_by_id(
+        &self,
+        operation: Operation,
+        id: &PlainId,
+        query: &[(String, String)],
+        body: Option<Bytes>,
+    ) -> Sent {
+        self.discover().await;
+        let family = Family::of(operation);
         if self
             .dialect
             .for_mutation(family, self.clock.monotonic())
@@ -174,13 +192,18 @@ impl LowCode {
         {
             return refused;
         }
-        // Without proof the new form is sent: where it is not known, nothing happens.
+        // Without proof the new form is sent: where it is not known, nothing happens. Where nothing
+        // can be read by id, the gateway's own word is the only proof that there is.
         let form = self
             .dialect
             .for_mutation(family, self.clock.monotonic())
+            .or_else(|| match family.read_by_id() {
+                None => self.routes.hint(operation),
+                Some(_) => None,
+            })
             .unwrap_or(Form::New);
         let sent = self
-            .send_mutation(operation, Some(id), form, body.clone())
+            .send_mutation(operation, Some(id), form, query, body.clone())
             .await;
         let Sent::Answered(answer) = &sent else {
             return sent;
@@ -194,7 +217,8 @@ impl LowCode {
         }
         match self.dialect.for_mutation(family, self.clock.monotonic()) {
             Some(other) if other == form.other() => {
-                self.send_mutation(operation, Some(id), other, body).await
+                self.send_mutation(operation, Some(id), other, query, body)
+                    .await
             }
             _ => sent,
         }
@@ -202,9 +226,9 @@ impl LowCode {
 
     /// A harmless read of the same family, for what it teaches about the form of URL. It settles the
     /// mutation only where the token is refused: then nothing need be sent.
-    async fn probe(&self, operation: Operation, id: u64) -> Option<Sent> {
-        let read = operation.family().read_by_id()?;
-        match self.read_by_id(read, id).await {
+    async fn probe(&self, operation: Operation, id: &PlainId) -> Option<Sent> {
+        let read = Family::of(operation).read_by_id()?;
+        match self.read_by_id(read, id, &[]).await {
             Ok(answer) if answer.is_unauthorized() => Some(Sent::Refused(
                 RefusedWhy::Unauthorized,
                 answer.show(&self.redactor),
@@ -217,14 +241,15 @@ impl LowCode {
         }
     }
 
-    async fn send_mutation(
+    pub(super) async fn send_mutation(
         &self,
         operation: Operation,
-        id: Option<u64>,
+        id: Option<&PlainId>,
         form: Form,
+        query: &[(String, String)],
         body: Option<Bytes>,
     ) -> Sent {
-        match self.send(operation, id, form, &[], body).await {
+        match self.send(operation, id, form, query, body).await {
             Ok(reply) => self.answered(&reply),
             Err(Unsent::NoPlace) => Sent::Refused(
                 RefusedWhy::Invalid,

@@ -1,14 +1,16 @@
-//! The gateway's operations, their paths, and the two forms of a URL.
+//! The paths of the gateway's operations, and the two forms of a URL.
 
 use std::collections::BTreeMap;
+use std::sync::{PoisonError, RwLock};
 
-use crate::marketplace::limits::Gate;
-use crate::ports::Method;
+use super::describe::Description;
+use crate::marketplace::operation::{Group, Operation, PlainId, Source, Wire};
+use crate::types::spelling::nearest;
 
 /// Paths that have their working URL form in common: how the gateway matches them depends on how
 /// the provider was defined, family by family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Family {
+pub(crate) enum Family {
     /// Searches and offers.
     Offers,
     /// Instances.
@@ -21,11 +23,32 @@ pub enum Family {
     Users,
     /// The balance.
     Balance,
+    /// Machines that the account lets to others.
+    Machines,
+    /// Templates.
+    Templates,
+    /// SSH keys.
+    SshKeys,
 }
 
 impl Family {
+    /// The family of an operation.
+    pub(crate) fn of(operation: Operation) -> Self {
+        match operation.group() {
+            Group::Offers => Self::Offers,
+            Group::Instances => Self::Instances,
+            Group::Bids => Self::Bids,
+            Group::Invoices => Self::Invoices,
+            Group::Users | Group::Notifications => Self::Users,
+            Group::Account => Self::Balance,
+            Group::Machines => Self::Machines,
+            Group::Templates => Self::Templates,
+            Group::SshKeys => Self::SshKeys,
+        }
+    }
+
     /// The key under which its working form is remembered.
-    pub fn key(self) -> &'static str {
+    pub(crate) fn key(self) -> &'static str {
         match self {
             Self::Offers => "lowcode.path.offers",
             Self::Instances => "lowcode.path.instances",
@@ -33,175 +56,37 @@ impl Family {
             Self::Invoices => "lowcode.path.invoices",
             Self::Users => "lowcode.path.users",
             Self::Balance => "lowcode.path.balance",
+            Self::Machines => "lowcode.path.machines",
+            Self::Templates => "lowcode.path.templates",
+            Self::SshKeys => "lowcode.path.ssh_keys",
         }
     }
 
     /// All of them.
-    pub const ALL: [Self; 6] = [
+    pub(crate) const ALL: [Self; 9] = [
         Self::Offers,
         Self::Instances,
         Self::Bids,
         Self::Invoices,
         Self::Users,
         Self::Balance,
+        Self::Machines,
+        Self::Templates,
+        Self::SshKeys,
     ];
 
     /// The harmless read by id of this family, by which its form is learnt.
-    pub fn read_by_id(self) -> Option<Operation> {
+    pub(crate) fn read_by_id(self) -> Option<Operation> {
         match self {
             Self::Offers => Some(Operation::Offer),
             Self::Instances => Some(Operation::Instance),
             Self::Bids => Some(Operation::BidById),
-            Self::Invoices | Self::Users | Self::Balance => None,
+            Self::Invoices => Some(Operation::Invoice),
+            Self::Users => Some(Operation::UserById),
+            Self::Machines => Some(Operation::Machine),
+            Self::Templates => Some(Operation::Template),
+            Self::Balance | Self::SshKeys => None,
         }
-    }
-}
-
-/// An operation of the gateway.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Operation {
-    /// List available GPU offers.
-    Offers,
-    /// Get specific offer details.
-    Offer,
-    /// List instances.
-    Instances,
-    /// Get instance details.
-    Instance,
-    /// Create new instance.
-    CreateInstance,
-    /// Stop instance.
-    StopInstance,
-    /// Start instance.
-    StartInstance,
-    /// Delete instance.
-    DeleteInstance,
-    /// Get bid details.
-    BidById,
-    /// Create new bid.
-    CreateBid,
-    /// Update bid.
-    UpdateBid,
-    /// List invoices.
-    Invoices,
-    /// Get account balance.
-    Balance,
-    /// Get current user information.
-    User,
-}
-
-/// What there is to know of an operation.
-struct Fact {
-    name: &'static str,
-    method: Method,
-    path: &'static str,
-    family: Family,
-    gate: Gate,
-}
-
-impl Operation {
-    /// All of them.
-    pub const ALL: [Self; 14] = [
-        Self::Offers,
-        Self::Offer,
-        Self::Instances,
-        Self::Instance,
-        Self::CreateInstance,
-        Self::StopInstance,
-        Self::StartInstance,
-        Self::DeleteInstance,
-        Self::BidById,
-        Self::CreateBid,
-        Self::UpdateBid,
-        Self::Invoices,
-        Self::Balance,
-        Self::User,
-    ];
-
-    /// The gateway's documented operations. It gives paths for the first ones only; the others
-    /// follow by analogy and can be overridden in the configuration. The limits are those of the
-    /// provider's route behind each.
-    fn fact(self) -> Fact {
-        use {Family as F, Gate as G, Method as M};
-        let (name, method, path, family, gate) = match self {
-            Self::Offers => ("offers", M::Get, "/offers", F::Offers, G::Search),
-            Self::Offer => ("offer", M::Get, "/offers/{offer_id}", F::Offers, G::Search),
-            Self::Instances => (
-                "instances",
-                M::Get,
-                "/instances",
-                F::Instances,
-                G::Instances,
-            ),
-            Self::Instance => (
-                "instance",
-                M::Get,
-                "/instances/{instance_id}",
-                F::Instances,
-                G::Instance,
-            ),
-            Self::CreateInstance => (
-                "create_instance",
-                M::Post,
-                "/instances",
-                F::Instances,
-                G::Create,
-            ),
-            Self::StopInstance => (
-                "stop_instance",
-                M::Post,
-                "/instances/{instance_id}/stop",
-                F::Instances,
-                G::Manage,
-            ),
-            Self::StartInstance => (
-                "start_instance",
-                M::Post,
-                "/instances/{instance_id}/start",
-                F::Instances,
-                G::Manage,
-            ),
-            Self::DeleteInstance => (
-                "delete_instance",
-                M::Delete,
-                "/instances/{instance_id}",
-                F::Instances,
-                G::Destroy,
-            ),
-            Self::BidById => ("bid", M::Get, "/bids/{bid_id}", F::Bids, G::Instance),
-            Self::CreateBid => ("create_bid", M::Post, "/bids", F::Bids, G::Create),
-            Self::UpdateBid => ("update_bid", M::Put, "/bids/{bid_id}", F::Bids, G::Bid),
-            Self::Invoices => ("invoices", M::Get, "/invoices", F::Invoices, G::Charges),
-            Self::Balance => ("balance", M::Get, "/balance", F::Balance, G::User),
-            Self::User => ("user", M::Get, "/users/me", F::Users, G::User),
-        };
-        Fact {
-            name,
-            method,
-            path,
-            family,
-            gate,
-        }
-    }
-
-    /// Its name in the configuration's `paths`.
-    pub fn name(self) -> &'static str {
-        self.fact().name
-    }
-
-    /// Its method.
-    pub fn method(self) -> Method {
-        self.fact().method
-    }
-
-    /// Its family.
-    pub fn family(self) -> Family {
-        self.fact().family
-    }
-
-    /// Its rate limit.
-    pub fn gate(self) -> Gate {
-        self.fact().gate
     }
 }
 
@@ -244,29 +129,80 @@ impl Form {
 /// A path with its query, of one operation on one id.
 pub(crate) type Target = (String, Vec<(String, String)>);
 
-/// The paths of the operations.
-#[derive(Clone, Debug)]
-pub(crate) struct Routes {
+/// The paths of the operations: as configured, else as this gateway describes them, else built in.
+#[derive(Debug, Default)]
+pub struct Routes {
     overridden: BTreeMap<String, String>,
+    described: RwLock<Option<Description>>,
 }
 
 impl Routes {
-    pub(crate) fn new(overridden: BTreeMap<String, String>) -> Self {
-        Self { overridden }
+    /// With the paths that the configuration gives; see [`problem_with_paths`].
+    pub fn new(overridden: BTreeMap<String, String>) -> Self {
+        Self {
+            overridden,
+            described: RwLock::default(),
+        }
     }
 
-    /// Where an operation goes in a form of URL. The id is a number, so an empty one, which would
-    /// name the whole list, and one that needs escaping cannot come up. 0 is refused: `None`.
+    /// Takes up what the gateway says of itself.
+    pub fn describe(&self, description: Description) {
+        let mut described = self
+            .described
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        *described = Some(description);
+    }
+
+    fn description<T>(&self, read: impl FnOnce(&Description) -> T) -> Option<T> {
+        let described = self
+            .described
+            .read()
+            .unwrap_or_else(PoisonError::into_inner);
+        described.as_ref().map(read)
+    }
+
+    /// The path of an operation with its ids in braces, and where it is known from; `None` where
+    /// the gateway has no such operation.
+    pub fn path(&self, operation: Operation) -> Option<(String, Source)> {
+        let route = operation.route(Wire::Gateway)?;
+        if let Some(path) = self.overridden.get(operation.name()) {
+            return Some((path.clone(), Source::Overridden));
+        }
+        let described = self.description(|all| all.get(operation).map(|d| d.path.clone()));
+        Some(match described.flatten() {
+            Some(path) => (path, Source::Described),
+            None => (route.path.to_owned(), route.source),
+        })
+    }
+
+    /// Whether the gateway's description surely lacks an operation, and the configuration does not
+    /// know better.
+    pub fn lacks(&self, operation: Operation) -> bool {
+        !self.overridden.contains_key(operation.name())
+            && self.description(|all| all.lacks(operation)) == Some(true)
+    }
+
+    /// The form in which the gateway describes an operation's ids, where it describes but one that
+    /// is not the usual one.
+    pub(crate) fn hint(&self, operation: Operation) -> Option<Form> {
+        if self.overridden.contains_key(operation.name()) {
+            return None;
+        }
+        let only_old =
+            self.description(|all| all.get(operation).is_some_and(|found| found.only_old));
+        (only_old == Some(true)).then_some(Form::Old)
+    }
+
+    /// Where an operation goes in a form of URL. `None` where the path has no place for the id, or
+    /// a place and no id: it would then name the whole list.
     pub(crate) fn target(
         &self,
         operation: Operation,
-        id: Option<u64>,
+        id: Option<&PlainId>,
         form: Form,
     ) -> Option<Target> {
-        let template = self
-            .overridden
-            .get(operation.name())
-            .map_or(operation.fact().path, String::as_str);
+        let (template, _) = self.path(operation)?;
         let mut path = String::with_capacity(template.len() + 20);
         let mut query = Vec::new();
         for segment in template.split('/').filter(|segment| !segment.is_empty()) {
@@ -274,12 +210,12 @@ impl Routes {
             match parameter(segment) {
                 None => path.push_str(segment),
                 Some(name) => {
-                    let id = id.filter(|&id| id > 0)?;
+                    let id = id?.as_str();
                     match form {
-                        Form::New => path.push_str(&id.to_string()),
+                        Form::New => path.push_str(id),
                         Form::Old => {
                             path.push_str(name);
-                            query.push((name.to_owned(), id.to_string()));
+                            query.push((name.to_owned(), id.to_owned()));
                         }
                     }
                 }
@@ -300,10 +236,14 @@ fn parameter(segment: &str) -> Option<&str> {
 /// What is wrong with configured paths; `None` where nothing is.
 pub fn problem_with_paths(paths: &BTreeMap<String, String>) -> Option<String> {
     for (name, path) in paths {
-        let Some(operation) = Operation::ALL.into_iter().find(|op| op.name() == name) else {
-            let known: Vec<&str> = Operation::ALL.into_iter().map(Operation::name).collect();
+        let operation = Operation::named(name).and_then(|op| op.route(Wire::Gateway));
+        let Some(route) = operation else {
+            let known = || Operation::of(Wire::Gateway).map(Operation::name);
+            let near = nearest(name, known())
+                .map_or_else(String::new, |near| format!("did you mean `{near}`? "));
+            let known: Vec<&str> = known().collect();
             return Some(format!(
-                "there is no operation `{name}`; there are {}",
+                "there is no operation `{name}`; {near}There are {}",
                 known.join(", ")
             ));
         };
@@ -313,12 +253,12 @@ pub fn problem_with_paths(paths: &BTreeMap<String, String>) -> Option<String> {
                 "the path of `{name}` must begin with / and hold only letters, digits and / _ - . {{ }}"
             ));
         }
-        let wanted = operation.fact().path.matches('{').count();
+        let wanted = route.path.matches('{').count();
         let places = path.split('/').filter(|s| parameter(s).is_some()).count();
         if places != wanted || path.matches(['{', '}']).count() != 2 * wanted {
             return Some(format!(
                 "the path of `{name}` must have {wanted} segment(s) of the form {{id}}, like {}",
-                operation.fact().path
+                route.path
             ));
         }
     }
@@ -341,7 +281,8 @@ mod tests {
     #[test]
     fn both_forms() {
         let routes = routes(&[]);
-        let target = |op, form| routes.target(op, Some(777), form).unwrap();
+        let id = PlainId::number(777).unwrap();
+        let target = |op, form| routes.target(op, Some(&id), form).unwrap();
         assert_eq!(
             target(Operation::Instance, Form::New),
             ("/instances/777".into(), vec![])
@@ -360,10 +301,10 @@ mod tests {
     #[test]
     fn an_id_that_would_name_the_list_is_refused() {
         let routes = routes(&[("delete_instance", "/instances")]);
-        assert_eq!(routes.target(Operation::Instance, Some(0), Form::New), None);
+        let id = PlainId::number(7).unwrap();
         assert_eq!(routes.target(Operation::Instance, None, Form::New), None);
         assert_eq!(
-            routes.target(Operation::DeleteInstance, Some(7), Form::New),
+            routes.target(Operation::DeleteInstance, Some(&id), Form::New),
             None
         );
     }

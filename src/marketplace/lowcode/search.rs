@@ -1,8 +1,9 @@
 //! Searches, and one offer by id.
 
 use super::LowCode;
-use super::routes::Operation;
+use super::send::place;
 use super::wire::{Answer, Single};
+use crate::marketplace::operation::Operation;
 use crate::marketplace::searching::{
     Page, ROWS_MAX, Start, all_pages, filter, filter_of_one, kind_word,
 };
@@ -36,7 +37,9 @@ impl LowCode {
     /// One offer: by the gateway's own operation, and where the provider has no such thing, by a
     /// search, as the marketplace documents it.
     pub(super) async fn read_offer(&self, id: OfferId) -> Result<Option<Offer>, ReadError> {
-        let answer = self.read_by_id(Operation::Offer, id.0).await?;
+        let answer = self
+            .read_by_id(Operation::Offer, &place(id.0)?, &[])
+            .await?;
         if answer.status != 404 || answer.is_unauthorized() {
             self.check(&answer, "look up an offer")?;
             return match answer.single(&["offers", "offer"]) {

@@ -8,14 +8,35 @@ use secrecy::ExposeSecret;
 use serde::Deserialize;
 
 use super::LowCode;
-use super::routes::{Family, Form, Operation};
+use super::routes::{Family, Form};
 use super::wire::{Answer, Single};
+use crate::marketplace::operation::{Operation, PlainId, Wire};
 use crate::marketplace::rows::Num;
 use crate::marketplace::sending::{Retries, shown};
 use crate::ports::{ReadError, Reply, Request, TransportError};
 
 /// The names under which an answer about one thing holds it.
-const SINGLE_NAMES: [&str; 6] = ["instances", "instance", "bid", "bids", "offers", "offer"];
+const SINGLE_NAMES: [&str; 14] = [
+    "instances",
+    "instance",
+    "bid",
+    "bids",
+    "offers",
+    "offer",
+    "machines",
+    "machine",
+    "templates",
+    "template",
+    "invoices",
+    "invoice",
+    "results",
+    "user",
+];
+
+/// An id for a path.
+pub(super) fn place(id: u64) -> Result<PlainId, ReadError> {
+    PlainId::number(id).ok_or(ReadError::Unsupported("look up that id"))
+}
 
 /// Why there is no reply.
 pub(super) enum Unsent {
@@ -32,11 +53,13 @@ impl LowCode {
     pub(super) async fn send(
         &self,
         operation: Operation,
-        id: Option<u64>,
+        id: Option<&PlainId>,
         form: Form,
         query: &[(String, String)],
         body: Option<Bytes>,
     ) -> Result<Reply, Unsent> {
+        self.discover().await;
+        let route = operation.route(Wire::Gateway).ok_or(Unsent::NoPlace)?;
         let (path, mut pairs) = self
             .routes
             .target(operation, id, form)
@@ -53,7 +76,7 @@ impl LowCode {
             self.token.expose_secret().to_owned(),
         ));
         let request = Request {
-            method: operation.method(),
+            method: route.method,
             path,
             query: pairs,
             bearer: None,
@@ -79,7 +102,7 @@ impl LowCode {
     pub(super) async fn read(
         &self,
         operation: Operation,
-        id: Option<u64>,
+        id: Option<&PlainId>,
         form: Form,
         query: &[(String, String)],
     ) -> Result<Reply, ReadError> {
@@ -113,29 +136,35 @@ impl LowCode {
     pub(super) async fn read_by_id(
         &self,
         operation: Operation,
-        id: u64,
+        id: &PlainId,
+        query: &[(String, String)],
     ) -> Result<Answer, ReadError> {
-        let family = operation.family();
-        match self.dialect.for_read(family) {
+        self.discover().await;
+        let family = Family::of(operation);
+        let known = self.dialect.known(family);
+        match known
+            .or_else(|| self.routes.hint(operation))
+            .unwrap_or(Form::New)
+        {
             Form::New => {
-                let answer = self.read_in(operation, id, Form::New).await?;
+                let answer = self.read_in(operation, id, Form::New, query).await?;
                 if !answer.is_unrouted() {
                     self.learn_new(family, &answer);
                     return Ok(answer);
                 }
                 self.dialect.forget(family);
-                let answer = self.read_in(operation, id, Form::Old).await?;
+                let answer = self.read_in(operation, id, Form::Old, query).await?;
                 self.learn_old(family, &answer, id);
                 Ok(answer)
             }
             Form::Old => {
-                let old = self.read_in(operation, id, Form::Old).await?;
+                let old = self.read_in(operation, id, Form::Old, query).await?;
                 if self.learn_old(family, &old, id) || old.is_unauthorized() {
                     return Ok(old);
                 }
                 // It may not exist. Or the gateway knows only the new form by now and took the
                 // placeholder's name for the id: then the new form answers.
-                let new = self.read_in(operation, id, Form::New).await?;
+                let new = self.read_in(operation, id, Form::New, query).await?;
                 if new.is_unrouted() {
                     if old.is_unrouted() {
                         self.dialect.forget(family);
@@ -151,10 +180,11 @@ impl LowCode {
     async fn read_in(
         &self,
         operation: Operation,
-        id: u64,
+        id: &PlainId,
         form: Form,
+        query: &[(String, String)],
     ) -> Result<Answer, ReadError> {
-        let reply = self.read(operation, Some(id), form, &[]).await?;
+        let reply = self.read(operation, Some(id), form, query).await?;
         Ok(Answer::read(&reply))
     }
 
@@ -167,8 +197,8 @@ impl LowCode {
     }
 
     /// The old form is proven only by the very thing that was asked for.
-    fn learn_old(&self, family: Family, answer: &Answer, id: u64) -> bool {
-        let proven = answer.is_success() && names(answer, id);
+    fn learn_old(&self, family: Family, answer: &Answer, id: &PlainId) -> bool {
+        let proven = answer.is_success() && names(family, answer, id);
         if proven {
             self.dialect
                 .learn(family, Form::Old, self.clock.monotonic());
@@ -210,15 +240,26 @@ impl LowCode {
     }
 }
 
-/// Whether an answer is about the thing of this id.
-fn names(answer: &Answer, id: u64) -> bool {
+/// Whether an answer is about the thing of this id. Rows also name other things by theirs, so that
+/// only a family's own names count.
+fn names(family: Family, answer: &Answer, id: &PlainId) -> bool {
+    let keys: &[&str] = match family {
+        Family::Offers => &["id", "ask_contract_id"],
+        Family::Bids => &["id", "bid_id"],
+        Family::Machines => &["id", "machine_id"],
+        Family::Templates => &["id", "hash_id"],
+        Family::Instances
+        | Family::Invoices
+        | Family::Users
+        | Family::Balance
+        | Family::SshKeys => &["id"],
+    };
     let Single::Row(row) = answer.single(&SINGLE_NAMES) else {
         return false;
     };
-    ["id", "bid_id", "ask_contract_id"].iter().any(|key| {
-        row.get(key)
-            .and_then(|value| Num::deserialize(value).ok())
-            .and_then(Num::id)
-            == Some(id)
+    keys.iter().filter_map(|key| row.get(key)).any(|value| {
+        let number = Num::deserialize(value).ok().and_then(Num::id);
+        value.as_str() == Some(id.as_str())
+            || number.is_some_and(|number| number.to_string() == id.as_str())
     })
 }

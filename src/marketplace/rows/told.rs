@@ -57,7 +57,7 @@ pub fn notification(row: &Value, redactor: &Redactor) -> Option<Notification> {
         .collect();
     Some(Notification {
         id: id.chars().take(EVENT_ID_CHARS_MAX).collect(),
-        kind: NotificationKind::from_slug(slug),
+        kind: NotificationKind::from_word(slug),
         at,
         instance: about("instance_id").and_then(id_of).map(InstanceId),
         machine: about("machine_id").and_then(id_of).map(MachineId),

@@ -315,3 +315,23 @@ fn what_must_not_be_sent_is_not() {
     assert_eq!(why(&outcome), Some(RefusedWhy::Unsupported));
     assert_eq!(rig.script.take().len(), 0);
 }
+
+#[test]
+fn a_label_is_changed_by_updating_the_instance() {
+    let rig = rig_with(&[(Family::Instances, "new")]);
+    rig.script.reply(200, json!({"data":{"success":true}}));
+    let outcome = run(rig
+        .client
+        .set_label(InstanceId(7), "hg-abcdefgh-train-r0-2"));
+    assert_eq!(outcome, Outcome::Done(()));
+    let requests = rig.script.take();
+    assert_eq!(format!("{:?}", requests[0]), "PUT /instances/7");
+    assert_eq!(
+        requests[0].body.as_deref(),
+        Some(br#"{"label":"hg-abcdefgh-train-r0-2"}"#.as_slice())
+    );
+    rig.script
+        .reply(404, wrapped_error(json!({"error":"no_such_instance"})));
+    let outcome = run(rig.client.set_label(InstanceId(8), "x"));
+    assert_eq!(why(&outcome), Some(RefusedWhy::NoSuchInstance));
+}

@@ -1,6 +1,7 @@
 //! The client against a scripted gateway: each trap of the wire format once.
 
 mod acts;
+mod discovery;
 mod faults;
 mod reads;
 
@@ -84,6 +85,7 @@ fn query(market: Market) -> OfferQuery {
         machine: None,
         disk_gb: 24,
         open: false,
+        bounds: crate::types::offer::Bounds::default(),
     }
 }
 

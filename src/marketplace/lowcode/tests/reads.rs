@@ -192,6 +192,7 @@ fn our_own_machines_are_searched_with_open_filters() {
         machine: Some(MachineId(9)),
         disk_gb: 8,
         open: true,
+        bounds: crate::types::offer::Bounds::default(),
     };
     run(rig.client.offers(&query)).unwrap();
     let asked = rig.script.asked();

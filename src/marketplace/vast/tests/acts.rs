@@ -64,9 +64,8 @@ fn what_is_out_of_bounds_is_never_sent() {
         |r| r.image = Some("x".repeat(1025)),
         |r| r.env = vec![("A".to_owned(), "x".repeat(255))],
         |r| {
-            r.env = (0..150)
-                .map(|n| (format!("A{n}"), "x".repeat(220)))
-                .collect()
+            let entry = |n| (format!("A{n}"), "x".repeat(220));
+            r.env = (0..150).map(entry).collect();
         },
         |r| r.args = vec!["x".repeat(4097)],
         |r| r.onstart = Some("x".repeat(4091)),

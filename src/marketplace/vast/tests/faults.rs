@@ -2,10 +2,17 @@
 
 use super::*;
 
+/// A throttled answer's body and header, and how long it asks to wait.
+type Shape = (
+    &'static str,
+    Option<(&'static str, &'static str)>,
+    Option<u64>,
+);
+
 #[test]
 fn every_shape_of_a_throttling_is_obeyed() {
     let plain = "API requests too frequent";
-    let shapes: [(&str, Option<(&str, &str)>, Option<u64>); 9] = [
+    let shapes: [Shape; 9] = [
         (plain, None, None),
         (
             "API requests too frequent: endpoint threshold=5.5",

@@ -73,6 +73,7 @@ fn query(market: Market) -> OfferQuery {
         machine: None,
         disk_gb: 24,
         open: false,
+        bounds: crate::types::offer::Bounds::default(),
     }
 }
 

@@ -67,6 +67,25 @@ fn pages_by_price_and_drops_what_comes_twice() {
 }
 
 #[test]
+fn a_ceiling_holds_on_every_page() {
+    let rows: Vec<Value> = (1..65).map(|id| offer_row(id, id as f64 / 100.0)).collect();
+    let rig = rig();
+    rig.script.reply(200, json!({"offers":rows}));
+    rig.script.reply(200, json!({"offers":[]}));
+    let mut query = query(Market::OnDemand);
+    query.bounds.total_max = Some(Rate(1_000_000_000));
+    query.bounds.gpus = vec![1];
+    run(rig.client.offers(&query)).unwrap();
+    let bodies = rig.script.bodies();
+    for body in &bodies {
+        let ceiling = body["dph_total"]["lte"].as_f64().unwrap();
+        assert!((1.0..1.001).contains(&ceiling), "{body}");
+        assert_eq!(body["num_gpus"], json!({"eq":1}));
+    }
+    assert!(bodies[1]["dph_total"]["gte"].is_f64());
+}
+
+#[test]
 fn one_offer_is_searched_for_whatever_its_state() {
     let rig = rig();
     rig.script.reply(200, json!({"offers":[offer_row(5, 0.5)]}));
