@@ -104,33 +104,38 @@ fn any_job() -> impl Strategy<Value = Job> {
         RentalChoice::OnDemand,
         RentalChoice::Auto,
     ]);
-    let country = prop::sample::subsequence(vec!["US", "CA", "KR", "NO", "DE"], 0..4);
-    let maybe = |least: f32, most: f32| prop::option::of(least..most);
+    let country = prop_oneof![
+        4 => Just(Vec::new()),
+        1 => prop::sample::subsequence(vec!["US", "CA", "KR", "NO", "DE"], 1..4),
+    ];
+    let maybe = |least: f32, most: f32| prop::option::weighted(0.25, least..most);
+    let seldom = || prop::bool::weighted(0.15);
     (
         (
             models,
             rental,
-            prop::sample::select(vec![1_u32, 2, 4, 8]),
-            10_i64..4000,
+            prop::sample::select(vec![1_u32, 1, 2, 4]),
+            50_i64..1500,
         ),
         (
-            prop::option::of(prop::sample::select(vec![
-                8_000_u32, 16_000, 24_564, 24_000,
-            ])),
-            prop::option::of(prop::sample::select(vec![700_u32, 800, 890])),
-            prop::option::of(prop::sample::select(vec![1180_u32, 1240, 1280])),
-            8_u32..900,
+            prop::option::weighted(
+                0.25,
+                prop::sample::select(vec![8_000_u32, 16_000, 24_564, 24_000]),
+            ),
+            prop::option::weighted(0.25, prop::sample::select(vec![700_u32, 800, 890])),
+            prop::option::weighted(0.25, prop::sample::select(vec![1180_u32, 1240, 1280])),
+            8_u32..200,
         ),
         (
             maybe(50.0, 3000.0),
             maybe(20.0, 2000.0),
             maybe(0.9, 0.9999),
-            prop::option::of(1_u32..200),
+            prop::option::weighted(0.25, 1_u32..200),
         ),
         (
-            any::<bool>(),
-            any::<bool>(),
-            any::<bool>(),
+            prop::bool::weighted(0.8),
+            seldom(),
+            seldom(),
             country.clone(),
             country,
         ),
@@ -158,7 +163,7 @@ fn any_job() -> impl Strategy<Value = Job> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(24))]
+    #![proptest_config(ProptestConfig::with_cases(40))]
 
     /// Whatever the jobs are: a row of the whole market that a job could take is in an answer.
     #[test]

@@ -397,3 +397,7 @@ pub(super) fn shown(text: &str) -> String {
     let plain = |c: char| if c.is_control() { ' ' } else { c };
     text.chars().map(plain).take(TEXT_MAX).collect()
 }
+
+#[cfg(test)]
+#[path = "events_tests.rs"]
+mod tests;

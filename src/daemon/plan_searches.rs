@@ -104,7 +104,7 @@ impl Searches {
     /// Plans a poll.
     pub fn round(&mut self, now: Mono, wanted: &Wanted<'_>) -> Round {
         while let Some(&(at, _, _)) = self.spent.front()
-            && now.since(at) > WINDOW
+            && now.since(at) >= WINDOW
         {
             self.spent.pop_front();
         }
@@ -271,3 +271,7 @@ impl Budget {
         true
     }
 }
+
+#[cfg(test)]
+#[path = "plan_searches_tests.rs"]
+mod tests;
