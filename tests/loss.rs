@@ -12,7 +12,7 @@ use haggle::daemon::{Looking, Observer, Pace, Settings, TickView};
 use haggle::market::faults::Faults;
 use haggle::market::{Happening, Market, MarketOptions, MarketServer, WireOptions};
 use haggle::marketplace::lowcode::{LowCode, LowCodeOptions};
-use haggle::simulate::{Adapters, Checker, Rig, TOKEN};
+use haggle::simulate::{Adapters, Checker, Rig, TOKEN, Way};
 use haggle::store::{SqliteStore, append_request};
 use haggle::types::instance::Phase;
 use haggle::types::job::Job;
@@ -109,7 +109,15 @@ async fn delays(looking: Looking, hours: u64) -> (Vec<Duration>, usize) {
         seed: 5,
         looking,
     };
-    let rig = Rig::new(clock, Arc::new(server), checker, adapters, settings, jobs);
+    let rig = Rig::new(
+        clock,
+        Arc::new(server),
+        Way::default(),
+        checker,
+        adapters,
+        settings,
+        jobs,
+    );
     let known = Arc::new(Mutex::new(Known::default()));
     let mut daemon = rig
         .start(vec![Box::new(Follow(Arc::clone(&known)))])

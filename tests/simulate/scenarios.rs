@@ -280,8 +280,6 @@ pub(crate) fn mix(name: &str, seed: u64) -> Scenario {
 
 pub(crate) const MIXES: [&str; 6] = ["liar", "tiny", "disks", "ends", "on-demand", "kill"];
 
-
-
 pub(crate) fn simulate(scenario: &Scenario, dir: &Dir) -> Outcome {
     simulate_with(scenario, dir, true)
 }

@@ -108,10 +108,10 @@ fn template(
     hash: Option<&str>,
     number: Option<u64>,
 ) -> Option<Template> {
-    if let Some(hash) = hash {
-        return market.template(account, hash).cloned();
-    }
     let templates = market.records(account)?.templates();
+    if let Some(hash) = hash {
+        return templates.by_hash(hash).cloned();
+    }
     let is_it = |template: &&Template| Some(template.id) == number;
     templates.all().iter().find(is_it).cloned()
 }
