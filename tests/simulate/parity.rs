@@ -19,6 +19,7 @@ fn decisions(seed: u64, path: Path) -> Vec<(String, Value)> {
         faults: "none".parse().unwrap(),
         crash_per_mille: 0,
         latency_ms: 0..=0,
+        intensity: 5.0,
         disputed: Disputed::default(),
         trouble: Duration::from_secs(8 * 3600),
         calm: Duration::from_secs(600),
@@ -49,7 +50,7 @@ fn decisions(seed: u64, path: Path) -> Vec<(String, Value)> {
 fn every_way_leads_to_the_same_decisions() {
     for seed in [31, 32] {
         let new = decisions(seed, Path::New);
-        assert!(new.len() > 10, "seed {seed}: {} ticks acted", new.len());
+        assert!(new.len() > 8, "seed {seed}: {} ticks acted", new.len());
         for path in [Path::Old, Path::Native] {
             let other = decisions(seed, path);
             let differs = new.iter().zip(&other).position(|(a, b)| a != b);
