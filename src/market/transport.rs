@@ -213,6 +213,24 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_native_client_reads_what_the_market_names_and_nothing_else() {
+        let (server, _) = server(&[]);
+        let transport = InProcess::native(server, TIMEOUT);
+        let list = Request {
+            path: "/api/v1/instances/".to_owned(),
+            query: Vec::new(),
+            bearer: Some("key".to_owned()),
+            ..me()
+        };
+        assert_eq!(transport.send(list).await.unwrap().status, 200);
+        let named = format!("{IN_PROCESS}/results/none");
+        assert_eq!(transport.fetch(&named).await.unwrap().status, 404);
+        for url in ["http://example.com/results/none", "/results/none"] {
+            assert!(transport.fetch(url).await.is_err(), "{url}");
+        }
+    }
+
+    #[tokio::test]
     async fn a_client_that_died_sends_nothing_more() {
         for (verdict, arrived) in [(Verdict::CrashBefore, 1), (Verdict::CrashAfter, 2)] {
             let (server, _) = server(&[]);

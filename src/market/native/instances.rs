@@ -34,7 +34,7 @@ pub(super) fn perform(
         Operation::Launch => create::launched(market, call, account),
         Operation::ListPaged => list_paged(market, call, account),
         Operation::List => {
-            let rows = rows(market, account);
+            let rows = rows(market, account, true);
             written(&json!({ "success": true, "instances_found": rows.len(), "instances": rows }))
         }
         Operation::ListFilters => list_filters(market, account),
@@ -81,8 +81,9 @@ pub(super) fn perform(
 // ------------------------------------------------------------------------------------------- read
 
 /// The account's instances as they are shown: with the progress of copies and what is prepaid.
-fn rows(market: &Market, account: u64) -> Vec<RawInstance> {
-    let rows = market.instances(account).into_iter();
+/// `begins` is whether this is a new listing, rather than a further page of one.
+fn rows(market: &mut Market, account: u64, begins: bool) -> Vec<RawInstance> {
+    let rows = market.listing(account, begins).into_iter();
     rows.map(|row| completed(market, account, row)).collect()
 }
 
@@ -100,7 +101,7 @@ fn completed(market: &Market, account: u64, mut row: RawInstance) -> RawInstance
 fn show(market: &Market, call: &Call<'_>, account: u64) -> Result<String, MarketError> {
     let id = call.id()?;
     let row = market
-        .instance(account, id)
+        .reading(account, id)
         .map(|row| completed(market, account, row));
     match (row, market.options.disputed.missing) {
         (None, Missing::NotFound) => Err(MarketError::no_such_instance(id)),
@@ -109,7 +110,7 @@ fn show(market: &Market, call: &Call<'_>, account: u64) -> Result<String, Market
 }
 
 /// A page of the list, by a token that names the last row of the page before.
-fn list_paged(market: &Market, call: &Call<'_>, account: u64) -> Result<String, MarketError> {
+fn list_paged(market: &mut Market, call: &Call<'_>, account: u64) -> Result<String, MarketError> {
     let wrong = |why| invalid_request(format_args!("Error in query parameters: {why}"));
     let (filters, order) = (call.json("select_filters")?, call.json("order_by")?);
     let listing = Listing::of_instances(filters.as_ref(), order.as_ref()).map_err(wrong)?;
@@ -124,7 +125,8 @@ fn list_paged(market: &Market, call: &Call<'_>, account: u64) -> Result<String, 
             ));
         }
     };
-    let mut rows = listing.select(rows(market, account));
+    let begins = call.parameter("after_token").is_none();
+    let mut rows = listing.select(rows(market, account, begins));
     let total = rows.len();
     let mut labels: BTreeMap<&str, usize> = BTreeMap::new();
     for row in &rows {
@@ -156,8 +158,8 @@ fn list_paged(market: &Market, call: &Call<'_>, account: u64) -> Result<String, 
 }
 
 /// What the account's instances can be told apart by.
-fn list_filters(market: &Market, account: u64) -> Result<String, MarketError> {
-    let rows = market.instances(account);
+fn list_filters(market: &mut Market, account: u64) -> Result<String, MarketError> {
+    let rows = market.listing(account, false);
     let combinations: BTreeSet<_> = rows
         .iter()
         .map(|row| {
@@ -177,9 +179,9 @@ fn list_filters(market: &Market, account: u64) -> Result<String, MarketError> {
     written(&json!({ "success": true, "filters": filters }))
 }
 
-fn count(market: &Market, account: u64) -> Result<String, MarketError> {
+fn count(market: &mut Market, account: u64) -> Result<String, MarketError> {
     let mut states: BTreeMap<String, usize> = BTreeMap::new();
-    let rows = market.instances(account);
+    let rows = market.listing(account, false);
     for row in &rows {
         *states.entry(row.cur_state.to_string()).or_default() += 1;
     }
