@@ -147,7 +147,9 @@ fn create(
             ));
         }
     };
-    let created = market.create(account, params(call, offer_id)?)?;
+    let mut params = params(call, offer_id)?;
+    market.complete_by_template(account, &mut params);
+    let created = market.create(account, params)?;
     if stopped {
         market.stop(account, created.new_contract)?;
     }
