@@ -4,6 +4,7 @@
 //! booleans as strings, so operands are coerced by what the field holds. Where a client does not
 //! name them, the server asks for verified, rentable rows that the caller does not hold.
 
+mod fields;
 mod listing;
 
 use std::cmp::Ordering;
@@ -11,6 +12,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
+use self::fields::{FIELDS, Fields, IGNORED, Kind};
 pub(crate) use self::listing::Listing;
 use super::raw::{Field, RawOffer};
 use crate::types::offer::Market as SearchType;
@@ -84,122 +86,6 @@ enum Direction {
     Ascending,
     Descending,
 }
-
-/// How a field's operands are read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
-    Number,
-    Bool,
-    Text,
-    /// A location, compared by its trailing country code.
-    Country,
-    /// A driver version, compared as three groups in one number.
-    Driver,
-}
-
-/// Fields that filters and orders may name, and how their operands are read.
-type Fields = &'static [(&'static str, Kind)];
-
-/// Those of offers.
-const FIELDS: Fields = &[
-    ("id", Kind::Number),
-    ("ask_contract_id", Kind::Number),
-    ("bundle_id", Kind::Number),
-    ("machine_id", Kind::Number),
-    ("host_id", Kind::Number),
-    ("num_gpus", Kind::Number),
-    ("gpu_frac", Kind::Number),
-    ("gpu_name", Kind::Text),
-    ("gpu_arch", Kind::Text),
-    ("gpu_ram", Kind::Number),
-    ("gpu_total_ram", Kind::Number),
-    ("gpu_lanes", Kind::Number),
-    ("gpu_mem_bw", Kind::Number),
-    ("gpu_max_power", Kind::Number),
-    ("gpu_max_temp", Kind::Number),
-    ("gpu_display_active", Kind::Bool),
-    ("bw_nvlink", Kind::Number),
-    ("compute_cap", Kind::Number),
-    ("cuda_max_good", Kind::Number),
-    ("driver_version", Kind::Driver),
-    ("driver_vers", Kind::Driver),
-    ("cpu_name", Kind::Text),
-    ("cpu_arch", Kind::Text),
-    ("cpu_ghz", Kind::Number),
-    ("has_avx", Kind::Number),
-    ("cpu_cores", Kind::Number),
-    ("cpu_cores_effective", Kind::Number),
-    ("cpu_ram", Kind::Number),
-    ("disk_space", Kind::Number),
-    ("disk_bw", Kind::Number),
-    ("disk_name", Kind::Text),
-    ("inet_up", Kind::Number),
-    ("inet_down", Kind::Number),
-    ("inet_up_cost", Kind::Number),
-    ("inet_down_cost", Kind::Number),
-    ("direct_port_count", Kind::Number),
-    ("static_ip", Kind::Bool),
-    ("pci_gen", Kind::Number),
-    ("pcie_bw", Kind::Number),
-    ("mobo_name", Kind::Text),
-    ("os_version", Kind::Text),
-    ("ubuntu_version", Kind::Text),
-    ("storage_cost", Kind::Number),
-    ("storage_total_cost", Kind::Number),
-    ("dph_base", Kind::Number),
-    ("dph_total", Kind::Number),
-    ("min_bid", Kind::Number),
-    ("is_bid", Kind::Bool),
-    ("dlperf", Kind::Number),
-    ("dlperf_per_dphtotal", Kind::Number),
-    ("total_flops", Kind::Number),
-    ("flops_per_dphtotal", Kind::Number),
-    ("score", Kind::Number),
-    ("reliability", Kind::Number),
-    ("reliability2", Kind::Number),
-    ("verification", Kind::Text),
-    ("verified", Kind::Bool),
-    ("hosting_type", Kind::Number),
-    ("datacenter", Kind::Bool),
-    ("external", Kind::Bool),
-    ("rentable", Kind::Bool),
-    ("rented", Kind::Bool),
-    ("geolocation", Kind::Country),
-    ("start_date", Kind::Number),
-    ("end_date", Kind::Number),
-    ("duration", Kind::Number),
-    ("vms_enabled", Kind::Bool),
-    ("resource_type", Kind::Text),
-    ("cluster_id", Kind::Number),
-    ("country_code", Kind::Country),
-    ("geolocode", Kind::Number),
-    ("vericode", Kind::Number),
-    ("bundled_results", Kind::Number),
-    ("credit_discount_max", Kind::Number),
-    ("discounted_dph_total", Kind::Number),
-    ("discounted_hourly", Kind::Number),
-    ("discount_rate", Kind::Number),
-    ("vram_costperhour", Kind::Number),
-    ("internet_up_cost_per_tb", Kind::Number),
-    ("internet_down_cost_per_tb", Kind::Number),
-    ("is_vm_deverified", Kind::Bool),
-    ("pending_count", Kind::Number),
-    ("dph_total_adj", Kind::Number),
-    ("hostname", Kind::Text),
-    ("public_ipaddr", Kind::Text),
-    ("rn", Kind::Number),
-];
-
-/// Keys of a search that are no filters and change nothing here. Clients pass them through.
-const IGNORED: &[&str] = &[
-    "target_reliability",
-    "extra_ids",
-    "gpu_option",
-    "show_incompatible",
-    "template_id",
-    "client_id",
-    "owner",
-];
 
 fn field(name: &str) -> Option<(&'static str, Kind)> {
     FIELDS.iter().find(|(known, _)| *known == name).copied()
@@ -436,12 +322,11 @@ fn bundled<R: Row>(rows: Vec<R>) -> Vec<R> {
             kept.push(row);
             continue;
         };
-        match places.get_mut(&key) {
-            Some((_, count)) => *count += 1,
-            None => {
-                places.insert(key, (kept.len(), 1));
-                kept.push(row);
-            }
+        if let Some((_, count)) = places.get_mut(&key) {
+            *count += 1;
+        } else {
+            places.insert(key, (kept.len(), 1));
+            kept.push(row);
         }
     }
     for (at, count) in places.into_values().filter(|(_, count)| *count > 1) {

@@ -26,6 +26,7 @@ use audit::AuditRow;
 pub(super) use keys::no_ssh_key;
 pub(super) use payments::{Payment, PaymentKind};
 use settings::Settings;
+pub(super) use templates::Template;
 pub(super) use webhooks::{Delivery, NOTIFICATION_TYPES};
 
 /// Notifications that the inbox shows.

@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value, json};
 
-use super::offers::{columns, first, selected};
+use super::create::{self, arguments, environment, refused_part};
+use super::offers::{columns, selected};
 use super::routes::Operation;
 use super::{Call, done, invalid_request, not_here, whole, written};
-use crate::market::api::{CreateParams, Created, MarketError};
+use crate::market::api::MarketError;
 use crate::market::disputed::Missing;
 use crate::market::query::Listing;
 use crate::market::raw::RawInstance;
@@ -28,17 +29,12 @@ pub(super) fn perform(
 ) -> Result<String, MarketError> {
     let account = call.account()?;
     match operation {
-        Operation::Create => {
-            let offer = call.ids.first().and_then(|id| id.parse().ok());
-            let offer = offer.ok_or_else(|| MarketError::unknown_ask(0))?;
-            let created = create(market, call, account, offer)?;
-            written(&created_answer(&created))
-        }
-        Operation::CreateMany => create_many(market, call, account),
-        Operation::Launch => launch(market, call, account),
+        Operation::Create => create::one(market, call, account),
+        Operation::CreateMany => create::many(market, call, account),
+        Operation::Launch => create::launched(market, call, account),
         Operation::ListPaged => list_paged(market, call, account),
         Operation::List => {
-            let rows = rows(market, account);
+            let rows = rows(market, account, true);
             written(&json!({ "success": true, "instances_found": rows.len(), "instances": rows }))
         }
         Operation::ListFilters => list_filters(market, account),
@@ -82,159 +78,12 @@ pub(super) fn perform(
     }
 }
 
-// ------------------------------------------------------------------------------------------- made
-
-/// A value as the text that a container's environment or arguments get.
-fn plain(value: &Value) -> String {
-    value
-        .as_str()
-        .map_or_else(|| value.to_string(), str::to_owned)
-}
-
-/// The environment of a body. Anything but an object is ignored in silence, as was seen.
-fn environment(call: &Call<'_>) -> Option<Vec<(String, String)>> {
-    let entries = call.field("env")?.as_object()?;
-    let pairs = entries.iter();
-    Some(
-        pairs
-            .map(|(key, value)| (key.clone(), plain(value)))
-            .collect(),
-    )
-}
-
-/// The arguments of a body: a list, or one text.
-fn arguments(call: &Call<'_>) -> Result<Option<Vec<String>>, MarketError> {
-    if let Some(text) = call.text("args_str")? {
-        return Ok(Some(text.split_whitespace().map(str::to_owned).collect()));
-    }
-    Ok(match call.field("args") {
-        Some(Value::Array(args)) => Some(args.iter().map(plain).collect()),
-        Some(Value::String(text)) if !text.is_empty() => Some(vec![text.clone()]),
-        _ => None,
-    })
-}
-
-/// What the body asks for; a price makes it interruptible, its absence on demand.
-fn params(call: &Call<'_>, offer_id: u64) -> Result<CreateParams, MarketError> {
-    Ok(CreateParams {
-        offer_id,
-        price: call.number("price")?,
-        image: call.text("image")?.filter(|image| !image.is_empty()),
-        disk: call.number("disk")?,
-        env: environment(call).unwrap_or_default(),
-        onstart: call.text("onstart")?,
-        args: arguments(call)?.unwrap_or_default(),
-        label: call.text("label")?,
-        runtype: call.text("runtype")?,
-        template_hash_id: call.text("template_hash_id")?,
-        image_login: call.text("image_login")?,
-        cancel_unavail: call.truth("cancel_unavail")?,
-    })
-}
-
-fn create(
-    market: &mut Market,
-    call: &Call<'_>,
-    account: u64,
-    offer_id: u64,
-) -> Result<Created, MarketError> {
-    let stopped = match call.text("target_state")?.as_deref() {
-        None | Some("running") => false,
-        Some("stopped") => true,
-        Some(_) => {
-            return Err(MarketError::invalid_args(
-                "target_state is not one of running, stopped",
-            ));
-        }
-    };
-    let mut params = params(call, offer_id)?;
-    market.complete_by_template(account, &mut params);
-    let created = market.create(account, params)?;
-    if stopped {
-        market.stop(account, created.new_contract)?;
-    }
-    Ok(created)
-}
-
-fn created_answer(created: &Created) -> Value {
-    json!({
-        "success": true,
-        "new_contract": created.new_contract,
-        "instance_api_key": created.instance_api_key,
-    })
-}
-
-/// What became of one of many, as a part of an answer.
-fn refused_part(error: &MarketError) -> Value {
-    json!({
-        "success": false, "error": error.code, "msg": error.msg, "ask_id": error.ask_id,
-        "new_contract": error.new_contract,
-    })
-}
-
-/// Each offer is rented by itself; that one fails says nothing about the others.
-fn create_many(market: &mut Market, call: &Call<'_>, account: u64) -> Result<String, MarketError> {
-    let offers = many(call, "ids")?;
-    let mut results = Vec::new();
-    let mut made = Vec::new();
-    let mut refusal = None;
-    for offer in offers {
-        match create(market, call, account, offer) {
-            Ok(created) => {
-                let mut part = created_answer(&created);
-                part["ask_id"] = json!(offer);
-                made.push(created.new_contract);
-                results.push(part);
-            }
-            Err(error) => {
-                results.push(refused_part(&error));
-                refusal.get_or_insert(error);
-            }
-        }
-    }
-    match refusal {
-        Some(error) if made.is_empty() && results.len() == 1 => Err(error),
-        _ => written(&json!({
-            "success": !made.is_empty(), "new_contracts": made, "results": results,
-        })),
-    }
-}
-
-/// Searches, and rents the first row.
-fn launch(market: &mut Market, call: &Call<'_>, account: u64) -> Result<String, MarketError> {
-    let mut filters = match call.field("q") {
-        Some(Value::Object(filters)) => filters.clone(),
-        None => Map::new(),
-        Some(_) => return Err(invalid_request("q is not an object")),
-    };
-    if let Some(gpus) = call.field("num_gpus") {
-        filters
-            .entry("num_gpus")
-            .or_insert_with(|| json!({ "eq": gpus }));
-    }
-    if let Some(Value::String(model)) = call.field("gpu_name") {
-        filters
-            .entry("gpu_name")
-            .or_insert_with(|| json!({ "eq": model.replace('_', " ") }));
-    }
-    let offer = first(market, call, &filters)?.ok_or_else(|| {
-        MarketError::new(
-            404,
-            "no_such_ask",
-            "error 404/3603: no_such_ask No offer matches the search.",
-        )
-    })?;
-    let created = create(market, call, account, offer.id)?;
-    let mut answer = created_answer(&created);
-    answer["ask_id"] = json!(offer.id);
-    written(&answer)
-}
-
 // ------------------------------------------------------------------------------------------- read
 
 /// The account's instances as they are shown: with the progress of copies and what is prepaid.
-fn rows(market: &Market, account: u64) -> Vec<RawInstance> {
-    let rows = market.instances(account).into_iter();
+/// `begins` is whether this is a new listing, rather than a further page of one.
+fn rows(market: &mut Market, account: u64, begins: bool) -> Vec<RawInstance> {
+    let rows = market.listing(account, begins).into_iter();
     rows.map(|row| completed(market, account, row)).collect()
 }
 
@@ -252,7 +101,7 @@ fn completed(market: &Market, account: u64, mut row: RawInstance) -> RawInstance
 fn show(market: &Market, call: &Call<'_>, account: u64) -> Result<String, MarketError> {
     let id = call.id()?;
     let row = market
-        .instance(account, id)
+        .reading(account, id)
         .map(|row| completed(market, account, row));
     match (row, market.options.disputed.missing) {
         (None, Missing::NotFound) => Err(MarketError::no_such_instance(id)),
@@ -261,7 +110,7 @@ fn show(market: &Market, call: &Call<'_>, account: u64) -> Result<String, Market
 }
 
 /// A page of the list, by a token that names the last row of the page before.
-fn list_paged(market: &Market, call: &Call<'_>, account: u64) -> Result<String, MarketError> {
+fn list_paged(market: &mut Market, call: &Call<'_>, account: u64) -> Result<String, MarketError> {
     let wrong = |why| invalid_request(format_args!("Error in query parameters: {why}"));
     let (filters, order) = (call.json("select_filters")?, call.json("order_by")?);
     let listing = Listing::of_instances(filters.as_ref(), order.as_ref()).map_err(wrong)?;
@@ -276,7 +125,8 @@ fn list_paged(market: &Market, call: &Call<'_>, account: u64) -> Result<String, 
             ));
         }
     };
-    let mut rows = listing.select(rows(market, account));
+    let begins = call.parameter("after_token").is_none();
+    let mut rows = listing.select(rows(market, account, begins));
     let total = rows.len();
     let mut labels: BTreeMap<&str, usize> = BTreeMap::new();
     for row in &rows {
@@ -308,8 +158,8 @@ fn list_paged(market: &Market, call: &Call<'_>, account: u64) -> Result<String, 
 }
 
 /// What the account's instances can be told apart by.
-fn list_filters(market: &Market, account: u64) -> Result<String, MarketError> {
-    let rows = market.instances(account);
+fn list_filters(market: &mut Market, account: u64) -> Result<String, MarketError> {
+    let rows = market.listing(account, false);
     let combinations: BTreeSet<_> = rows
         .iter()
         .map(|row| {
@@ -329,9 +179,9 @@ fn list_filters(market: &Market, account: u64) -> Result<String, MarketError> {
     written(&json!({ "success": true, "filters": filters }))
 }
 
-fn count(market: &Market, account: u64) -> Result<String, MarketError> {
+fn count(market: &mut Market, account: u64) -> Result<String, MarketError> {
     let mut states: BTreeMap<String, usize> = BTreeMap::new();
-    let rows = market.instances(account);
+    let rows = market.listing(account, false);
     for row in &rows {
         *states.entry(row.cur_state.to_string()).or_default() += 1;
     }
@@ -376,7 +226,7 @@ fn destroy(market: &mut Market, account: u64, id: u64) -> Result<String, MarketE
 }
 
 /// The ids of a call about many.
-fn many(call: &Call<'_>, name: &str) -> Result<Vec<u64>, MarketError> {
+pub(super) fn many(call: &Call<'_>, name: &str) -> Result<Vec<u64>, MarketError> {
     let ids = call
         .id_list(name)?
         .filter(|ids| !ids.is_empty())
@@ -465,9 +315,13 @@ fn update_template(
     let onstart = call.text("onstart")?;
     let template = call.text("template_hash_id")?;
     let (args, env) = (arguments(call)?, environment(call));
+    let number = call.field("template_id").and_then(whole);
+    let by_template = create::by_template(market, account, template.as_deref(), number);
     market.rerun(account, id, |params| {
-        if template.is_some() {
-            params.template_hash_id = template;
+        match by_template {
+            Some(fill) => fill(params),
+            None if template.is_some() => params.template_hash_id = template,
+            None => {}
         }
         if image.is_some() {
             params.image = image;

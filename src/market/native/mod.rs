@@ -6,6 +6,7 @@ mod account_tests;
 mod audited;
 mod columns;
 mod commands;
+mod create;
 mod host;
 mod instances;
 mod offers;

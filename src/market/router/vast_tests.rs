@@ -331,6 +331,56 @@ fn the_list_is_read_page_by_page_in_any_order() {
 }
 
 #[test]
+fn a_template_fills_in_what_a_rental_does_not_say() {
+    let world = world();
+    let fields = json!({"name": "t", "image": "team/image", "tag": "2", "onstart": "echo t",
+        "env": "-e A=1 -e B=2 -p 8000:8000", "recommended_disk_space": "16"});
+    let made = world.ok(Method::Post, "/api/v0/template/", &fields);
+    let offer = &world.offers(&json!({"num_gpus": {"eq": 1}}))[0];
+    let path = format!("/api/v0/asks/{}/", offer["id"]);
+    let body = json!({"template_hash_id": made["template"]["hash_id"], "env": {"B": "3"}});
+    let id = world.ok(Method::Put, &path, &body)["new_contract"].clone();
+    let row = world.list("")["instances"][0].clone();
+    assert_eq!(
+        (&row["image_uuid"], &row["disk_space"]),
+        (&json!("team/image:2"), &json!(16.0))
+    );
+    assert_eq!(row["onstart"], "echo t");
+    assert_eq!(
+        row["extra_env"],
+        json!([["A", "1"], ["-p 8000:8000", "1"], ["B", "3"]])
+    );
+    let path = format!("/api/v0/instances/update_template/{id}/");
+    let changed = world.ok(Method::Put, &path, &json!({"id": id, "image": "other:1"}));
+    assert_eq!(changed["updated_instance"]["image_uuid"], "other:1");
+}
+
+#[test]
+fn what_is_prepaid_is_cheaper_from_then_on_and_shown() {
+    let world = world();
+    let id = world.rent(0, false)["new_contract"].clone();
+    let before = world.list("")["instances"][0]["dph_base"].as_f64().unwrap();
+    let prepay = format!("/api/v0/instances/prepay/{id}/");
+    let (status, _) = world.send(Method::Put, &prepay, &json!({"amount": 1000}));
+    assert_eq!(status, 411, "more than the credit");
+    for amount in [json!(0), json!(-5), json!("much"), Value::Null] {
+        let (status, _) = world.send(Method::Put, &prepay, &json!({ "amount": amount }));
+        assert_eq!(status, 400, "{amount}");
+    }
+    let paid = world.ok(Method::Put, &prepay, &json!({"amount": 50.0}));
+    let rate = paid["discount_rate"].as_f64().unwrap();
+    let row = world.list("")["instances"][0].clone();
+    assert!(rate > 0.0 && row["credit_balance"] == 50.0);
+    assert!((row["dph_base"].as_f64().unwrap() - before * (1.0 - rate)).abs() < 1e-6);
+    let left = world.ok(
+        Method::Get,
+        &format!("/api/v0/instances/balance/{id}/"),
+        &Value::Null,
+    );
+    assert_eq!(left["refundable_deposit"], 50.0);
+}
+
+#[test]
 fn an_instance_that_is_not_there_reads_as_it_is_disputed() {
     for (missing, status) in [(Missing::Null, 200), (Missing::NotFound, 404)] {
         let disputed = Disputed {
