@@ -206,7 +206,7 @@ mod tests {
                 sum.merge(&used);
             }
             prop_assert_eq!(whole, sum);
-            let halfway = Time((start + now) / 2);
+            let halfway = Time(i64::midpoint(start, now));
             let early = meter.as_of(halfway);
             let (mut before, after) = (early.total(halfway), meter.total(Time(now)));
             for (sum, amount) in before.amounts.iter().zip(after.amounts) {
