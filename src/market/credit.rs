@@ -155,7 +155,7 @@ impl Market {
     }
 
     /// There is credit again: what may run competes from the next auctions on.
-    fn recovers(&mut self, id: u64) {
+    pub(super) fn recovers(&mut self, id: u64) {
         if self.credit(id) <= Money::ZERO {
             return;
         }

@@ -17,6 +17,7 @@ use serde_json::json;
 use super::api::MarketError;
 use super::dice::{Dice, Purpose};
 use super::generate;
+use super::hosts::Downtime;
 use super::machine::Gpus;
 use super::raw::RawOffer;
 use super::sim::{Due, Market};
@@ -249,26 +250,9 @@ impl Market {
 
     /// Moves the end of running contracts to a later one; gives how many.
     fn prolong(&mut self, machine: usize, ends: Time) -> usize {
-        let now = self.now;
-        let here: Vec<u64> = self.machines[machine].contracts.iter().copied().collect();
-        let mut extended = Vec::new();
-        for id in here {
-            let Some(task) = self.contracts.get_mut(&id).and_then(|held| held.task_mut()) else {
-                continue;
-            };
-            if !task.expired && task.ends < ends {
-                task.ends = ends;
-                extended.push((id, task.account));
-            }
-        }
-        let machine_id = self.machines[machine].id;
-        for &(id, renter) in &extended {
-            self.later(ends.ms_since(now), Due::Expire(id));
-            let words = format!("Instance {id} may now run until {ends}.");
-            let about = json!({"instance_id": id, "machine_id": machine_id});
-            self.notify(renter, "contract_extended", words, about);
-        }
-        extended.len()
+        let rented = self.rented(machine);
+        let extended = rented.iter().filter(|(id, _)| self.extend(*id, ends));
+        extended.count()
     }
 
     /// Takes a machine off the market. Who rents there goes on.
@@ -330,7 +314,8 @@ impl Market {
         Ok(())
     }
 
-    /// Plans downtime, or with `None` calls it off. Who rents there is told of a plan.
+    /// Plans downtime, in which the machine will be offline, or with `None` calls it off. It takes
+    /// the place of an earlier plan. Who rents there is told of it.
     ///
     /// # Errors
     /// `not_authorized`.
@@ -343,18 +328,19 @@ impl Market {
         let holding = self.own_machine(account, id)?;
         holding.maintenance.clone_from(&plan);
         let index = holding.index;
-        let Some(plan) = plan else {
-            return Ok(());
-        };
-        for (instance, renter) in self.rented(index) {
-            let words = format!(
-                "Machine {id} has maintenance from {} for {} hours ({}).",
-                plan.begins, plan.hours, plan.category
-            );
-            let about = json!({"instance_id": instance, "machine_id": id});
-            self.notify(renter, "upcoming_downtime", words, about);
+        self.machines[index].downtime = None;
+        if let Some(plan) = plan {
+            let ms = (plan.hours * 3_600_000.0) as i64;
+            let from = plan.begins;
+            self.announces_maintenance(index, Downtime { from, ms });
         }
         Ok(())
+    }
+
+    /// Whether an account owns a machine: then its owner alone decides when it is down.
+    pub(super) fn is_owned(&self, machine: usize) -> bool {
+        let id = self.machines[machine].id;
+        self.estate.holdings.contains_key(&id)
     }
 
     /// Accounts' instances on a machine, with whose each is.
@@ -407,25 +393,25 @@ impl Market {
         }
     }
 
-    /// A host asks more per GPU than who rents there on demand pays: they are told. Their contracts
-    /// keep their price until they accept.
+    /// A host asks more per GPU than who rents there on demand pays: each is asked for it. What was
+    /// asked before and is not any longer is withdrawn. Contracts keep their price until they
+    /// accept.
     fn propose_price_increases(&mut self, machine: usize, price: Rate) {
-        let machine_id = self.machines[machine].id;
-        for (instance, renter) in self.rented(machine) {
-            let Some(contract) = self.contracts.get(&instance) else {
+        for (id, _) in self.rented(machine) {
+            let Some(contract) = self.contracts.get(&id) else {
                 continue;
             };
-            let now = contract.price();
+            let ended = contract.task().is_none_or(|task| task.expired);
+            let (paid, by_bid) = (contract.on_demand, contract.bid.is_some());
             let asked = Rate(price.0.saturating_mul(i64::from(contract.gpus)));
-            if contract.bid.is_some() || asked <= now {
+            let mut pending = self.increases.values();
+            if pending.any(|other| other.contract == id && other.new == asked) {
                 continue;
             }
-            let words = format!("The host of instance {instance} asks for {asked} from now on.");
-            let about = json!({
-                "instance_id": instance, "machine_id": machine_id,
-                "old_price": now.as_dollars(), "new_price": asked.as_dollars(),
-            });
-            self.notify(renter, "price_increase", words, about);
+            self.increases.retain(|_, other| other.contract != id);
+            if asked > paid && !by_bid && !ended {
+                self.asks(id, paid, asked);
+            }
         }
     }
 }

@@ -97,7 +97,7 @@ pub(super) struct Increase {
     /// The GPUs' rate now, for the whole rental.
     old: Rate,
     /// What the host asks for.
-    new: Rate,
+    pub(super) new: Rate,
     asked: Time,
     /// The rental's end if it is accepted.
     until: Time,
@@ -111,6 +111,9 @@ impl Market {
     }
 
     fn fails_again(&mut self, machine: usize, mean: f64, due: Due) {
+        if self.is_owned(machine) {
+            return;
+        }
         let often = self.options.failures.min(FAILURES_MOST);
         if often > 0.0 {
             let ms = self.machines[machine].host_dice.gap(mean / often);

@@ -186,7 +186,8 @@ fn offers(market: &Market, call: &Call<'_>, search: Search) -> Result<String, Ma
 /// Whether a call begins a listing, rather than asking for a further page of one.
 fn begins(call: &Call<'_>) -> bool {
     let later = |name| parameter(call, name).is_some_and(|value| !["", "0"].contains(&value));
-    !later("after_token") && !(call.quirks.honour_offset && later("offset"))
+    let by_offset = call.quirks.honour_offset && later("offset");
+    !later("after_token") && !by_offset
 }
 
 /// The whole list, or a page of it where the call asks for pages.

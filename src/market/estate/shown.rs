@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use super::Holding;
+use super::{Holding, Maintenance};
 use crate::market::contract::Contract;
 use crate::market::meter::Use;
 use crate::market::sim::Market;
@@ -77,7 +77,10 @@ impl Market {
         row["bid_gpu_cost"] = json!(job.map(|job| job.price));
         row["bid_inet_up_cost"] = json!(job.map(|job| job.traffic.0));
         row["bid_inet_down_cost"] = json!(job.map(|job| job.traffic.1));
-        let plan = holding.maintenance.as_ref().map(|plan| {
+        let ahead = |plan: &&Maintenance| {
+            plan.begins.epoch_seconds() + plan.hours * 3600.0 > self.now.epoch_seconds()
+        };
+        let plan = holding.maintenance.as_ref().filter(ahead).map(|plan| {
             json!({
                 "machine_id": id, "start_time": plan.begins.epoch_seconds(),
                 "end_time": plan.begins.epoch_seconds() + plan.hours * 3600.0,

@@ -281,8 +281,23 @@ fn a_higher_price_is_put_to_who_rents_on_demand() {
     assert_eq!(asked(&market), 0, "it is lower");
     market.list_machine(host, FIRST, &dearer(0.5)).unwrap();
     assert_eq!(asked(&market), 1);
-    let row = market.instance(renter, id).unwrap();
-    assert!((row.dph_base - 0.4).abs() < 1e-9, "it keeps its price");
+    let pays = |market: &Market| market.instance(renter, id).unwrap().dph_base;
+    assert!((pays(&market) - 0.4).abs() < 1e-9, "it keeps its price");
+    market.list_machine(host, FIRST, &dearer(0.5)).unwrap();
+    assert_eq!(asked(&market), 1, "the same is asked once");
+    market.list_machine(host, FIRST, &dearer(0.6)).unwrap();
+    let pending = market.price_increases(renter);
+    assert_eq!(pending.len(), 1, "the later takes the place of the earlier");
+    let number = pending[0]["pending_price_increase_id"].as_u64().unwrap();
+    market.answer_price_increase(renter, number, true).unwrap();
+    assert!((pays(&market) - 0.6).abs() < 1e-9);
+    market.list_machine(host, FIRST, &dearer(0.7)).unwrap();
+    market.list_machine(host, FIRST, &dearer(0.6)).unwrap();
+    assert_eq!(
+        market.price_increases(renter),
+        Vec::<Value>::new(),
+        "it was withdrawn"
+    );
 }
 
 #[test]
@@ -299,7 +314,9 @@ fn downtime_is_told_and_ended_rentals_are_cleaned_up() {
         hours: 2.0,
         category: "power".to_owned(),
     };
-    market.plan_maintenance(host, FIRST, Some(plan)).unwrap();
+    market
+        .plan_maintenance(host, FIRST, Some(plan.clone()))
+        .unwrap();
     assert!(kinds(&market, renter).contains(&"upcoming_downtime".to_owned()));
     let planned =
         |market: &Market| market.machine_of(host, FIRST).unwrap()["machine_maintenance"].clone();
@@ -307,7 +324,13 @@ fn downtime_is_told_and_ended_rentals_are_cleaned_up() {
     market.plan_maintenance(host, FIRST, None).unwrap();
     assert_eq!(planned(&market), json!([]));
     assert_eq!(market.clean_up(host, FIRST), Ok(0), "it still runs");
-    later(&mut market, 3 * 3600);
+    market.plan_maintenance(host, FIRST, Some(plan)).unwrap();
+    later(&mut market, 3700);
+    let status = |market: &Market| market.instance(renter, id).unwrap().actual_status;
+    assert_eq!(status(&market).as_deref(), Some("offline"));
+    later(&mut market, 2 * 3600);
+    assert_ne!(status(&market).as_deref(), Some("offline"));
+    assert_eq!(planned(&market), json!([]));
     assert_eq!(market.clean_up(host, FIRST), Ok(1));
     assert!(market.instance(renter, id).is_none());
     assert!(kinds(&market, renter).contains(&"instance_deleted".to_owned()));

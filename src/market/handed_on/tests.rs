@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use crate::clock::SimClock;
 use crate::market::faults::Faults;
+use crate::market::router::Wire;
 use crate::market::routes::ROUTES;
 use crate::market::{Envelope, Handled, Market, MarketOptions, MarketServer, Paths, WireOptions};
 use crate::ports::{Clock, Method, Request};
@@ -248,6 +249,76 @@ fn the_description_is_under_openapi_where_it_is_asked_to_be() {
         assert_eq!(definition["paths"].as_object().unwrap().len(), 19 + 10);
         assert_eq!(described == definition, openapi);
     }
+}
+
+#[test]
+fn both_formats_show_the_same_records() {
+    let world = world_with(WireOptions {
+        wire: Wire::Both,
+        ..WireOptions::default()
+    });
+    let native = |method: Method, path: &str, body: Value| {
+        let request = Request {
+            method,
+            path: path.to_owned(),
+            query: Vec::new(),
+            bearer: Some("at_one".to_owned()),
+            body: (!body.is_null()).then(|| Bytes::from(body.to_string())),
+        };
+        let Handled::Reply(reply) = world.server.handle(&request) else {
+            panic!("{path} hangs");
+        };
+        let answer: Value = serde_json::from_slice(&reply.body).unwrap();
+        assert_eq!(reply.status, 200, "{path}: {answer}");
+        answer
+    };
+    native(Post, "/api/v0/ssh/", json!({"ssh_key": KEY}));
+    assert_eq!(
+        world.ok(Get, "/ssh_keys", "", Value::Null),
+        native(Get, "/api/v0/ssh/", Value::Null)
+    );
+    let made = world.ok(Post, "/templates", "", json!({"name": "t", "image": "a"}));
+    let mut whole = made["template"].clone();
+    whole["name"] = json!("u");
+    let edited = native(Put, "/api/v1/template/", whole);
+    assert_eq!(edited["template"]["id"], made["template"]["id"]);
+    assert_eq!(
+        world.ok(Get, "/templates", "", Value::Null)["templates"][0],
+        edited["template"]
+    );
+    let machines = native(Get, "/api/v0/machines", Value::Null);
+    assert_eq!(machines, world.ok(Get, "/machines", "", Value::Null));
+    let id = machines["machines"][0]["id"].clone();
+    native(
+        Put,
+        "/api/v0/machines/create_asks/",
+        json!({"machine": id, "price_gpu": 0.5}),
+    );
+    assert_eq!(
+        native(Get, &format!("/api/v0/machines/{id}/"), Value::Null),
+        world.ok(Get, "/machines/{machine_id}", &id, Value::Null)
+    );
+    let reports = native(Get, &format!("/api/v0/machines/{id}/reports/"), Value::Null);
+    assert!(reports.is_array());
+    let user = native(Get, "/api/v0/users/current", Value::Null);
+    assert_eq!(user, world.ok(Get, "/users/me", "", Value::Null));
+    assert_eq!(user["host_agreement_accepted"], true);
+    let rows = native(Get, "/api/v0/audit_logs/", Value::Null);
+    let routes: Vec<&str> = rows
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|row| row["api_route"].as_str().unwrap())
+        .collect();
+    assert_eq!(
+        routes,
+        [
+            "api.machines.create_asks__put",
+            "api.template__put",
+            "api.templates__post",
+            "api.ssh__post"
+        ]
+    );
 }
 
 proptest! {

@@ -5,9 +5,8 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::columns::{self, Keyed};
-use super::fields::{answer, missing, number};
 use super::routes::Operation;
-use super::{Call, not_here};
+use super::{Call, missing, not_here, written};
 use crate::market::api::MarketError;
 use crate::market::raw::RawCharge;
 use crate::market::sim::Market;
@@ -29,13 +28,13 @@ pub(super) fn perform(
 ) -> Result<String, MarketError> {
     let account = call.account()?;
     match operation {
-        Operation::User => answer(&market.user_record(account)),
+        Operation::User => written(&market.user_record(account)),
         Operation::UpdateUser => {
             let records = market.records(account);
             let records =
                 records.ok_or_else(|| MarketError::new(401, "auth_error", "Invalid user key"))?;
             records.settings.update(call.body)?;
-            answer(&json!({"success": true, "msg": "Settings were saved.", "id": account}))
+            written(&json!({"success": true, "msg": "Settings were saved.", "id": account}))
         }
         Operation::Payments => payments(market, account, call),
         Operation::Charges => charges(market, account, call),
@@ -43,7 +42,7 @@ pub(super) fn perform(
         Operation::SearchInvoices => {
             let rows = market.payments(account).iter();
             let rows = rows.map(|payment| payment.invoice(account)).collect();
-            answer(&columns::select(call, rows)?)
+            written(&columns::select(call, rows)?)
         }
         Operation::AuditLogs => audit_logs(market, account),
         Operation::Earnings => earnings(market, account, call),
@@ -69,7 +68,7 @@ fn passes(filter: Option<&Value>, word: &str) -> Result<bool, MarketError> {
 fn payments(market: &Market, account: u64, call: &Call<'_>) -> Result<String, MarketError> {
     let filters = columns::object(call, "select_filters")?;
     let Some((from, to)) = filters.get("when").and_then(columns::span) else {
-        return answer(&json!({
+        return written(&json!({
             "success": false, "error": "Invalid date range",
             "count": 0, "total": 0, "results": [], "next_token": null,
         }));
@@ -87,7 +86,7 @@ fn payments(market: &Market, account: u64, call: &Call<'_>) -> Result<String, Ma
 
 fn paged(call: &Call<'_>, rows: Vec<Keyed>, usual: usize) -> Result<String, MarketError> {
     let page = columns::page(call, rows, usual, PAGE_MAX)?;
-    answer(&json!({
+    written(&json!({
         "success": true, "count": page.rows.len(), "total": page.total,
         "results": page.rows, "next_token": page.next,
     }))
@@ -202,7 +201,7 @@ fn old_invoices(market: &Market, account: u64, call: &Call<'_>) -> Result<String
             }
         }
     }
-    answer(&json!({
+    written(&json!({
         "invoices": rows,
         "current": {
             "charges": used, "service_fee": 0.0, "total": used,
@@ -223,7 +222,7 @@ fn audit_logs(market: &mut Market, account: u64) -> Result<String, MarketError> 
         });
         rows.collect::<Vec<Value>>()
     });
-    answer(&rows.collect::<Vec<Value>>())
+    written(&rows.collect::<Vec<Value>>())
 }
 
 /// Days are counted from the epoch and need not be whole.
@@ -244,7 +243,7 @@ fn earnings(market: &Market, account: u64, call: &Call<'_>) -> Result<String, Ma
             Err(_) => return Err(columns::refuse("machid is no id")),
         },
     };
-    answer(&market.earnings(account, from, to, machine))
+    written(&market.earnings(account, from, to, machine))
 }
 
 fn transfer(market: &mut Market, account: u64, call: &Call<'_>) -> Result<String, MarketError> {
@@ -253,11 +252,11 @@ fn transfer(market: &mut Market, account: u64, call: &Call<'_>) -> Result<String
         Some(Value::Number(id)) => id.to_string(),
         _ => return Err(missing("recipient")),
     };
-    let amount = number(call, "amount")?.ok_or_else(|| missing("amount"))?;
+    let amount = call.number("amount")?.ok_or_else(|| missing("amount"))?;
     let amount = Money::from_dollars(amount)
         .map_err(|_| MarketError::invalid_args("amount is not an amount"))?;
     // An account that there is not is refused as the account itself is.
     let recipient = market.account_named(&recipient).unwrap_or(account);
     market.transfer(account, recipient, amount)?;
-    answer(&json!({"success": true, "msg": "The credit was transferred."}))
+    written(&json!({"success": true, "msg": "The credit was transferred."}))
 }

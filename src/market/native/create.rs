@@ -57,7 +57,7 @@ fn params(
     account: u64,
     offer_id: u64,
 ) -> Result<CreateParams, MarketError> {
-    let asked = CreateParams {
+    let mut asked = CreateParams {
         offer_id,
         price: call.number("price")?,
         image: call.text("image")?.filter(|image| !image.is_empty()),
@@ -72,12 +72,11 @@ fn params(
         cancel_unavail: call.truth("cancel_unavail")?,
     };
     let number = call.field("template_id").and_then(whole);
-    Ok(
-        match template(market, account, asked.template_hash_id.as_deref(), number) {
-            Some(template) => filled_in(asked, &template),
-            None => asked,
-        },
-    )
+    let hash = asked.template_hash_id.as_deref();
+    if let Some(template) = template(market, account, hash, number) {
+        template.complete(&mut asked);
+    }
+    Ok(asked)
 }
 
 /// What an instance of these runs by a template of the account from now on.
@@ -89,14 +88,11 @@ pub(super) fn by_template(
 ) -> Option<impl FnOnce(&mut CreateParams) + use<>> {
     let template = template(market, account, hash, number)?;
     Some(move |params: &mut CreateParams| {
-        let bare = CreateParams {
-            image: None,
-            onstart: None,
-            args: Vec::new(),
-            env: Vec::new(),
-            ..params.clone()
-        };
-        *params = filled_in(bare, &template);
+        params.image = None;
+        params.onstart = None;
+        params.args = Vec::new();
+        params.env = Vec::new();
+        template.complete(params);
     })
 }
 
@@ -114,61 +110,6 @@ fn template(
     }
     let is_it = |template: &&Template| Some(template.id) == number;
     templates.all().iter().find(is_it).cloned()
-}
-
-/// What a template says where the request says nothing; of the environment, what the request does
-/// not name.
-fn filled_in(asked: CreateParams, template: &Template) -> CreateParams {
-    let held = |name: &str| template.fields.get(name).filter(|value| !value.is_null());
-    let text = |name: &str| {
-        held(name)
-            .and_then(Value::as_str)
-            .filter(|text| !text.is_empty())
-    };
-    let image = text("image").map(|image| match text("tag") {
-        Some(tag) if !image.contains(':') => format!("{image}:{tag}"),
-        _ => image.to_owned(),
-    });
-    let disk = held("recommended_disk_space").and_then(|value| match value {
-        Value::String(text) => text.trim().parse().ok(),
-        value => value.as_f64(),
-    });
-    let mut env = flags(text("env").unwrap_or_default());
-    env.retain(|(name, _)| asked.env.iter().all(|(known, _)| known != name));
-    let words = |text: &str| text.split_whitespace().map(str::to_owned).collect();
-    CreateParams {
-        image: asked.image.or(image),
-        disk: asked.disk.or(disk),
-        onstart: asked.onstart.or(text("onstart").map(str::to_owned)),
-        runtype: asked.runtype.or(text("runtype").map(str::to_owned)),
-        args: if asked.args.is_empty() {
-            text("args_str").map_or_else(Vec::new, words)
-        } else {
-            asked.args
-        },
-        env: env.into_iter().chain(asked.env).collect(),
-        template_hash_id: Some(template.hash_id.clone()),
-        ..asked
-    }
-}
-
-/// Docker's flags as a rental's environment: `-e A=1` sets a variable, other flags are keys.
-fn flags(text: &str) -> Vec<(String, String)> {
-    let mut pairs = Vec::new();
-    let mut words = text.split_whitespace();
-    while let Some(word) = words.next() {
-        let Some(value) = words.next() else {
-            break;
-        };
-        match (word, value.split_once('=')) {
-            ("-e" | "--env", Some((name, value))) => {
-                let value = value.trim_matches(['"', '\'']);
-                pairs.push((name.to_owned(), value.to_owned()));
-            }
-            _ => pairs.push((format!("{word} {value}"), "1".to_owned())),
-        }
-    }
-    pairs
 }
 
 fn create(

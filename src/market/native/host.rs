@@ -2,9 +2,8 @@
 
 use serde_json::{Value, json};
 
-use super::fields::{answer, done, id, missing, number, text};
 use super::routes::Operation;
-use super::{Call, not_here};
+use super::{Call, done, missing, not_here, written};
 use crate::market::api::MarketError;
 use crate::market::estate::{Ask, DefaultJob, Maintenance};
 use crate::market::sim::Market;
@@ -25,19 +24,19 @@ pub(super) fn perform(
 ) -> Result<String, MarketError> {
     let account = call.account()?;
     match operation {
-        Operation::Machines => answer(&json!({ "machines": market.machines_of(account) })),
+        Operation::Machines => written(&json!({ "machines": market.machines_of(account) })),
         Operation::Machine => {
             let machine = machine_of_path(call).ok();
             let row = machine.and_then(|machine| market.machine_of(account, machine));
             match row {
-                Some(row) => answer(&[row]),
+                Some(row) => written(&[row]),
                 None => Err(no_such_machine()),
             }
         }
         Operation::ListMachine => {
             let machine = machine_of_body(call)?;
             let extended = market.list_machine(account, machine, &ask(call)?)?;
-            answer(&json!({
+            written(&json!({
                 "success": true, "extended": extended, "machine_id": machine,
                 "msg": format!("Machine {machine} is listed."),
             }))
@@ -45,13 +44,13 @@ pub(super) fn perform(
         Operation::UnlistMachine => {
             let machine = machine_of_path(call)?;
             market.unlist_machine(account, machine)?;
-            answer(&json!({"success": true, "machine_id": machine, "user_id": account}))
+            written(&json!({"success": true, "machine_id": machine, "user_id": account}))
         }
         Operation::SetMinBid => {
             let machine = machine_of_path(call)?;
-            let price = number(call, "price")?.ok_or_else(|| missing("price"))?;
+            let price = call.number("price")?.ok_or_else(|| missing("price"))?;
             market.set_floor(account, machine, price)?;
-            answer(&json!({
+            written(&json!({
                 "success": true, "you_sent": {"machine_id": machine, "price": price},
             }))
         }
@@ -69,15 +68,15 @@ pub(super) fn perform(
             let machine = machine_of_path(call)?;
             let plan = maintenance(call, market.now())?;
             market.plan_maintenance(account, machine, Some(plan))?;
-            answer(&json!({"success": true, "msg": "Renters were told."}))
+            written(&json!({"success": true, "msg": "Renters were told."}))
         }
         Operation::CancelMaintenance => {
             market.plan_maintenance(account, machine_of_path(call)?, None)?;
-            answer(&json!({"success": true, "msg": "Maintenance was called off."}))
+            written(&json!({"success": true, "msg": "Maintenance was called off."}))
         }
         Operation::CleanupMachine => {
             let removed = market.clean_up(account, machine_of_path(call)?)?;
-            answer(&json!({
+            written(&json!({
                 "success": true, "msg": format!("{removed} ended rentals were removed."),
             }))
         }
@@ -95,7 +94,7 @@ pub(super) fn perform(
                     "created_at": report.at.epoch_seconds(),
                 })
             });
-            answer(&rows.collect::<Vec<Value>>())
+            written(&rows.collect::<Vec<Value>>())
         }
         other => Err(not_here(other)),
     }
@@ -112,25 +111,25 @@ fn machine_of_path(call: &Call<'_>) -> Result<u64, MarketError> {
 }
 
 fn machine_of_body(call: &Call<'_>) -> Result<u64, MarketError> {
-    id(call, "machine")?.ok_or_else(|| missing("machine"))
+    call.whole("machine")?.ok_or_else(|| missing("machine"))
 }
 
 fn ask(call: &Call<'_>) -> Result<Ask, MarketError> {
     Ok(Ask {
-        price: number(call, "price_gpu")?,
-        floor: number(call, "price_min_bid")?,
-        disk_price: number(call, "price_disk")?,
-        up_price: number(call, "price_inetu")?,
-        down_price: number(call, "price_inetd")?,
-        least_gpus: number(call, "min_chunk")?,
-        ends: number(call, "end_date")?,
-        duration: number(call, "duration")?,
-        discount: number(call, "credit_discount_max")?,
+        price: call.number("price_gpu")?,
+        floor: call.number("price_min_bid")?,
+        disk_price: call.number("price_disk")?,
+        up_price: call.number("price_inetu")?,
+        down_price: call.number("price_inetd")?,
+        least_gpus: call.number("min_chunk")?,
+        ends: call.number("end_date")?,
+        duration: call.number("duration")?,
+        discount: call.number("credit_discount_max")?,
     })
 }
 
 fn default_job(call: &Call<'_>) -> Result<DefaultJob, MarketError> {
-    let price = |name: &str| match number(call, name)? {
+    let price = |name: &str| match call.number(name)? {
         None => Ok(0.0),
         Some(price) if (0.0..=PRICE_MAX).contains(&price) => Ok(price),
         Some(_) => Err(MarketError::new(
@@ -139,7 +138,8 @@ fn default_job(call: &Call<'_>) -> Result<DefaultJob, MarketError> {
             format!("{name} is no price."),
         )),
     };
-    let image = text(call, "image")?.unwrap_or_default().trim();
+    let image = call.text("image")?.unwrap_or_default();
+    let image = image.trim();
     if image.is_empty() || image.chars().count() > TEXT_MAX {
         return Err(missing("image"));
     }
@@ -151,14 +151,17 @@ fn default_job(call: &Call<'_>) -> Result<DefaultJob, MarketError> {
 }
 
 fn maintenance(call: &Call<'_>, now: Time) -> Result<Maintenance, MarketError> {
-    let begins = number(call, "sdate")?.ok_or_else(|| missing("sdate"))?;
-    let hours = number(call, "duration")?.ok_or_else(|| missing("duration"))?;
+    let begins = call.number("sdate")?.ok_or_else(|| missing("sdate"))?;
+    let hours = call
+        .number("duration")?
+        .ok_or_else(|| missing("duration"))?;
     let begins = Time::from_epoch_seconds(begins).filter(|begins| *begins >= now);
     let begins = begins.ok_or_else(|| MarketError::invalid_args("sdate is not a time to come"))?;
     if !(hours > 0.0 && hours <= HOURS_MAX) {
         return Err(MarketError::invalid_args("duration is no number of hours"));
     }
-    let category = text(call, "maintenance_category")?.unwrap_or("unspecified");
+    let category = call.text("maintenance_category")?;
+    let category = category.as_deref().unwrap_or("unspecified");
     Ok(Maintenance {
         begins,
         hours,

@@ -7,7 +7,6 @@ mod audited;
 mod columns;
 mod commands;
 mod create;
-mod fields;
 mod host;
 mod instances;
 mod offers;
@@ -75,6 +74,22 @@ impl<'a> Call<'a> {
             Some(number) => Ok(Some(number)),
             None => Err(MarketError::invalid_args(format_args!(
                 "{name} is not a number"
+            ))),
+        }
+    }
+
+    /// An id, or another whole number, of the body.
+    ///
+    /// # Errors
+    /// 400 `invalid_args` where it is something else.
+    fn whole(&self, name: &str) -> Result<Option<u64>, MarketError> {
+        let Some(value) = self.field(name) else {
+            return Ok(None);
+        };
+        match whole(value) {
+            Some(whole) => Ok(Some(whole)),
+            None => Err(MarketError::invalid_args(format_args!(
+                "{name} is not an id"
             ))),
         }
     }
@@ -189,6 +204,11 @@ fn written(answer: &impl Serialize) -> Result<String, MarketError> {
 /// The answer where there is nothing to say but that it was done.
 fn done() -> String {
     r#"{"success":true}"#.to_owned()
+}
+
+/// The refusal of a call without a field that it needs.
+fn missing(name: &str) -> MarketError {
+    MarketError::invalid_args(format_args!("{name} is required"))
 }
 
 fn invalid_request(why: impl std::fmt::Display) -> MarketError {

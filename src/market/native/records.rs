@@ -2,9 +2,8 @@
 
 use serde_json::{Value, json};
 
-use super::fields::{answer, done, id, missing, text};
 use super::routes::Operation;
-use super::{Call, columns, not_here};
+use super::{Call, columns, done, missing, not_here, written};
 use crate::market::api::MarketError;
 use crate::market::records::{NOTIFICATION_TYPES, Records, no_ssh_key};
 use crate::market::sim::Market;
@@ -30,17 +29,17 @@ pub(super) fn perform(
         Operation::SshKeys => {
             let keys = records.keys().all().iter();
             let keys: Vec<Value> = keys.map(|key| key.shown(account, "key")).collect();
-            answer(&keys)
+            written(&keys)
         }
         Operation::CreateSshKey => {
-            let key = text(call, "ssh_key")?.unwrap_or_default();
-            let key = records.keys().add(now, key)?;
-            answer(&json!({"success": true, "key": key.shown(account, "public_key")}))
+            let key = call.text("ssh_key")?.unwrap_or_default();
+            let key = records.keys().add(now, &key)?;
+            written(&json!({"success": true, "key": key.shown(account, "public_key")}))
         }
         Operation::UpdateSshKey => {
-            let key = text(call, "ssh_key")?.unwrap_or_default();
-            let key = records.keys().replace(key_id(call)?, key)?;
-            answer(&json!({"success": true, "key": key.shown(account, "public_key")}))
+            let key = call.text("ssh_key")?.unwrap_or_default();
+            let key = records.keys().replace(key_id(call)?, &key)?;
+            written(&json!({"success": true, "key": key.shown(account, "public_key")}))
         }
         Operation::DeleteSshKey => {
             records.keys().delete(key_id(call)?)?;
@@ -71,30 +70,30 @@ fn templates(
         Operation::Templates => {
             let rows = templates.all().iter().map(|held| held.shown(account));
             let rows = columns::select(call, rows.collect())?;
-            answer(&json!({
+            written(&json!({
                 "success": true, "templates_found": rows.len(), "templates": rows,
             }))
         }
         Operation::CreateTemplate => {
             let made = templates.add(now, call.body)?;
-            answer(&json!({
+            written(&json!({
                 "success": true, "msg": "Template created.", "template": made.shown(account),
             }))
         }
         Operation::UpdateTemplate => {
-            let (id, hash) = (id(call, "id")?, text(call, "hash_id")?);
-            let edited = templates.edit(id, hash, call.body)?;
-            answer(&json!({
+            let (id, hash) = (call.whole("id")?, call.text("hash_id")?);
+            let edited = templates.edit(id, hash.as_deref(), call.body)?;
+            written(&json!({
                 "success": true, "msg": "Template updated.", "template": edited.shown(account),
             }))
         }
         _ => {
-            let (id, hash) = (id(call, "template_id")?, text(call, "hash_id")?);
+            let (id, hash) = (call.whole("template_id")?, call.text("hash_id")?);
             if id.is_none() && hash.is_none() {
                 return Err(missing("template_id"));
             }
-            templates.delete(id, hash)?;
-            answer(&json!({"success": true, "msg": "Template deleted."}))
+            templates.delete(id, hash.as_deref())?;
+            written(&json!({"success": true, "msg": "Template deleted."}))
         }
     }
 }
@@ -112,18 +111,18 @@ fn webhooks(
     match operation {
         Operation::Webhooks => {
             let rows = webhooks.all().iter().map(|held| held.shown(account));
-            answer(&json!({"success": true, "webhooks": rows.collect::<Vec<_>>()}))
+            written(&json!({"success": true, "webhooks": rows.collect::<Vec<_>>()}))
         }
         Operation::CreateWebhook => {
             let made = webhooks.add(now, call.body)?;
-            answer(&json!({
+            written(&json!({
                 "success": true, "webhook": made.shown_with_secret(account),
                 "enabled_notification_preferences": made.events(),
             }))
         }
         Operation::UpdateWebhook => {
             let edited = webhooks.edit(now, id, call.body)?;
-            answer(&json!({
+            written(&json!({
                 "success": true, "webhook": edited.shown(account),
                 "enabled_notification_preferences": edited.events(),
             }))
@@ -134,11 +133,11 @@ fn webhooks(
         }
         Operation::RotateWebhookSecret => {
             let rotated = webhooks.rotate(now, id)?;
-            answer(&json!({"success": true, "webhook": rotated.shown_with_secret(account)}))
+            written(&json!({"success": true, "webhook": rotated.shown_with_secret(account)}))
         }
         Operation::TestWebhook => {
             webhooks.test(now, id)?;
-            answer(&json!({"success": true, "msg": "A test event is on its way."}))
+            written(&json!({"success": true, "msg": "A test event is on its way."}))
         }
         other => Err(not_here(other)),
     }
@@ -151,12 +150,12 @@ fn notification_types() -> Result<String, MarketError> {
             "description": description, "channels": ["email", "webhooks"],
         })
     });
-    answer(&json!({"success": true, "notification_types": types.collect::<Vec<_>>()}))
+    written(&json!({"success": true, "notification_types": types.collect::<Vec<_>>()}))
 }
 
 fn inbox(market: &Market, account: u64) -> Result<String, MarketError> {
     let rows = market.inbox(account);
-    answer(&json!({
+    written(&json!({
         "success": true, "unread_count": rows.len(), "notifications": rows,
         "last_seen_at": null, "seen_through_at": null,
     }))

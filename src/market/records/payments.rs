@@ -88,7 +88,7 @@ impl Payment {
 
 impl Market {
     /// Changes an account's credit by a payment, which its invoices show. Does nothing for an
-    /// account that does not exist.
+    /// account that does not exist. What was stopped for want of credit is another matter.
     pub(in crate::market) fn pay(
         &mut self,
         account: u64,
@@ -102,9 +102,6 @@ impl Market {
             return;
         };
         held.balance = held.balance.saturating_add(amount);
-        if before.saturating_add(amount) > Money::ZERO {
-            held.broke = false;
-        }
         let id = held.records.payments.len() as u64 + 1;
         held.records.payments.push(Payment {
             id,
@@ -170,6 +167,7 @@ impl Market {
         let out = Money::ZERO.saturating_sub(amount);
         self.pay(sender, out, PaymentKind::Transfer, "transfer", to);
         self.pay(recipient, amount, PaymentKind::Transfer, "transfer", from);
+        self.recovers(recipient);
         Ok(())
     }
 }

@@ -84,35 +84,36 @@ impl Template {
 }
 
 impl Template {
-    /// Completes what is to be rented.
+    /// Completes what is to be rented: what is given there counts, and of the environment each
+    /// entry.
     pub(crate) fn complete(&self, params: &mut CreateParams) {
-        let text = |name: &str| self.fields.get(name).and_then(Value::as_str);
-        let owned = |name: &str| {
-            text(name)
-                .filter(|text| !text.is_empty())
-                .map(str::to_owned)
+        let text = |name: &str| {
+            let text = self.fields.get(name).and_then(Value::as_str);
+            text.filter(|text| !text.is_empty())
         };
-        if params.image.is_none() {
-            params.image = match (owned("image"), owned("tag")) {
-                (Some(image), Some(tag)) => Some(format!("{image}:{tag}")),
-                (image, _) => image,
-            };
+        let image = text("image").map(|image| match text("tag") {
+            Some(tag) if !image.contains(':') => format!("{image}:{tag}"),
+            _ => image.to_owned(),
+        });
+        let disk = self.fields.get("recommended_disk_space");
+        let disk = disk.and_then(Value::as_f64).filter(|disk| *disk > 0.0);
+        params.image = params.image.take().or(image);
+        params.disk = params.disk.or(disk);
+        for (field, name) in [
+            (&mut params.onstart, "onstart"),
+            (&mut params.runtype, "runtype"),
+        ] {
+            *field = field.take().or_else(|| text(name).map(str::to_owned));
         }
-        if params.onstart.is_none() {
-            params.onstart = owned("onstart");
+        if params.args.is_empty() {
+            let words = text("args_str").unwrap_or_default().split_whitespace();
+            params.args = words.map(str::to_owned).collect();
         }
-        if params.runtype.is_none() {
-            params.runtype = owned("runtype");
-        }
-        if params.disk.is_none() {
-            let disk = self.fields.get("recommended_disk_space");
-            params.disk = disk.and_then(Value::as_f64).filter(|disk| *disk > 0.0);
-        }
-        for (name, value) in flags(text("env").unwrap_or_default()) {
-            if params.env.iter().all(|(given, _)| *given != name) {
-                params.env.push((name, value));
-            }
-        }
+        let mut env = flags(text("env").unwrap_or_default());
+        env.retain(|(name, _)| params.env.iter().all(|(given, _)| given != name));
+        env.append(&mut params.env);
+        params.env = env;
+        params.template_hash_id = Some(self.hash_id.clone());
     }
 }
 

@@ -158,7 +158,7 @@ fn a_rental_is_completed_by_its_template_and_what_it_gives_itself_counts() {
     );
     let entries = params.env.iter();
     let entries: Vec<_> = entries.map(|(k, v)| (k.as_str(), v.as_str())).collect();
-    assert_eq!(entries, [("A", "mine"), ("B", "2"), ("-p 80:80/tcp", "1")]);
+    assert_eq!(entries, [("B", "2"), ("-p 80:80/tcp", "1"), ("A", "mine")]);
     let mut others = asked.clone();
     market.complete_by_template(account + 1, &mut others);
     assert_eq!(others, asked, "another account's");
