@@ -279,7 +279,8 @@ impl Town {
         BufReader::new(child.stdout.take().unwrap())
             .read_line(&mut line)
             .unwrap();
-        let base_url = line.trim().rsplit(' ').next().unwrap().to_owned();
+        let address = line.trim().rsplit(' ').next().unwrap();
+        let base_url = format!("http://{address}/vastai");
         Self { child, base_url }
     }
 

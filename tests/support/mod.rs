@@ -67,7 +67,7 @@ pub(crate) fn set_up(directory: &Path, base_url: &str, policy: &str) {
     fs::write(
         directory.join("haggle.toml"),
         format!(
-            "listen = \"127.0.0.1:0\"\n[provider]\nbase_url = \"{base_url}\"\n[poll]\nevery = \"10s\"\n"
+            "listen = \"127.0.0.1:0\"\n[provider]\nbase_url = \"{base_url}\"\nshare_job_secrets = true\n[poll]\nevery = \"10s\"\n"
         ),
     )
     .unwrap();
