@@ -72,8 +72,11 @@ fn sign(timestamp: &str, body: &str) -> String {
     let mut mac = Hmac::<Sha256>::new_from_slice(SECRET.as_bytes()).unwrap();
     mac.update(format!("{timestamp}.{body}").as_bytes());
     let digest = mac.finalize().into_bytes();
-    let hex: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("sha256={hex}")
+    let mut signature = "sha256=".to_owned();
+    for byte in digest {
+        signature.push_str(&format!("{byte:02x}"));
+    }
+    signature
 }
 
 const OUTBID: &str = r#"{"event_id":"e1","user_id":7,"notif_type":"outbid","subject":"Outbid",

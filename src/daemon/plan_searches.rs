@@ -175,7 +175,8 @@ impl Searches {
     }
 
     /// Rows that a search is expected to return: those of its last answer; else those known that
-    /// match it, and a guess for models of which none are known.
+    /// match it, with a guess for models of which none are known; at least as many as a search of
+    /// some of its models returned, for what is shared is bounded no tighter.
     fn expected_rows(&self, query: &OfferQuery, market: &Snapshot) -> usize {
         if let Some(rows) = self.records.get(query).and_then(|record| record.rows) {
             return rows;
@@ -185,14 +186,19 @@ impl Searches {
             .iter()
             .filter(|offer| query.matches(offer))
             .count();
-        let named = query.gpu_name.iter().chain(&query.bounds.gpu_names);
-        let unknown = named
+        let unknown = names(query)
             .filter(|name| {
                 let mut offers = market.offers.iter();
                 !offers.any(|offer| same_model(name, &offer.gpu_name))
             })
             .count();
-        known + unknown * ROWS_UNKNOWN
+        let of_some = self.records.iter().filter(|(part, _)| {
+            let named = names(part).next().is_some();
+            let same_kind = part.market == query.market && !self.is_for_history(part);
+            named && same_kind && names(part).all(|name| names(query).any(|other| name == other))
+        });
+        let least = of_some.filter_map(|(_, record)| record.rows).max();
+        (known + unknown * ROWS_UNKNOWN).max(least.unwrap_or(0))
     }
 
     /// Asks in turn what is due, as long as there is room.
@@ -249,6 +255,11 @@ impl Searches {
             planned.contains(query) || now.since(record.asked) <= REMEMBERED
         });
     }
+}
+
+/// The models that a search names.
+fn names(query: &OfferQuery) -> impl Iterator<Item = &String> {
+    query.gpu_name.iter().chain(&query.bounds.gpu_names)
 }
 
 /// What is left of the quota for a poll, for one of the two classes of searches.

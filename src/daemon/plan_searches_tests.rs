@@ -4,6 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::types::job::RentalChoice;
+use crate::types::offer::Market;
 
 fn job(models: &[&str], rental: RentalChoice) -> Arc<Job> {
     let text = "name = \"a\"\nfinish = \"never\"\n[run]\nimage = \"a:1\"\n[gpu]\ncount = 1\n\
@@ -142,22 +143,22 @@ proptest! {
         rows in prop::collection::vec(0_usize..700, 7),
         gaps in prop::collection::vec(5_000_u64..90_000, 150..=150),
     ) {
-        let names: Vec<String> = (0..models).map(|n| format!("GPU {n:02}")).collect();
-        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let models: Vec<String> = (0..models).map(|n| format!("GPU {n:02}")).collect();
+        let named: Vec<&str> = models.iter().map(String::as_str).collect();
         let world = World {
-            jobs: vec![job(&names, RentalChoice::Auto)],
+            jobs: vec![job(&named, RentalChoice::Auto)],
             own: (0..own).map(MachineId).collect(),
             history_every: history.then_some(Duration::from_secs(60)),
         };
-        // A search's rows are its own, whenever it is asked.
-        let rows_of = |query: &OfferQuery| {
-            let text = format!("{query:?}");
-            rows[text.bytes().map(usize::from).sum::<usize>() % rows.len()]
+        // Each model has its rows, whichever search they come with.
+        let rows_of = |query: &OfferQuery| -> usize {
+            let of = |name: &String| rows[name.bytes().map(usize::from).sum::<usize>() % rows.len()];
+            names(query).map(of).sum()
         };
         let (market, mut searches) = (Snapshot::default(), Searches::default());
         let mut now = Mono(0);
         let mut made: Vec<(u64, u32)> = Vec::new();
-        let mut last: BTreeMap<OfferQuery, usize> = BTreeMap::new();
+        let mut last: BTreeMap<(Market, String), usize> = BTreeMap::new();
         for (poll, gap) in gaps.iter().enumerate() {
             now = Mono(now.0 + gap);
             let round = searches.round(now, &world.wanted(&market, false));
@@ -173,17 +174,14 @@ proptest! {
             prop_assert!(round.asked.len() as u32 <= PAGES_PER_MINUTE + 1);
             let cost = ask(&mut searches, now, &round, &rows_of);
             made.push((now.0, cost));
-            for query in &round.asked {
-                last.insert(query.clone(), poll);
+            for query in round.asked.iter().filter(|query| !searches.is_for_history(query)) {
+                last.extend(names(query).map(|name| ((query.market, name.clone()), poll)));
             }
-            // Late in the run the searches are as they stay.
-            if poll == gaps.len() - 1 {
-                let planned: Vec<&OfferQuery> = round.asked.iter().chain(&round.waiting).collect();
-                // History has its turn when the rest is fresh, which may take longer than this.
-                for query in planned.into_iter().filter(|query| !searches.is_for_history(query)) {
-                    let turn = last.get(query);
-                    prop_assert!(turn.is_some_and(|turn| poll - turn <= 120), "{turn:?} {query:?}");
-                }
+        }
+        for market in [Market::OnDemand, Market::Bid] {
+            for model in &models {
+                let turn = last.get(&(market, model.clone()));
+                prop_assert!(turn.is_some_and(|turn| gaps.len() - turn <= 120), "{turn:?} {model}");
             }
         }
     }

@@ -257,6 +257,49 @@ mod tests {
         server.await.unwrap().unwrap();
     }
 
+    fn post(address: SocketAddr, bytes: usize) -> String {
+        let mut stream = std::net::TcpStream::connect(address).unwrap();
+        write!(
+            stream,
+            "POST /webhooks/vast HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\
+             content-length: {bytes}\r\n\r\n"
+        )
+        .unwrap();
+        // A server that has read enough may close before all is sent.
+        let _ = stream.write_all(&vec![b' '; bytes]);
+        let mut answer = String::new();
+        let _ = stream.read_to_string(&mut answer);
+        answer
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn notifications_are_received_where_they_have_a_secret() {
+        let webhook = Webhook::new(
+            secrecy::SecretString::from("s"),
+            Arc::new(crate::clock::SimClock::new(crate::types::time::Time(0))),
+            Arc::default(),
+            Arc::new(crate::daemon::metrics::Metrics::new()),
+            Arc::new(str::to_owned),
+        );
+        for (shared, answers) in [
+            (Shared::new(), ["404", "404"]),
+            (Shared::new().with_webhook(webhook), ["401", "413"]),
+        ] {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let address = listener.local_addr().unwrap();
+            let server = tokio::spawn(serve(listener, Arc::new(shared), std::future::pending()));
+            for (bytes, status) in [100, BODY_MAX + 1].into_iter().zip(answers) {
+                let post = move || post(address, bytes);
+                let answer = tokio::task::spawn_blocking(post).await.unwrap();
+                assert!(
+                    answer.starts_with(&format!("HTTP/1.1 {status}")),
+                    "{answer}"
+                );
+            }
+            server.abort();
+        }
+    }
+
     #[test]
     fn only_other_machines_are_warned_of() {
         assert_eq!(warning("127.0.0.1:9464".parse().unwrap()), None);

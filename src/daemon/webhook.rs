@@ -173,7 +173,7 @@ fn seconds(number: f64) -> Option<Time> {
 }
 
 fn from_hex(text: &str) -> Option<Vec<u8>> {
-    if !text.is_ascii() || text.len() % 2 != 0 {
+    if !text.is_ascii() || !text.len().is_multiple_of(2) {
         return None;
     }
     let digits = |at: usize| u8::from_str_radix(text.get(at..at + 2)?, 16).ok();
