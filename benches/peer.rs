@@ -4,6 +4,8 @@
 //! `HAGGLE_VASTAI=PATH cargo bench --bench peer`, where PATH is the installed `vastai` 1.9.1. What
 //! the command line needs to start at all is measured apart, for a fair comparison.
 
+#![allow(clippy::disallowed_methods, clippy::print_stdout)] // A benchmark measures and prints.
+
 mod support;
 
 use std::io::{Read as _, Write as _};

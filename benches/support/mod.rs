@@ -32,7 +32,7 @@ fn row(number: u64, out: &mut String) {
 }
 
 /// So many rows, parted by commas.
-pub fn rows(count: u64) -> String {
+pub(crate) fn rows(count: u64) -> String {
     let mut out = String::new();
     for number in 0..count {
         if number > 0 {
