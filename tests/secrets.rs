@@ -461,7 +461,7 @@ fn hours_with_a_gateway_that_echoes_everything_leave_no_secret_behind() {
     let mut told = Vec::new();
     let daemon = runtime.block_on(async {
         let mut daemon = Daemon::new(parts, settings).unwrap();
-        for _ in 0..240 {
+        for _ in 0..400 {
             for failure in daemon.tick().await.unwrap() {
                 writeln!(told, "{failure} {failure:?}").unwrap();
             }

@@ -58,12 +58,12 @@ impl Use {
         up(self.amounts[component])
     }
 
-    /// The bill of this use.
+    /// The bill of this use, each component rounded up to the nano-dollar.
     pub(crate) fn bill(&self) -> ExactBill {
         ExactBill {
-            gpu: up(self.amounts[0]),
-            disk: up(self.amounts[1]),
-            traffic: up(self.amounts[2] + self.amounts[3]),
+            gpu: self.money(0),
+            disk: self.money(1),
+            traffic: self.money(2) + self.money(3),
         }
     }
 }
@@ -79,7 +79,6 @@ pub(crate) struct Meter {
     began: Time,
     since: Time,
     rates: Rates,
-    closed: Use,
     days: BTreeMap<i64, Use>,
     /// Every change of the rates.
     changes: Vec<(Time, Rates)>,
@@ -91,7 +90,6 @@ impl Meter {
             began: now,
             since: now,
             rates: Rates::default(),
-            closed: Use::default(),
             days: BTreeMap::new(),
             changes: Vec::new(),
         }
@@ -105,7 +103,6 @@ impl Meter {
         for (day, ms) in days(self.since, now) {
             self.days.entry(day).or_default().add(self.rates, ms);
         }
-        self.closed.add(self.rates, now.ms_since(self.since).max(0));
         self.since = self.since.max(now);
         self.rates = rates;
         self.changes.push((self.since, rates));
@@ -125,11 +122,14 @@ impl Meter {
         self.rates
     }
 
-    /// All that was used up to now.
-    pub(crate) fn total(&self, now: Time) -> Use {
-        let mut total = self.closed;
-        total.add(self.rates, now.ms_since(self.since).max(0));
-        total
+    /// The bill up to now: what the days come to, for a charge is of one day.
+    pub(crate) fn bill(&self, now: Time) -> ExactBill {
+        let days = self.by_day(now).into_iter().map(|(_, _, used)| used.bill());
+        days.fold(ExactBill::default(), |sum, day| ExactBill {
+            gpu: sum.gpu + day.gpu,
+            disk: sum.disk + day.disk,
+            traffic: sum.traffic + day.traffic,
+        })
     }
 
     /// What was used in each UTC day up to `now`, with the span within the day. A day without any
@@ -172,6 +172,15 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    /// All that was used up to now.
+    fn total(meter: &Meter, now: Time) -> Use {
+        let mut sum = Use::default();
+        for (_, _, used) in meter.by_day(now) {
+            sum.merge(&used);
+        }
+        sum
+    }
+
     fn gpu(nanos: i64) -> Rates {
         Rates {
             gpu: Rate(nanos),
@@ -184,7 +193,7 @@ mod tests {
         let mut meter = Meter::new(Time(0));
         meter.set(Time(1_000), gpu(3_600_000_000));
         meter.set(Time(1_001), gpu(0));
-        assert_eq!(meter.total(Time(9_999_999)).bill().gpu, Money(1_000));
+        assert_eq!(meter.bill(Time(9_999_999)).gpu, Money(1_000));
     }
 
     proptest! {
@@ -195,20 +204,20 @@ mod tests {
         ) {
             let mut meter = Meter::new(Time(start));
             let mut now = start;
+            let mut whole = 0;
             for (ms, rate) in steps {
                 meter.set(Time(now), gpu(rate));
                 now += ms;
+                whole += i128::from(ms) * i128::from(rate);
             }
-            let whole = meter.total(Time(now));
-            let mut sum = Use::default();
-            for (from, to, used) in meter.by_day(Time(now)) {
-                prop_assert!(from < to);
-                sum.merge(&used);
-            }
-            prop_assert_eq!(whole, sum);
+            prop_assert!(meter.by_day(Time(now)).iter().all(|(from, to, _)| from < to));
+            prop_assert_eq!(total(&meter, Time(now)).amounts, [whole, 0, 0, 0]);
+            let bill = meter.bill(Time(now)).total();
+            let exact = whole as f64 / 3_600_000.0;
+            prop_assert!((bill.0 as f64 - exact).abs() <= 30.0, "a nano-dollar a day at most");
             let halfway = Time(i64::midpoint(start, now));
             let early = meter.as_of(halfway);
-            let (mut before, after) = (early.total(halfway), meter.total(Time(now)));
+            let (mut before, after) = (total(&early, halfway), total(&meter, Time(now)));
             for (sum, amount) in before.amounts.iter().zip(after.amounts) {
                 prop_assert!(*sum <= amount);
             }
@@ -219,7 +228,7 @@ mod tests {
                 }
             }
             prop_assert_eq!(before.amounts, [0; 4]);
-            prop_assert_eq!(meter.as_of(Time(now)).total(Time(now)), after);
+            prop_assert_eq!(total(&meter.as_of(Time(now)), Time(now)), after);
         }
     }
 }

@@ -242,8 +242,8 @@ impl Market {
     }
 
     fn billed(&self, account: u64, id: u64) -> Money {
-        let used = self.used_by(account).into_iter().find(|(of, _)| *of == id);
-        used.map_or(Money::ZERO, |(_, used)| used.bill().total())
+        let bill = self.bills_of(account).into_iter().find(|(of, _)| *of == id);
+        bill.map_or(Money::ZERO, |(_, bill)| bill.total())
     }
 
     /// Begins a copy of a folder from one instance of the account to another, running or not.

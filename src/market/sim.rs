@@ -4,14 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use sha2::{Digest, Sha256};
 
-use super::api::{Happening, MarketEvent, MarketOptions};
+use super::api::{ExactBill, Happening, MarketEvent, MarketOptions};
 use super::contract::{Contract, Owner};
 use super::credit::Account;
 use super::estate::Estate;
 use super::generate;
 use super::hosts::Increase;
 use super::machine::Machine;
-use super::meter::Use;
 use super::notices::Undelivered;
 use super::raw::RawOffer;
 use super::restart::Extras;
@@ -402,13 +401,13 @@ impl Market {
         let Some(held) = self.accounts.get(&account) else {
             return Money::ZERO;
         };
-        self.used_by(account)
+        self.bills_of(account)
             .into_iter()
-            .fold(held.balance, |left, (_, used)| left - used.bill().total())
+            .fold(held.balance, |left, (_, bill)| left - bill.total())
     }
 
-    /// What each instance of the account ever used, destroyed ones too.
-    pub(super) fn used_by(&self, account: u64) -> Vec<(u64, Use)> {
+    /// The bill of each instance that the account ever had, destroyed ones too.
+    pub(super) fn bills_of(&self, account: u64) -> Vec<(u64, ExactBill)> {
         let living = self.contracts.values().map(|contract| (contract, self.now));
         let past = self
             .past
@@ -417,7 +416,7 @@ impl Market {
         past.chain(living)
             .filter_map(|(contract, until)| {
                 let task = contract.task().filter(|task| task.account == account)?;
-                Some((contract.id, task.meter.total(until)))
+                Some((contract.id, task.meter.bill(until)))
             })
             .collect()
     }

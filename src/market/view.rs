@@ -334,10 +334,7 @@ impl Market {
     /// The exact books of every instance the account ever had, as of now. For checkers; no wire
     /// shows it.
     pub fn exact_bill(&self, account: u64) -> BTreeMap<u64, ExactBill> {
-        self.used_by(account)
-            .into_iter()
-            .map(|(id, used)| (id, used.bill()))
-            .collect()
+        self.bills_of(account).into_iter().collect()
     }
 }
 
