@@ -124,12 +124,28 @@ impl Meter {
 
     /// The bill up to now: what the days come to, for a charge is of one day.
     pub(crate) fn bill(&self, now: Time) -> ExactBill {
-        let days = self.by_day(now).into_iter().map(|(_, _, used)| used.bill());
-        days.fold(ExactBill::default(), |sum, day| ExactBill {
-            gpu: sum.gpu + day.gpu,
-            disk: sum.disk + day.disk,
-            traffic: sum.traffic + day.traffic,
-        })
+        let mut open: BTreeMap<i64, Use> = BTreeMap::new();
+        for (day, ms) in days(self.since, now) {
+            open.entry(day).or_default().add(self.rates, ms);
+        }
+        let mut sum = ExactBill::default();
+        let mut count = |used: &Use| {
+            let bill = used.bill();
+            sum.gpu += bill.gpu;
+            sum.disk += bill.disk;
+            sum.traffic += bill.traffic;
+        };
+        for (day, closed) in &self.days {
+            let mut used = *closed;
+            if let Some(open) = open.remove(day) {
+                used.merge(&open);
+            }
+            count(&used);
+        }
+        for used in open.values() {
+            count(used);
+        }
+        sum
     }
 
     /// What was used in each UTC day up to `now`, with the span within the day. A day without any

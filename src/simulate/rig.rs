@@ -109,7 +109,10 @@ impl Transport for SimTransport {
             let body = String::from_utf8_lossy(body);
             format!("{} {:?} {body}", request.path, ids.collect::<Vec<_>>())
         });
+        let asked = format!("{request:?}");
         let reply = self.inner.send(request).await;
+        // For whoever wants to know where two runs part.
+        tracing::trace!(target: "haggle::simulate::requests", at = now.0, "{asked}: {reply:?}");
         {
             let mut checker = self.checker.lock().unwrap_or_else(PoisonError::into_inner);
             if let Some(path) = destroyed {
