@@ -394,7 +394,9 @@ fn increase_text(asked: &PriceIncrease) -> String {
 
 /// A text from outside, bounded and on one line.
 pub(super) fn shown(text: &str) -> String {
-    let plain = |c: char| if c.is_control() { ' ' } else { c };
+    // What turns the order of letters around is as little part of a text as what a terminal obeys.
+    let turns = |c: char| matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let plain = |c: char| if c.is_control() || turns(c) { ' ' } else { c };
     text.chars().map(plain).take(TEXT_MAX).collect()
 }
 
