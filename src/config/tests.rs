@@ -78,7 +78,10 @@ fn the_token_of_one_side_is_not_configured_to_go_to_the_other() {
             Ok(_) => assert!(!refused, "{kind} {url}"),
             Err(error) => {
                 let text = error.to_string();
-                assert!(refused && text.contains("provider.base_url"), "{url}: {text}");
+                assert!(
+                    refused && text.contains("provider.base_url"),
+                    "{url}: {text}"
+                );
             }
         }
     }

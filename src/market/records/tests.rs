@@ -247,6 +247,7 @@ fn a_webhook_needs_a_public_address_or_this_machine() {
         "https://169.254.169.254/latest",
         "https://10.0.0.1/",
         "https://[fd00::1]/",
+        "https://[::ffff:169.254.169.254]/latest",
         "https://user:word@example.com/",
         "http://127.0.0.1@example.com/",
         "ftp://127.0.0.1/",
