@@ -7,6 +7,7 @@ use comfy_table::{Attribute, Cell, CellAlignment, Table};
 use serde::Serialize;
 
 use super::failure::{Exit, Failure};
+use crate::types::spelling;
 
 /// Where a command's results go, and in which form.
 #[derive(Clone, Copy, Debug)]
@@ -160,11 +161,9 @@ fn to_stderr(text: &str) {
     let _ = writeln!(io::stderr().lock(), "{}", harmless(text.trim_end(), false));
 }
 
-/// Whether a terminal would obey a character, or show what follows it in another order. A text from
-/// the marketplace may hold some, put there by whoever rents out a machine.
+/// What is kept from a terminal: all that it would obey but what sets lines and columns.
 fn is_obeyed(c: char) -> bool {
-    (c.is_control() && c != '\n' && c != '\t')
-        || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    spelling::is_obeyed(c) && c != '\n' && c != '\t'
 }
 
 /// A text that does nothing to a terminal but, where that is welcome, to colour it.
@@ -178,15 +177,12 @@ fn harmless(text: &str, styled: bool) -> Cow<'_, str> {
         let (before, from) = rest.split_at(at);
         out.push_str(before);
         let style = if styled { style_len(from) } else { None };
-        let len = match style {
-            Some(len) => {
-                out.push_str(&from[..len]);
-                len
-            }
-            None => {
-                out.push(char::REPLACEMENT_CHARACTER);
-                from.chars().next().map_or(1, char::len_utf8)
-            }
+        let len = if let Some(len) = style {
+            out.push_str(&from[..len]);
+            len
+        } else {
+            out.push(char::REPLACEMENT_CHARACTER);
+            from.chars().next().map_or(1, char::len_utf8)
         };
         rest = &from[len..];
     }

@@ -10,6 +10,8 @@ use std::sync::{PoisonError, RwLock};
 
 use serde_json::{Map, Value};
 
+use crate::types::spelling::is_obeyed;
+
 /// What stands where a secret stood.
 const BLANK: &str = "[redacted]";
 
@@ -162,7 +164,7 @@ impl Redactor {
     pub fn show(&self, text: &str) -> String {
         // Cleaned before the lines are joined, for a secret may have line breaks of its own, and
         // after, for what was broken apart may be one then. Cut last: a cut secret is not known.
-        let line = one_line(&self.clean(text));
+        let line = one_line(&self.clean(text)).replace(is_obeyed, "");
         cut(&self.clean(&line), MESSAGE_CHARS_MAX)
     }
 
@@ -663,6 +665,14 @@ mod tests {
         let shown = redactor.show(&format!("{}{TOKEN}", "x".repeat(MESSAGE_CHARS_MAX - 3)));
         assert!(!shown.contains("at_"), "{shown}");
         assert!(shown.chars().count() <= MESSAGE_CHARS_MAX + 1);
+    }
+
+    #[test]
+    fn nothing_that_a_terminal_obeys_is_shown_or_hides_a_secret() {
+        let redactor = Redactor::new(TOKEN);
+        let (half, rest) = TOKEN.split_at(6);
+        let text = format!("a\u{1b}]0;x\u{7} {half}\u{0}{rest} {half}\u{202e}{rest}\u{9b}1m");
+        assert_eq!(redactor.show(&text), format!("a]0;x {BLANK} {BLANK}1m"));
     }
 
     #[test]
