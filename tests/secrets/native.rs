@@ -1,7 +1,6 @@
 //! The same search along the marketplace's own format, by hand, and of what is delivered to us.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
+use haggle::clock::SystemClock;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
@@ -31,10 +30,14 @@ fn assert_tame(name: &str, bytes: &[u8]) {
     assert_eq!(found, None, "{name} holds a control character: {text:?}");
 }
 
+/// Now, in whole seconds since 1970.
+fn seconds() -> i64 {
+    SystemClock::new().now().0.div_euclid(1000)
+}
+
 /// Delivers a notification and gives back what was answered.
 fn deliver(address: &str, body: &str, key: &str) -> String {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-    let now = now.as_secs();
+    let now = seconds();
     let mut mac = Hmac::<Sha256>::new_from_slice(key.as_bytes()).unwrap();
     mac.update(format!("{now}.{body}").as_bytes());
     let mut signature = String::new();
@@ -57,14 +60,14 @@ fn deliver(address: &str, body: &str, key: &str) -> String {
 
 /// The inbox of a marketplace that repeats everything it was ever told.
 fn inbox() -> Reply {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    let now = seconds();
     let rows: Vec<Value> = ["low_credit", "webhook_test", "a kind \u{1b}[2J of its own"]
         .into_iter()
         .map(|kind| {
             json!({
                 "event_id": format!("e-{kind}-{}", everything()), "notif_type": kind,
                 "subject": everything(), "message": format!("{ESCAPE} {}", everything()),
-                "created_at": now.as_secs(), "associated_id": null,
+                "created_at": now, "associated_id": null,
             })
         })
         .collect();
