@@ -1,5 +1,8 @@
 //! The same search along the marketplace's own format, by hand, and of what is delivered to us.
 
+use std::io::{BufRead as _, BufReader};
+use std::process::Stdio;
+
 use haggle::clock::SystemClock;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
@@ -328,4 +331,75 @@ fn a_message_of_the_marketplace_does_nothing_to_a_terminal() {
         assert!(String::from_utf8_lossy(&text).contains("such"), "{args:?}");
         assert_tame(&format!("{args:?}"), &text);
     }
+}
+
+/// The play market as a process of its own, and where it is as the marketplace itself.
+fn market(directory: &Path) -> (Running, String) {
+    let mut command = haggle(directory);
+    let mut child = command
+        .args(["market", "--listen", "127.0.0.1:0", "--token", TOKEN])
+        .args(["--json", "-vv", "--rate-limits", "off"])
+        .env("RUST_LOG", "trace")
+        .stdout(Stdio::piped())
+        .stderr(fs::File::create(directory.join("market.err")).unwrap())
+        .spawn()
+        .unwrap();
+    let mut document = String::new();
+    for line in BufReader::new(child.stdout.take().unwrap()).lines() {
+        let line = line.unwrap();
+        document.push_str(&line);
+        if line == "}" {
+            break;
+        }
+    }
+    assert_clean("what the market says of itself", document.as_bytes());
+    let document: Value = serde_json::from_str(&document).unwrap();
+    let url = document["vast_base_url"].as_str().unwrap().to_owned();
+    (Running::of(child), url)
+}
+
+#[test]
+fn the_play_market_keeps_what_it_is_told_to_itself() {
+    let directory = tempfile::tempdir().unwrap();
+    let directory = directory.path();
+    let (_market, url) = market(directory);
+    let api = |args: &[&str]| {
+        let output = by_hand(directory, "vast", &url, args);
+        assert!(output.status.success(), "{args:?}: {output:?}");
+        assert_tame(&format!("{args:?}"), &output.stderr);
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!(!text.contains(CORES[0]), "{args:?}: {text}");
+        text
+    };
+    let offers: Value = serde_json::from_str(&api(&["offers", "-p", "limit=1"])).unwrap();
+    let offer = format!("offer_id={}", offers["offers"][0]["id"]);
+    let file = directory.join("body.json");
+    let body = json!({
+        "image": "ghcr.io/me/private:1", "disk": 16,
+        "env": {"CANARY_ENV": IN_ENVIRONMENT, "CANARY_PEM": IN_FILE},
+        "image_login": format!("-u me -p {PASSWORD} ghcr.io"),
+    });
+    fs::write(&file, body.to_string()).unwrap();
+    let body = format!("@{}", file.display());
+    api(&["create_instance", "-p", &offer, "--body", &body, "--yes"]);
+    let hook = r#"{"webhook_url":"http://127.0.0.1:9/","event_types":["client:outbid"]}"#;
+    let create = ["create_webhook", "--yes", "--body", hook];
+    let (shown, revealed) = (
+        api(&create),
+        api(&[create.as_slice(), &["--reveal"]].concat()),
+    );
+    assert!(!shown.contains("whsec_"), "{shown}");
+    assert!(revealed.contains("whsec_"), "{revealed}");
+    for args in [&["instances"][..], &["user"], &["webhooks", "--reveal"]] {
+        let text = api(args);
+        assert_clean(&format!("{args:?}"), text.as_bytes());
+        assert!(!text.contains("whsec_"), "{args:?}: {text}");
+    }
+    // What the log of calls keeps of secrets is nothing that could be revealed.
+    let calls = api(&["audit_logs", "--reveal"]);
+    assert!(calls.contains("asks"), "{calls}");
+    assert_clean("the log of calls", calls.as_bytes());
+    let said = fs::read(directory.join("market.err")).unwrap();
+    assert_clean("the market's log", &said);
+    assert!(String::from_utf8_lossy(&said).contains("TRACE"));
 }
