@@ -205,6 +205,14 @@ impl Market {
         &self.events
     }
 
+    /// Forgets the older half of what happened where that is more than `most`: nobody asks a market
+    /// that is served for days, and it would fill the memory.
+    pub(super) fn forget_events(&mut self, most: usize) {
+        if self.events.len() > most {
+            self.events.drain(..self.events.len() - most / 2);
+        }
+    }
+
     fn happen(&mut self, due: Due) {
         match due {
             Due::Floor(machine) => self.floor_moves(machine),

@@ -458,3 +458,15 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_market_that_runs_for_long_remembers_what_was_last() {
+    let mut market = Market::generated(MarketOptions::default());
+    market.advance_to(market.now() + std::time::Duration::from_secs(6 * 3600));
+    let all = market.events().to_vec();
+    assert!(all.len() > 20);
+    market.forget_events(all.len());
+    assert_eq!(market.events(), all);
+    market.forget_events(20);
+    assert_eq!(market.events(), &all[all.len() - 10..]);
+}
