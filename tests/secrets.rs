@@ -6,6 +6,9 @@
 
 mod support;
 
+#[path = "secrets/native.rs"]
+mod native;
+
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
@@ -53,17 +56,22 @@ const WRONG_TOKEN: &str = "at_wR0nG7tokEn+/=%20Z";
 const IN_ENVIRONMENT: &str = "eN8wV1arYqz \"quo\\ted\" +%41&x=y";
 const IN_FILE: &str = "-----BEGIN fP3xL9ineOne-----\nsL4zM6idTwo+/=  %\n-----END-----";
 const PASSWORD: &str = "rG5bP2assWd+/=%3F\"\\";
+const SIGNING: &str = "whsec_wH6kS8ignKy+/=";
 
 /// A part of every canary that is of letters and digits alone: however a text is escaped, quoted or
 /// percent-encoded, it stays as it is.
-const CORES: [&str; 6] = [
+const CORES: [&str; 7] = [
     "kQ7vT0kenXz",
     "wR0nG7tokEn",
     "eN8wV1arYqz",
     "fP3xL9ineOne",
     "sL4zM6idTwo",
     "rG5bP2assWd",
+    "wH6kS8ignKy",
 ];
+
+/// Those of what is secret about a job.
+const JOB_CORES: std::ops::Range<usize> = 2..6;
 
 /// So many characters of a core give it away: a secret that was cut is still one.
 const TELLTALE: usize = 6;
@@ -194,14 +202,24 @@ fn echo(shape: u64, request: &Request) -> Result<Reply, TransportError> {
     };
     let url = format!("{}?{}", request.path, pairs(&encoded));
     let raw = format!("{}?{}", request.path, pairs(&str::to_owned));
-    let body = String::from_utf8_lossy(request.body.as_deref().unwrap_or_default()).into_owned();
+    let mut body =
+        String::from_utf8_lossy(request.body.as_deref().unwrap_or_default()).into_owned();
     let fields: Value = serde_json::from_str(&body).unwrap_or_default();
+    if let Some(key) = &request.bearer {
+        let headers = json!({"headers": {"authorization": format!("Bearer {key}"), "key": key}});
+        write!(
+            body,
+            " -H 'Authorization: Bearer {key}' key {key} {headers}"
+        )
+        .unwrap();
+    }
     let query: BTreeMap<&str, &str> = request
         .query
         .iter()
         .map(|(key, value)| (key.as_str(), value.as_str()))
         .collect();
-    let token = query.get("api_token").copied().unwrap_or_default();
+    let token = query.get("api_token").copied();
+    let token = token.or(request.bearer.as_deref()).unwrap_or_default();
     let values: Vec<&str> = fields["env"]
         .as_object()
         .into_iter()
@@ -271,8 +289,9 @@ fn reply(status: u16, kind: &str, body: String) -> Reply {
 /// Whether a request carries all that is secret about a job.
 fn carries_secrets(request: &Request) -> bool {
     let body = String::from_utf8_lossy(request.body.as_deref().unwrap_or_default());
-    request.query.iter().any(|(_, value)| value == TOKEN)
-        && CORES[2..].iter().all(|core| body.contains(core))
+    let queried = request.query.iter().any(|(_, value)| value == TOKEN);
+    (queried || request.bearer.as_deref() == Some(TOKEN))
+        && CORES[JOB_CORES].iter().all(|core| body.contains(core))
 }
 
 // ------------------------------------------------------------------------------------- in process

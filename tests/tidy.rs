@@ -44,10 +44,11 @@ const IMPURE: &[&str] = &[
     "rand::rng",
 ];
 
-/// Rooms and files that may wait on real time: the clock itself, HTTP timeouts, the market's server
-/// and what it delivers to webhooks.
+/// Rooms and files that may wait on real time: the clock itself, HTTP timeouts, the clients of what
+/// the daemon serves, the market's server and what it delivers to webhooks.
 const REAL_TIME: &[&str] = &[
     "clock.rs",
+    "daemon/doors.rs",
     "marketplace/http.rs",
     "market/deliveries.rs",
     "market/server.rs",

@@ -9,7 +9,7 @@ use super::connect::{field_names, token, transport};
 use super::context::{Context, Patience, block_on, state_if_any};
 use super::failure::{Done, Exit, Failure, OrFail};
 use super::output::{self, Align};
-use crate::config::{Config, ProviderKind};
+use crate::config::{Config, ProviderKind, resolve_secret};
 use crate::marketplace::by_hand::{self, ByHand};
 use crate::marketplace::lowcode::{Asked, FieldNames, Routes, describe, problem_with_paths};
 use crate::marketplace::operation::{
@@ -76,6 +76,10 @@ pub(crate) fn run(context: &Context, args: &ApiArgs) -> Done {
         return dry_run(context, &config, operation, &prepared);
     }
     consent(operation, args.yes)?;
+    if let Some(body) = &prepared.body {
+        // An error may repeat what was sent.
+        context.redactor.add_given(body);
+    }
     let outcome = match wire {
         Wire::Gateway => through_gateway(context, &config, operation, &prepared)?,
         Wire::Native => natively(context, &config, operation, &prepared)?,
@@ -198,6 +202,12 @@ fn consent(operation: Operation, yes: bool) -> Result<(), Failure> {
 
 fn dry_run(context: &Context, config: &Config, operation: Operation, prepared: &Prepared) -> Done {
     let base = &config.provider.base_url;
+    // It may stand anywhere in what was given. Without one a request can be looked at all the same.
+    if let Ok(token) = resolve_secret(&config.provider.token) {
+        context
+            .redactor
+            .add_lasting(secrecy::ExposeSecret::expose_secret(&token));
+    }
     let mut document = json!({ "operation": operation.name() });
     let (method, url, old) = match wire(config) {
         Wire::Gateway => {
@@ -234,6 +244,8 @@ fn dry_run(context: &Context, config: &Config, operation: Operation, prepared: &
             (route.method, url, None)
         }
     };
+    let url = context.redactor.clean_known(&url);
+    let old = old.map(|old| context.redactor.clean_known(&old));
     document["method"] = json!(method.as_str());
     document["url"] = json!(url);
     if let Some(old) = &old {
@@ -319,7 +331,7 @@ fn natively(
     let token = token(&config.provider)?;
     context
         .redactor
-        .add(secrecy::ExposeSecret::expose_secret(&token));
+        .add_lasting(secrecy::ExposeSecret::expose_secret(&token));
     let transport = transport(&config.provider)?;
     let now = context.now();
     block_on(async {

@@ -1,11 +1,13 @@
 //! The only place that prints. Data goes to stdout, everything else to stderr.
 
+use std::borrow::Cow;
 use std::io::{self, IsTerminal, Write};
 
 use comfy_table::{Attribute, Cell, CellAlignment, Table};
 use serde::Serialize;
 
 use super::failure::{Exit, Failure};
+use crate::types::spelling;
 
 /// Where a command's results go, and in which form.
 #[derive(Clone, Copy, Debug)]
@@ -46,6 +48,7 @@ impl Output {
     /// Writes text for a person to stdout, with a line break where it lacks one.
     pub(crate) fn text(self, text: &str) -> Result<(), Failure> {
         let newline = if text.ends_with('\n') { "" } else { "\n" };
+        let text = harmless(text, self.styled);
         to_stdout(format!("{text}{newline}").as_bytes())
     }
 
@@ -58,7 +61,7 @@ impl Output {
     pub(crate) fn document(self, document: &impl Serialize) -> Result<(), Failure> {
         let text = serde_json::to_string_pretty(document)
             .map_err(|error| Failure::world(format!("cannot write the result as JSON: {error}")))?;
-        self.text(&text)
+        to_stdout(format!("{}\n", escaped(&text)).as_bytes())
     }
 
     /// Shows a result: the document where JSON was asked for, else the text.
@@ -155,13 +158,88 @@ fn to_stdout(bytes: &[u8]) -> Result<(), Failure> {
 
 fn to_stderr(text: &str) {
     // Where stderr is gone too, there is nobody left to tell.
-    let _ = writeln!(io::stderr().lock(), "{}", text.trim_end());
+    let _ = writeln!(io::stderr().lock(), "{}", harmless(text.trim_end(), false));
+}
+
+/// What is kept from a terminal: all that it would obey but what sets lines and columns.
+fn is_obeyed(c: char) -> bool {
+    spelling::is_obeyed(c) && c != '\n' && c != '\t'
+}
+
+/// A text that does nothing to a terminal but, where that is welcome, to colour it.
+fn harmless(text: &str, styled: bool) -> Cow<'_, str> {
+    if !text.contains(is_obeyed) {
+        return Cow::Borrowed(text);
+    }
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find(is_obeyed) {
+        let (before, from) = rest.split_at(at);
+        out.push_str(before);
+        let style = if styled { style_len(from) } else { None };
+        let len = if let Some(len) = style {
+            out.push_str(&from[..len]);
+            len
+        } else {
+            out.push(char::REPLACEMENT_CHARACTER);
+            from.chars().next().map_or(1, char::len_utf8)
+        };
+        rest = &from[len..];
+    }
+    out.push_str(rest);
+    Cow::Owned(out)
+}
+
+/// How long the escape sequence is that a text begins with, where all it does is to set a style.
+fn style_len(text: &str) -> Option<usize> {
+    let inner = text.strip_prefix("\u{1b}[")?;
+    let end = inner.find(|c: char| !c.is_ascii_digit() && c != ';')?;
+    inner[end..].starts_with('m').then_some(end + 3)
+}
+
+/// JSON with what a terminal would obey escaped; outside of its texts there is none.
+fn escaped(json: &str) -> Cow<'_, str> {
+    if !json.contains(is_obeyed) {
+        return Cow::Borrowed(json);
+    }
+    let mut out = String::with_capacity(json.len());
+    for c in json.chars() {
+        if is_obeyed(c) {
+            out.push_str(&format!("\\u{:04x}", u32::from(c)));
+        } else {
+            out.push(c);
+        }
+    }
+    Cow::Owned(out)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use expect_test::expect;
+
+    #[test]
+    fn a_terminal_obeys_nothing_but_our_own_styles() {
+        let bold = "\u{1b}[1mjob\u{1b}[0m\ta\n";
+        assert_eq!(harmless(bold, true), bold);
+        for (text, styled, expected) in [
+            (bold, false, "\u{fffd}[1mjob\u{fffd}[0m\ta\n"),
+            ("\u{1b}]0;x\u{7}", true, "\u{fffd}]0;x\u{fffd}"),
+            ("\u{1b}[2J\u{1b}[", true, "\u{fffd}[2J\u{fffd}["),
+            (
+                "a\u{9b}31m\r\u{202e}é",
+                true,
+                "a\u{fffd}31m\u{fffd}\u{fffd}é",
+            ),
+        ] {
+            assert_eq!(harmless(text, styled), expected);
+        }
+        let json = serde_json::to_string("\u{1b}\u{9b}\u{202e}é").unwrap();
+        let shown = escaped(&json);
+        assert!(!shown.contains(is_obeyed), "{shown}");
+        let read: String = serde_json::from_str(&shown).unwrap();
+        assert_eq!(read, "\u{1b}\u{9b}\u{202e}é");
+    }
 
     #[test]
     fn tables_read_without_colour() {

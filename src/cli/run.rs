@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
+use secrecy::ExposeSecret;
 use serde::Serialize;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
@@ -143,6 +144,7 @@ fn shared(
             Failure::mendable(format!("`events.webhook_secret`: {why}"))
                 .hint("without the key no notifications are received")
         })?;
+    redactor.add_lasting(secret.expose_secret());
     let webhook = Webhook::new(
         secret,
         context.clock.clone(),

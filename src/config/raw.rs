@@ -108,6 +108,13 @@ impl Raw {
             // Not repeated: a URL may have a token in its query.
             wrong.push("`provider.base_url` must be http:// or https:// with a host, and no query, blank or @".to_owned());
         }
+        if kind.is_some_and(|kind| is_of_other_kind(kind, &base_url)) {
+            wrong.push(
+                "`provider.base_url` is of the other `provider.kind`, which would be sent the token; \
+                 leave it away, or change the kind with it"
+                    .to_owned(),
+            );
+        }
         let mut within = |key: &str, ok: bool, bounds: &str| {
             if !ok {
                 wrong.push(format!("`{key}` must be {bounds}"));
@@ -223,6 +230,19 @@ impl RawPoll {
             }
         }
     }
+}
+
+/// Whether a URL is evidently that of the other side: what is sent there has the token with it.
+fn is_of_other_kind(kind: ProviderKind, url: &str) -> bool {
+    let other = match kind {
+        ProviderKind::LowCodeApi => "vast.ai",
+        ProviderKind::Vast => "lowcodeapi.com",
+    };
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let host = rest.split(['/', ':']).next().unwrap_or_default();
+    let host = host.trim_end_matches('.').to_ascii_lowercase();
+    let above = host.strip_suffix(other);
+    above.is_some_and(|above| above.is_empty() || above.ends_with('.'))
 }
 
 fn is_url(url: &str) -> bool {

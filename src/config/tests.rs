@@ -63,6 +63,31 @@ fn where_a_marketplace_is_follows_from_its_kind() {
 }
 
 #[test]
+fn the_token_of_one_side_is_not_configured_to_go_to_the_other() {
+    for (kind, url, refused) in [
+        ("vast", "https://api.lowcodeapi.com/vastai", true),
+        ("vast", "https://API.LowCodeAPI.com.:443/vastai", true),
+        ("lowcodeapi", "https://console.vast.ai", true),
+        ("lowcodeapi", "https://vast.ai/x", true),
+        ("lowcodeapi", "https://gateway.example/vast.ai", false),
+        ("lowcodeapi", "https://notvast.ai", false),
+        ("vast", "https://vast.proxy.example", false),
+    ] {
+        let file = format!("[provider]\nkind = \"{kind}\"\nbase_url = \"{url}\"");
+        match layers(&file, &[], &[]) {
+            Ok(_) => assert!(!refused, "{kind} {url}"),
+            Err(error) => {
+                let text = error.to_string();
+                assert!(
+                    refused && text.contains("provider.base_url"),
+                    "{url}: {text}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
 fn every_default_in_the_reference_is_the_one_that_holds() {
     let written: Vec<String> = KEYS
         .iter()

@@ -12,6 +12,7 @@ use super::{Daemon, DaemonError};
 use crate::ports::ReadError;
 use crate::types::instance::Listing;
 use crate::types::notification::{Notification, NotificationKind, PriceIncrease};
+use crate::types::spelling::is_obeyed;
 use crate::types::state::{Change, Event, Severity};
 use crate::types::time::{Mono, Time};
 
@@ -394,7 +395,7 @@ fn increase_text(asked: &PriceIncrease) -> String {
 
 /// A text from outside, bounded and on one line.
 pub(super) fn shown(text: &str) -> String {
-    let plain = |c: char| if c.is_control() { ' ' } else { c };
+    let plain = |c: char| if is_obeyed(c) { ' ' } else { c };
     text.chars().map(plain).take(TEXT_MAX).collect()
 }
 

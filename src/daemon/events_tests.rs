@@ -105,6 +105,26 @@ fn a_signed_delivery_is_taken_once_and_its_text_is_redacted() {
 }
 
 #[test]
+fn a_delivery_repeated_under_another_unsigned_id_is_no_other_event() {
+    let endpoint = Endpoint::new();
+    for body in [
+        r#"{"notif_type":"outbid","subject":"Outbid"}"#,
+        r#"{"event_id":"","notif_type":"outbid","subject":"Outbid!"}"#,
+    ] {
+        for id in ["a", "b", ""] {
+            let mut headers = HeaderMap::new();
+            headers.insert("x-vast-timestamp", AT.parse().unwrap());
+            headers.insert("x-vast-signature-256", sign(AT, body).parse().unwrap());
+            headers.insert("x-vast-event-id", id.parse().unwrap());
+            let body = Bytes::copy_from_slice(body.as_bytes());
+            let answer = endpoint.webhook.receive(&headers, Some(&body));
+            assert_eq!(answer, StatusCode::NO_CONTENT);
+        }
+        assert_eq!(endpoint.mailbox.take().len(), 1, "{body}");
+    }
+}
+
+#[test]
 fn what_is_not_signed_or_not_recent_is_refused_alike() {
     let endpoint = Endpoint::new();
     let refused = StatusCode::UNAUTHORIZED;

@@ -19,6 +19,7 @@ use axum::routing::{get, post};
 use serde::Serialize;
 use tokio::net::TcpListener;
 
+use super::doors::{BOUNDS, Bounds, Doors};
 use super::webhook::{BODY_MAX, Webhook};
 
 /// The text format of Prometheus.
@@ -107,7 +108,16 @@ pub async fn serve(
     shared: Arc<Shared>,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
-    axum::serve(listener, router(shared))
+    serve_within(listener, BOUNDS, shared, shutdown).await
+}
+
+async fn serve_within(
+    listener: TcpListener,
+    bounds: Bounds,
+    shared: Arc<Shared>,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> io::Result<()> {
+    axum::serve(Doors::new(listener, bounds), router(shared))
         .with_graceful_shutdown(shutdown)
         .await
 }
@@ -298,6 +308,47 @@ mod tests {
             }
             server.abort();
         }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn clients_that_hold_on_are_let_go_and_others_are_served() {
+        let bounds = Bounds {
+            at_once: 2,
+            lives: std::time::Duration::from_millis(100),
+        };
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let shared = Arc::new(Shared::new());
+        let server = tokio::spawn(serve_within(
+            listener,
+            bounds,
+            shared,
+            std::future::pending(),
+        ));
+        let work = move || {
+            // One says nothing, one half a request, one half a body, one keeps its connection.
+            let mut held: Vec<_> = [
+                "",
+                "GET /metrics HTTP/1.1\r\nhost:",
+                "POST /webhooks/vast HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\n{",
+                "GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n",
+            ]
+            .into_iter()
+            .map(|said| {
+                let mut stream = std::net::TcpStream::connect(address).unwrap();
+                stream.write_all(said.as_bytes()).unwrap();
+                stream
+            })
+            .collect();
+            let answer = ask(address, "/healthz");
+            assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+            for stream in &mut held {
+                // The end of the connection, in whichever way, and not waiting for ever.
+                let _ = stream.read_to_end(&mut Vec::new());
+            }
+        };
+        tokio::task::spawn_blocking(work).await.unwrap();
+        server.abort();
     }
 
     #[test]

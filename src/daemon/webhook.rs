@@ -15,7 +15,7 @@ use axum::http::{HeaderMap, StatusCode};
 use hmac::{Hmac, KeyInit, Mac};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
-use sha2::Sha256;
+use sha2::{Digest, Sha256};
 
 use super::events::{Mailbox, Taken, Way, shown};
 use super::metrics::Metrics;
@@ -127,18 +127,19 @@ impl Webhook {
         sent.is_some_and(|sent| now.ms_since(sent).unsigned_abs() <= millis(WINDOW).unsigned_abs())
     }
 
-    fn read(&self, headers: &HeaderMap, body: &[u8]) -> Option<Notification> {
-        let body: Value = serde_json::from_slice(body).ok()?;
+    fn read(&self, headers: &HeaderMap, raw: &[u8]) -> Option<Notification> {
+        let body: Value = serde_json::from_slice(raw).ok()?;
         let body = body.as_object()?;
         let text = |key: &str| match body.get(key) {
             Some(Value::String(text)) => Some(text.clone()),
             Some(Value::Number(number)) => Some(number.to_string()),
             _ => None,
         };
-        // The body is what is signed, so its id goes before the header's.
-        let id = text("event_id")
-            .or_else(|| header(headers, "x-vast-event-id").map(str::to_owned))
-            .filter(|id| !id.is_empty() && id.len() <= ID_MAX)?;
+        // The header's id is not signed: whoever repeats a delivery could give it another. A body
+        // that has its id there alone is known by itself.
+        let own = text("event_id").filter(|id| !id.is_empty());
+        let id = own.or_else(|| header(headers, "x-vast-event-id").map(|_| digest(raw)));
+        let id = id.filter(|id| id.len() <= ID_MAX)?;
         let kind = NotificationKind::from_word(&text("notif_type")?);
         let said: Vec<String> = ["subject", "message"]
             .into_iter()
@@ -170,6 +171,12 @@ fn seconds(number: f64) -> Option<Time> {
         number
     };
     (ms.is_finite() && (0.0..1e15).contains(&ms)).then_some(Time(ms as i64))
+}
+
+/// An id of what has none.
+fn digest(bytes: &[u8]) -> String {
+    let digits = |byte: u8| format!("{byte:02x}");
+    Sha256::digest(bytes).iter().copied().map(digits).collect()
 }
 
 fn from_hex(text: &str) -> Option<Vec<u8>> {

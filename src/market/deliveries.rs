@@ -23,6 +23,10 @@ const WAITS: [Duration; 3] = [
     Duration::from_secs(5),
     Duration::from_secs(20),
 ];
+/// So many events of the market are remembered.
+const EVENTS_MAX: usize = 1_000_000;
+/// Where so many are taken up and not delivered yet, no further ones are taken up.
+const UNDER_WAY_MAX: usize = 1000;
 /// So many deliveries are under way at a time.
 const AT_ONCE: usize = 32;
 
@@ -54,7 +58,17 @@ async fn run_with(
     let room = Arc::new(Semaphore::new(AT_ONCE));
     let mut under_way = JoinSet::new();
     loop {
-        for delivery in server.with_market(super::Market::take_deliveries) {
+        // The rest waits where the oldest is forgotten when there is too much.
+        let has_room = under_way.len() < UNDER_WAY_MAX;
+        let waiting = server.with_market(|market| {
+            market.forget_events(EVENTS_MAX);
+            if has_room {
+                market.take_deliveries()
+            } else {
+                Vec::new()
+            }
+        });
+        for delivery in waiting {
             let (server, client, room) = (Arc::clone(&server), client.clone(), Arc::clone(&room));
             under_way.spawn(async move {
                 // It is never closed.

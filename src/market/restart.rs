@@ -15,6 +15,9 @@ use crate::types::time::Time;
 const RESULT_MS: i64 = 1_500;
 /// Results that are kept.
 const RESULTS_KEPT: usize = 512;
+/// So many SSH keys an instance takes, and so many bytes each.
+const KEYS_MAX: usize = 100;
+const KEY_BYTES_MAX: usize = 8192;
 /// Progress of a copy shows so late: some half minute, as documented.
 const COPY_SHOWN_MS: i64 = 30_000;
 /// A finished copy shows so long.
@@ -392,6 +395,9 @@ impl Market {
     ) -> Result<u64, MarketError> {
         self.own_contract(account, id)?;
         let keys = &mut self.extras.of.entry(id).or_default().ssh_keys;
+        if key.len() > KEY_BYTES_MAX || keys.len() >= KEYS_MAX {
+            return Err(MarketError::invalid_args("too many SSH keys, or too long"));
+        }
         if let Some((number, _)) = keys.iter().find(|(_, known)| known == key) {
             return Ok(*number);
         }

@@ -17,6 +17,9 @@ use super::restart::Extras;
 use crate::types::money::{Money, Rate};
 use crate::types::time::Time;
 
+/// So many accounts a market that is called by anybody has at most.
+pub(super) const ACCOUNTS_MAX: usize = 1000;
+
 /// The marketplace. Every method acts at [`Market::now`]; move it on first.
 #[derive(Clone, Debug)]
 pub struct Market {
@@ -181,11 +184,7 @@ impl Market {
     /// The account of a token. It is made, with the play balance, when the token is first seen;
     /// another token is another account.
     pub fn account_for(&mut self, token: &str) -> u64 {
-        let hash = Sha256::digest(token.as_bytes());
-        let id = hash
-            .iter()
-            .take(4)
-            .fold(1_u64, |id, &byte| id << 8 | u64::from(byte));
+        let id = account_id(token);
         if !self.accounts.contains_key(&id) {
             self.opens(id);
             self.open_estate(id);
@@ -193,9 +192,24 @@ impl Market {
         id
     }
 
+    /// The account of a token, where it has one or there is room for another: whoever reaches a
+    /// market that takes any token could fill its memory otherwise.
+    pub(super) fn admit(&mut self, token: &str) -> Option<u64> {
+        let known = self.accounts.contains_key(&account_id(token));
+        (known || self.accounts.len() < ACCOUNTS_MAX).then(|| self.account_for(token))
+    }
+
     /// What happened so far, in order of time. For checkers and tests.
     pub fn events(&self) -> &[MarketEvent] {
         &self.events
+    }
+
+    /// Forgets the older half of what happened where that is more than `most`: nobody asks a market
+    /// that is served for days, and it would fill the memory.
+    pub(super) fn forget_events(&mut self, most: usize) {
+        if self.events.len() > most {
+            self.events.drain(..self.events.len() - most / 2);
+        }
     }
 
     fn happen(&mut self, due: Due) {
@@ -439,4 +453,12 @@ impl Market {
         place.listed = now;
         self.asks.insert(id, (machine, slice));
     }
+}
+
+/// The number of the account that a token opens.
+fn account_id(token: &str) -> u64 {
+    let hash = Sha256::digest(token.as_bytes());
+    hash.iter()
+        .take(4)
+        .fold(1_u64, |id, &byte| id << 8 | u64::from(byte))
 }

@@ -3,6 +3,7 @@
 //! The token travels in the query, so nothing here ever shows a URL: errors of the HTTP library are
 //! stripped of theirs and reduced to a word.
 
+use std::net::IpAddr;
 use std::sync::Once;
 use std::time::Duration;
 
@@ -207,6 +208,10 @@ impl HttpTransport {
             && url.scheme() == "http"
             && url.host_str() == self.base.host_str()
             && url.port_or_known_default() == self.base.port_or_known_default();
+        // A marketplace elsewhere has no business with what only this machine can reach.
+        if url.scheme() == "https" && !is_loopback(&self.base) && is_inside(&url) {
+            return Err(refused("the address is not one of the internet"));
+        }
         if url.scheme() == "https" || own {
             Ok(url)
         } else {
@@ -256,6 +261,40 @@ fn is_loopback(url: &Url) -> bool {
         || bare
             .parse::<std::net::IpAddr>()
             .is_ok_and(|address| address.is_loopback())
+}
+
+/// Whether a URL's host is of this machine or its network by what it says: such an address, or a
+/// name that only they know. What other names resolve to is the certificate's business.
+fn is_inside(url: &Url) -> bool {
+    let host = url.host_str().unwrap_or_default();
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    match bare.parse::<IpAddr>().map(|address| address.to_canonical()) {
+        Ok(IpAddr::V4(address)) => {
+            let [first, second, ..] = address.octets();
+            // The last one is what carriers share among their customers.
+            address.is_loopback()
+                || address.is_private()
+                || address.is_link_local()
+                || address.is_broadcast()
+                || address.is_multicast()
+                || first == 0
+                || (first == 100 && (64..128).contains(&second))
+        }
+        Ok(IpAddr::V6(address)) => {
+            address.is_loopback()
+                || address.is_unspecified()
+                || address.is_multicast()
+                || address.is_unique_local()
+                || address.is_unicast_link_local()
+        }
+        Err(_) => {
+            let name = host.trim_end_matches('.');
+            !name.contains('.')
+                || [".localhost", ".local", ".internal"]
+                    .iter()
+                    .any(|ending| name.ends_with(ending))
+        }
+    }
 }
 
 /// The innermost cause of an error: the library's outer ones say only "error sending request".
@@ -420,5 +459,26 @@ mod tests {
         let secure = HttpTransport::new("https://example.com", Duration::from_secs(1)).unwrap();
         assert!(secure.elsewhere("https://logs.example/x").is_ok());
         assert!(secure.elsewhere("http://example.com/x").is_err());
+        assert!(secure.elsewhere("https://93.184.216.34/x").is_ok());
+        for inside in [
+            "localhost",
+            "LOCALHOST.",
+            "router",
+            "metadata.google.internal",
+            "127.0.0.1",
+            "2130706433",
+            "169.254.169.254",
+            "10.0.0.1",
+            "192.168.1.1",
+            "100.100.1.1",
+            "0.0.0.0",
+            "[::1]",
+            "[::ffff:169.254.169.254]",
+            "[fd00::1]",
+            "[fe80::1]",
+        ] {
+            let error = secure.elsewhere(&format!("https://{inside}/x"));
+            assert!(error.is_err(), "{inside}");
+        }
     }
 }

@@ -5,9 +5,12 @@
 //! fields that hold a message are kept, known secrets are blanked in every form that a URL or a
 //! JSON text gives them, and whatever follows the name of a secret field is blanked unseen.
 
+use std::collections::VecDeque;
 use std::sync::{PoisonError, RwLock};
 
-use serde_json::Value;
+use serde_json::{Map, Value};
+
+use crate::types::spelling::is_obeyed;
 
 /// What stands where a secret stood.
 const BLANK: &str = "[redacted]";
@@ -18,7 +21,10 @@ const MESSAGE_CHARS_MAX: usize = 300;
 /// Secrets shorter than this are not looked for: they would blank ordinary words.
 const SECRET_BYTES_MIN: usize = 6;
 
-/// How many secrets are remembered. The oldest but the first (the token) makes room.
+/// Values of an environment shorter than this are words and numbers.
+const VALUE_BYTES_MIN: usize = 8;
+
+/// How many secrets are remembered beside the lasting ones. The oldest makes room.
 const SECRETS_MAX: usize = 4096;
 
 /// How deep a body is searched for its message.
@@ -47,8 +53,16 @@ const MESSAGE_KEYS: [&str; 5] = ["error", "code", "msg", "message", "detail"];
 /// Knows the secrets that must not be shown and blanks them.
 #[derive(Default)]
 pub struct Redactor {
-    /// Each secret with the forms it may take, the longest form first.
-    secrets: RwLock<Vec<Vec<String>>>,
+    secrets: RwLock<Known>,
+}
+
+/// Each secret with the forms it may take, the longest form first.
+#[derive(Default)]
+struct Known {
+    /// Those that are never forgotten.
+    lasting: Vec<Vec<String>>,
+    /// The others, oldest first.
+    passing: VecDeque<Vec<String>>,
 }
 
 impl std::fmt::Debug for Redactor {
@@ -61,25 +75,67 @@ impl Redactor {
     /// A redactor that knows one secret, the token.
     pub fn new(token: &str) -> Self {
         let redactor = Self::default();
-        redactor.add(token);
+        redactor.add_lasting(token);
         redactor
+    }
+
+    /// Adds a secret that is never forgotten, however many follow: the token, and the like.
+    pub fn add_lasting(&self, secret: &str) {
+        let Some(forms) = forms_worth_knowing(secret) else {
+            return;
+        };
+        let mut secrets = self.secrets.write().unwrap_or_else(PoisonError::into_inner);
+        if !secrets.lasting.contains(&forms) {
+            secrets.lasting.push(forms);
+        }
     }
 
     /// Adds a secret. Very short ones are passed over: they would blank ordinary words.
     pub fn add(&self, secret: &str) {
-        let secret = secret.trim();
-        if secret.len() < SECRET_BYTES_MIN {
+        let Some(forms) = forms_worth_knowing(secret) else {
             return;
-        }
-        let forms = forms_of(secret);
+        };
         let mut secrets = self.secrets.write().unwrap_or_else(PoisonError::into_inner);
-        if secrets.contains(&forms) {
+        if secrets.lasting.contains(&forms) || secrets.passing.contains(&forms) {
             return;
         }
-        if secrets.len() >= SECRETS_MAX {
-            secrets.remove(1);
+        if secrets.passing.len() >= SECRETS_MAX {
+            secrets.passing.pop_front();
         }
-        secrets.push(forms);
+        secrets.passing.push_back(forms);
+    }
+
+    /// Adds what stands under the names of secrets in a request that a person wrote: it may come
+    /// back in an error's text.
+    pub fn add_given(&self, body: &Map<String, Value>) {
+        for (name, value) in body {
+            match value {
+                value if names_a_secret(name) => self.add_values(value),
+                Value::Object(inner) => self.add_given(inner),
+                _ => {}
+            }
+        }
+    }
+
+    /// Adds every text of a value, and every word of it that is long enough: an environment and a
+    /// login may be written as the arguments of a command.
+    fn add_values(&self, value: &Value) {
+        match value {
+            Value::String(text) => {
+                if text.len() >= VALUE_BYTES_MIN {
+                    self.add(text);
+                }
+                for word in text.split_whitespace() {
+                    let word = word.split_once('=').map_or(word, |(_, value)| value);
+                    if word.len() >= VALUE_BYTES_MIN && !word.starts_with('-') {
+                        self.add(word);
+                    }
+                }
+            }
+            Value::Array(items) => items.iter().for_each(|item| self.add_values(item)),
+            Value::Object(map) => map.values().for_each(|value| self.add_values(value)),
+            Value::Null | Value::Bool(_) | Value::Number(_) => {}
+        }
     }
 
     /// A text with every known secret, and every value behind a secret's name, blanked. It is not
@@ -92,11 +148,11 @@ impl Redactor {
         blank_url_queries(&clean)
     }
 
-    /// A text with every known secret blanked.
-    fn clean_known(&self, text: &str) -> String {
+    /// A text with every known secret blanked, and nothing else.
+    pub(crate) fn clean_known(&self, text: &str) -> String {
         let mut clean = text.to_owned();
         let secrets = self.secrets.read().unwrap_or_else(PoisonError::into_inner);
-        for form in secrets.iter().flatten() {
+        for form in secrets.lasting.iter().chain(&secrets.passing).flatten() {
             if clean.contains(form.as_str()) {
                 clean = clean.replace(form.as_str(), BLANK);
             }
@@ -108,7 +164,7 @@ impl Redactor {
     pub fn show(&self, text: &str) -> String {
         // Cleaned before the lines are joined, for a secret may have line breaks of its own, and
         // after, for what was broken apart may be one then. Cut last: a cut secret is not known.
-        let line = one_line(&self.clean(text));
+        let line = one_line(&self.clean(text)).replace(is_obeyed, "");
         cut(&self.clean(&line), MESSAGE_CHARS_MAX)
     }
 
@@ -198,7 +254,7 @@ impl Redactor {
             Value::Array(items) => items.iter().map(|item| self.known(item)).collect(),
             Value::Object(map) => Value::Object(
                 map.iter()
-                    .map(|(name, value)| (name.clone(), self.known(value)))
+                    .map(|(name, value)| (self.clean_known(name), self.known(value)))
                     .collect(),
             ),
             other => other.clone(),
@@ -293,6 +349,12 @@ pub(crate) fn cut(text: &str, max: usize) -> String {
 /// Words with one blank between them.
 fn one_line(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// The forms of a secret; `None` of one so short that blanking it would blank ordinary words.
+fn forms_worth_knowing(secret: &str) -> Option<Vec<String>> {
+    let secret = secret.trim();
+    (secret.len() >= SECRET_BYTES_MIN).then(|| forms_of(secret))
 }
 
 /// The forms in which a secret may stand in a text: as it is, in a URL, in JSON, in JSON that is a
@@ -563,11 +625,54 @@ mod tests {
     }
 
     #[test]
+    fn the_token_is_known_however_many_secrets_follow() {
+        let redactor = Redactor::default();
+        redactor.add("whsec_of the webhook");
+        redactor.add_lasting(TOKEN);
+        for number in 0..=SECRETS_MAX {
+            redactor.add(&format!("secret number {number}"));
+        }
+        assert_eq!(redactor.clean(TOKEN), BLANK);
+        let known = redactor.secrets.read().unwrap();
+        assert_eq!(known.passing.len(), SECRETS_MAX);
+    }
+
+    #[test]
+    fn what_a_person_gave_as_a_secret_is_not_shown_again() {
+        use serde_json::json;
+        let redactor = Redactor::new(TOKEN);
+        let body = json!({
+            "image": "ghcr.io/me/private:1",
+            "env": {"A": "s1-long-enough", "N": 7, "WORD": "yes"},
+            "image_login": "-u me -p s2-long-enough ghcr.io",
+            "deep": {"extra_env": [["B", "s3-long-enough"]]},
+            "onstart": "export C=s4-long-enough",
+        });
+        redactor.add_given(body.as_object().unwrap());
+        let text = "cannot use s1-long-enough s2-long-enough s3-long-enough s4-long-enough, yes, \
+                    ghcr.io/me/private:1";
+        let shown = redactor.clean(text);
+        assert!(!shown.contains("long"), "{shown}");
+        assert!(shown.ends_with("yes, ghcr.io/me/private:1"), "{shown}");
+        let answer = json!({"env": {TOKEN: "v"}});
+        let revealed = redactor.answer(&answer, true).to_string();
+        assert!(!revealed.contains("c4n"), "{revealed}");
+    }
+
+    #[test]
     fn cuts_after_cleaning() {
         let redactor = Redactor::new(TOKEN);
         let shown = redactor.show(&format!("{}{TOKEN}", "x".repeat(MESSAGE_CHARS_MAX - 3)));
         assert!(!shown.contains("at_"), "{shown}");
         assert!(shown.chars().count() <= MESSAGE_CHARS_MAX + 1);
+    }
+
+    #[test]
+    fn nothing_that_a_terminal_obeys_is_shown_or_hides_a_secret() {
+        let redactor = Redactor::new(TOKEN);
+        let (half, rest) = TOKEN.split_at(6);
+        let text = format!("a\u{1b}]0;x\u{7} {half}\u{0}{rest} {half}\u{202e}{rest}\u{9b}1m");
+        assert_eq!(redactor.show(&text), format!("a]0;x {BLANK} {BLANK}1m"));
     }
 
     #[test]

@@ -1,4 +1,10 @@
-//! What a misspelt word was probably meant to be.
+//! What a misspelt word was probably meant to be, and what does not belong into a text.
+
+/// Whether a terminal would obey a character, or show what follows it in another order. Texts from
+/// outside may hold some, put there by whoever rents out a machine.
+pub(crate) fn is_obeyed(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
 
 /// The word that was probably meant: the nearest by edits, if it is near enough.
 pub(crate) fn nearest<'a>(word: &str, words: impl Iterator<Item = &'a str>) -> Option<&'a str> {

@@ -62,13 +62,17 @@ pub(crate) fn haggle(directory: &Path) -> Command {
 
 /// Writes `haggle.toml` and one policy.
 pub(crate) fn set_up(directory: &Path, base_url: &str, policy: &str) {
+    let provider = format!("base_url = \"{base_url}\"\nshare_job_secrets = true\n");
+    set_up_with(directory, &provider, policy);
+}
+
+/// Writes `haggle.toml` with such a provider, and one policy.
+pub(crate) fn set_up_with(directory: &Path, provider: &str, policy: &str) {
     fs::create_dir_all(directory.join("policies")).unwrap();
     fs::write(directory.join("policies/train.toml"), policy).unwrap();
     fs::write(
         directory.join("haggle.toml"),
-        format!(
-            "listen = \"127.0.0.1:0\"\n[provider]\nbase_url = \"{base_url}\"\nshare_job_secrets = true\n[poll]\nevery = \"10s\"\n"
-        ),
+        format!("listen = \"127.0.0.1:0\"\n[poll]\nevery = \"10s\"\n[provider]\n{provider}"),
     )
     .unwrap();
 }
@@ -149,6 +153,8 @@ pub(crate) type Script = Box<dyn Fn(u64, &Request) -> Option<Reply> + Send + Syn
 /// A gateway on a loopback port.
 pub(crate) struct Gateway {
     pub(crate) base_url: String,
+    /// Where it is as the marketplace itself.
+    pub(crate) origin: String,
     seen: Arc<Seen>,
 }
 
@@ -196,6 +202,7 @@ impl Gateway {
         });
         Self {
             base_url: format!("http://{address}{}", router::PREFIX),
+            origin: format!("http://{address}"),
             seen,
         }
     }
@@ -230,7 +237,11 @@ async fn answer(seen: Arc<Seen>, request: axum::http::Request<Body>) -> Response
         },
         path: parts.uri.path().to_owned(),
         query: query.0,
-        bearer: None,
+        bearer: parts
+            .headers
+            .get("authorization")
+            .and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "))
+            .map(str::to_owned),
         body: (!body.is_empty()).then_some(body),
     };
     let number = {

@@ -247,6 +247,7 @@ fn a_webhook_needs_a_public_address_or_this_machine() {
         "https://169.254.169.254/latest",
         "https://10.0.0.1/",
         "https://[fd00::1]/",
+        "https://[::ffff:169.254.169.254]/latest",
         "https://user:word@example.com/",
         "http://127.0.0.1@example.com/",
         "ftp://127.0.0.1/",
@@ -456,4 +457,16 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn a_market_that_runs_for_long_remembers_what_was_last() {
+    let mut market = Market::generated(MarketOptions::default());
+    market.advance_to(market.now() + std::time::Duration::from_secs(6 * 3600));
+    let all = market.events().to_vec();
+    assert!(all.len() > 20);
+    market.forget_events(all.len());
+    assert_eq!(market.events(), all);
+    market.forget_events(20);
+    assert_eq!(market.events(), &all[all.len() - 10..]);
 }

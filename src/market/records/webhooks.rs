@@ -351,7 +351,7 @@ fn reachable(url: &str) -> bool {
     let has_user = authority.as_str().contains('@');
     let bare = host.trim_start_matches('[').trim_end_matches(']');
     // What names resolve to is not looked at.
-    let is_private = match bare.parse::<IpAddr>() {
+    let is_private = match bare.parse::<IpAddr>().map(|ip| ip.to_canonical()) {
         Ok(IpAddr::V4(ip)) => ip.is_private() || ip.is_link_local() || ip.is_unspecified(),
         Ok(IpAddr::V6(ip)) => {
             ip.is_unique_local() || ip.is_unicast_link_local() || ip.is_unspecified()

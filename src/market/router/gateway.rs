@@ -65,7 +65,9 @@ impl MarketServer {
         };
         let now = self.clock.now();
         inside.market.advance_to(now);
-        let account = inside.market.account_for(token);
+        let Some(account) = inside.market.admit(token) else {
+            return envelope.own_error(403, "FORBIDDEN", "Invalid api_token");
+        };
         let key = (account, route.operation);
         if self.options.rate_limits && !admit(&mut inside.calls, key, route.limit, now) {
             let shape = inside.faults.requests();

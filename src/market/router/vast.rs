@@ -125,7 +125,9 @@ impl MarketServer {
             };
             return Err(bad_key(status));
         }
-        Ok(Caller::Account(market.account_for(key)))
+        let status = market.options.disputed.bad_key_status;
+        let account = market.admit(key).ok_or_else(|| bad_key(status))?;
+        Ok(Caller::Account(account))
     }
 }
 

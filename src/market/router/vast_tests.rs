@@ -627,3 +627,21 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_market_that_takes_any_key_does_not_take_any_number_of_them() {
+    let world = world();
+    let path = "/api/v0/users/current/";
+    for number in 0..crate::market::sim::ACCOUNTS_MAX {
+        let key = format!("key-{number}");
+        world.server.with_market(|market| market.account_for(&key));
+    }
+    let status = |key: &str| world.raw(Method::Get, path, Some(key), "").status;
+    assert_eq!(status("key-0"), 200);
+    assert_eq!(status("one-too-many"), 401);
+    let gateway = |key: &str| {
+        let path = format!("/vastai/users/me?api_token={key}");
+        world.raw(Method::Get, &path, None, "").status
+    };
+    assert_eq!(gateway("at_one-too-many"), 403);
+}

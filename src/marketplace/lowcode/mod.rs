@@ -166,7 +166,7 @@ impl LowCode {
         options: LowCodeOptions,
         remembered: &BTreeMap<String, String>,
     ) -> Self {
-        options.redactor.add(options.token.expose_secret());
+        options.redactor.add_lasting(options.token.expose_secret());
         Self {
             transport,
             limits: Limits::new(Arc::clone(&clock), options.jitter_seed),

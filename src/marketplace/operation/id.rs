@@ -17,7 +17,7 @@ impl PlainId {
     /// # Errors
     /// What is wrong with it, in words that follow its name.
     pub fn new(text: &str) -> Result<Self, String> {
-        const NOTHING: [&str; 5] = ["null", "undefined", "none", "nan", "0"];
+        const NOTHING: [&str; 4] = ["null", "undefined", "none", "nan"];
         let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
         if text.is_empty() {
             Err("is empty, and would name the whole list".to_owned())
@@ -25,7 +25,9 @@ impl PlainId {
             Err(format!("is longer than {CHARS_MAX} characters"))
         } else if !text.chars().all(plain) {
             Err("may hold only letters, digits, - and _".to_owned())
-        } else if NOTHING.iter().any(|word| text.eq_ignore_ascii_case(word)) {
+        } else if NOTHING.iter().any(|word| text.eq_ignore_ascii_case(word))
+            || text.bytes().all(|byte| byte == b'0')
+        {
             Err(format!("is {text}, which names nothing"))
         } else {
             Ok(Self(text.to_owned()))
@@ -56,7 +58,7 @@ mod tests {
     #[test]
     fn what_would_name_something_else_is_no_id() {
         for bad in [
-            "", "0", "null", "NULL", "a/b", "..", "7%2F8", "7?x=1", "7#", "7 8", "a.b", "é",
+            "", "0", "000", "null", "NULL", "a/b", "..", "7%2F8", "7?x=1", "7#", "7 8", "a.b", "é",
         ] {
             assert!(PlainId::new(bad).is_err(), "{bad}");
         }

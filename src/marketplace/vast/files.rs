@@ -34,12 +34,12 @@ impl Vast {
         let url = answer
             .text("result_url")
             .ok_or_else(|| ReadError::Malformed("no address of the log".to_owned()))?;
-        self.redactor.add(url);
         if !url.starts_with("https://") && !url.starts_with("http://") {
             return Err(ReadError::Malformed(
                 "the log's address is not one of HTTP".to_owned(),
             ));
         }
+        self.redactor.add(url);
         self.await_log(url).await
     }
 

@@ -108,7 +108,7 @@ impl Vast {
         options: VastOptions,
         remembered: &BTreeMap<String, String>,
     ) -> Self {
-        options.redactor.add(options.token.expose_secret());
+        options.redactor.add_lasting(options.token.expose_secret());
         let unpaged = remembered
             .get(listing::LIST_KEY)
             .is_some_and(|word| word == listing::UNPAGED)
