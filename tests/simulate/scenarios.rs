@@ -100,7 +100,7 @@ pub(crate) fn jobs() -> Vec<Arc<Job>> {
     .collect()
 }
 
-fn adapters(dir: &Dir, seed: u64, path: Path, extras: bool) -> Adapters {
+pub(crate) fn adapters(dir: &Dir, seed: u64, path: Path, extras: bool) -> Adapters {
     let database = dir.join("haggle.db");
     let asked = database.clone();
     Adapters {

@@ -63,7 +63,7 @@ impl MarketServer {
             Ok(token) => token,
             Err(reply) => return reply,
         };
-        let now = self.clock.now();
+        let now = self.now();
         inside.market.advance_to(now);
         let account = inside.market.account_for(token);
         let key = (account, route.operation);
