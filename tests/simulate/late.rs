@@ -24,6 +24,7 @@ async fn what_is_billed_after_the_end_is_booked_at_the_next_start() {
     let mut market = Market::generated(MarketOptions {
         seed: 3,
         start: START,
+        machines: Some(80),
         disputed: Disputed {
             charges_late_hours: 26,
             ..Disputed::default()
@@ -62,7 +63,7 @@ async fn what_is_billed_after_the_end_is_booked_at_the_next_start() {
     rig.ask(&Ask::Kill).unwrap();
 
     // Nobody looks for longer than bills are looked at again in a run.
-    clock.advance(Duration::from_hours(24 * 10));
+    clock.advance(Duration::from_hours(24 * 4));
     let mut daemon = rig.start(Vec::new()).unwrap();
     daemon.tick().await.unwrap();
     let checker = rig.checker.lock().unwrap();
