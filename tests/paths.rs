@@ -45,13 +45,11 @@ const FAULTS: &str = "latency=0ms..4ms,5xx=3%,429=2%,garbage=1%,html=1%,truncate
 const LIVES_MAX: u32 = 8;
 
 fn setting<T: std::str::FromStr>(name: &str, usual: T) -> T {
-    match std::env::var(name) {
-        Ok(text) => match text.parse() {
-            Ok(value) => value,
-            Err(_) => panic!("{name}={text} cannot be read"),
-        },
-        Err(_) => usual,
-    }
+    let Ok(text) = std::env::var(name) else {
+        return usual;
+    };
+    let read = text.parse().ok();
+    read.unwrap_or_else(|| panic!("{name}={text} cannot be read"))
 }
 
 /// One way to the market.
@@ -398,11 +396,12 @@ fn a_day_over(way: Way) {
     );
     // A day on which nothing was rented, or nothing went wrong, proves nothing.
     assert!(books.len() >= 3, "{} instances", books.len());
-    let log = fs::read_to_string(world.directory.path().join("life-1.err")).unwrap();
-    assert!(
-        log.contains("is unknown, the next poll tries again"),
-        "{log}"
-    );
+    let unread = (1..=world.lives).any(|life| {
+        let log = world.directory.path().join(format!("life-{life}.err"));
+        let log = fs::read_to_string(log).unwrap();
+        log.contains("is unknown, the next poll tries again")
+    });
+    assert!(unread, "everything could always be read");
 }
 
 #[test]
