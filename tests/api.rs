@@ -900,4 +900,12 @@ fn the_document_has_every_operation() {
     let (head, _) = text.split_once(marker).unwrap();
     let whole = format!("{head}{marker}\n\n{}\n", reference_table().trim_end());
     expect_test::expect_file![&document].assert_eq(&whole);
+    for op in Operation::ALL {
+        let tested = op.fact().tested;
+        assert!(!tested.is_empty(), "{} is not tested", op.name());
+        for file in tested {
+            let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
+            assert!(file.is_file(), "{}: {}", op.name(), file.display());
+        }
+    }
 }

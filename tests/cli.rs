@@ -123,6 +123,30 @@ fn init_writes_a_policy_that_checks_and_is_never_overwritten() {
     assert_eq!(fs::read_to_string(&path).unwrap(), written);
 }
 
+#[test]
+fn init_names_the_job_as_the_file() {
+    let directory = directory();
+    fs::create_dir(directory.path().join("policies")).unwrap();
+    for (file, name) in [("train", "train"), ("Not A Name", "my-job")] {
+        let path = format!("policies/{file}.toml");
+        let output = haggle(directory.path(), &["init", &path]);
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+        let written = fs::read_to_string(directory.path().join(path)).unwrap();
+        assert!(written.contains(&format!("name = \"{name}\"")), "{written}");
+    }
+    let output = haggle(directory.path(), &["check"]);
+    assert_eq!(output.status.code(), Some(0), "{}", stdout(&output));
+}
+
+#[test]
+fn a_dry_run_destroys_nothing_at_its_end() {
+    let directory = directory();
+    fs::create_dir(directory.path().join("policies")).unwrap();
+    let output = haggle(directory.path(), &["run", "--once", "--destroy-on-exit"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("--live"), "{}", stderr(&output));
+}
+
 const FIVE_MISTAKES: &str = r#"name = "Bad Name"
 replicas = "two"
 colour = "blue"

@@ -128,20 +128,28 @@ impl From<ReadError> for Failure {
         let (exit, hint) = match &error {
             ReadError::Unauthorized { .. } => (
                 Exit::Mendable,
-                Some("check the token that the configuration's `provider.token` points at"),
+                Some(
+                    "check the token that the configuration's `provider.token` points at, and what \
+                     it is allowed",
+                ),
             ),
             ReadError::Unreachable(_) => (
                 Exit::World,
                 Some("check the network and the configuration's `provider.base_url`"),
             ),
             ReadError::Throttled { .. } => (Exit::World, Some("wait, then try again")),
-            ReadError::Malformed(_) => (
+            // A path that is not there is most often an address that is not right.
+            ReadError::Malformed(_)
+            | ReadError::Unsupported(_)
+            | ReadError::Failed { status: 404, .. } => (
                 Exit::World,
                 Some(
-                    "check that `provider.base_url` is a marketplace of the kind that `provider.kind` says",
+                    "check that `provider.base_url` is a marketplace of the kind that `provider.kind` \
+                     says: for the gateway its path belongs to it, such as /vastai, for `vast` none \
+                     does",
                 ),
             ),
-            ReadError::Failed { .. } | ReadError::Unsupported(_) => (Exit::World, None),
+            ReadError::Failed { .. } => (Exit::World, None),
         };
         let failure = Self::new(exit, error.into());
         match hint {
@@ -187,6 +195,20 @@ mod tests {
             hint: check the network and the configuration's `provider.base_url`"]]
         .assert_eq(&failure.to_string());
         assert_eq!(failure.exit(), Exit::World);
+    }
+
+    #[test]
+    fn what_is_not_there_leads_to_the_address() {
+        let failed = |status| ReadError::Failed {
+            status,
+            message: "Not Found".into(),
+        };
+        for error in [failed(404), ReadError::Unsupported("list instances")] {
+            let told = Failure::from(error).to_string();
+            assert!(told.contains("`provider.base_url`"), "{told}");
+        }
+        let told = Failure::from(failed(500)).to_string();
+        assert!(!told.contains("hint"), "{told}");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{ErrorKind, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde::Serialize;
@@ -10,11 +10,13 @@ use serde::Serialize;
 use super::context::Context;
 use super::failure::{Done, Exit, Failure, OrFail};
 use crate::policy;
+use crate::types::ids::JobName;
 
 /// Writes a policy.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct InitArgs {
-    /// The file; without it, `my-job.toml` in the directory of the policies.
+    /// The file, which gives the job its name; without it, `my-job.toml` in the directory of the
+    /// policies.
     #[arg(value_name = "FILE")]
     file: Option<PathBuf>,
 }
@@ -44,7 +46,7 @@ pub(crate) fn run(context: &Context, args: &InitArgs) -> Done {
             failure
         }
     })?;
-    file.write_all(policy::example().as_bytes())
+    file.write_all(example(&path).as_bytes())
         .and_then(|()| file.sync_all())
         .or_mendable(format!("cannot write {}", path.display()))?;
     let document = InitDocument {
@@ -57,4 +59,13 @@ pub(crate) fn run(context: &Context, args: &InitArgs) -> Done {
         )
     })?;
     Ok(Exit::Success)
+}
+
+/// The example, its job named as the file is, where that is a name for a job.
+fn example(path: &Path) -> String {
+    let stem = path.file_stem().and_then(|stem| stem.to_str());
+    match stem.and_then(|stem| stem.parse::<JobName>().ok()) {
+        Some(name) => policy::example().replacen("\"my-job\"", &format!("\"{name}\""), 1),
+        None => policy::example().to_owned(),
+    }
 }

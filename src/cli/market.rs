@@ -47,7 +47,8 @@ pub(crate) struct MarketArgs {
     /// How often provisioning fails, as a multiple of the usual.
     #[arg(long, value_name = "X", default_value_t = 1.0, value_parser = multiple)]
     failures: f64,
-    /// Whether `PUT /faults` changes what goes wrong while it runs; on a loopback address only.
+    /// Whether `PUT /faults` changes what goes wrong while it runs, and `PUT /clock` moves its time
+    /// on; on a loopback address only.
     #[arg(long)]
     control: bool,
     /// How facts that are disputed about the marketplace are settled here: `default`, `seed:N` for

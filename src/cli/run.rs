@@ -76,6 +76,12 @@ pub(crate) fn run(context: &Context, args: &RunArgs) -> Done {
         overrides.push(("listen", listen.to_string().into()));
     }
     let config = context.config_with(overrides)?;
+    if args.destroy_on_exit && !config.live {
+        return Err(Failure::mendable(
+            "--destroy-on-exit changes what is rented, and this is a dry run",
+        )
+        .hint("add --live; `haggle kill` destroys everything of ours without a daemon"));
+    }
     let followed;
     let context = match args.clock {
         ClockChoice::System => context,
@@ -235,7 +241,10 @@ async fn drive(
 
 async fn end(context: &Context, args: &RunArgs, mut daemon: Daemon) -> Done {
     let ended = if args.destroy_on_exit {
-        daemon.destroy_all(DESTROY_WITHIN).await?
+        let ended = daemon.destroy_all(DESTROY_WITHIN).await?;
+        // The next start may be long after. What is billed later than now, it takes up.
+        daemon.reconcile().await?;
+        ended
     } else {
         daemon.shut_down().await?
     };

@@ -89,7 +89,10 @@ impl Raw {
         let mut wrong = Vec::new();
         let kind = ProviderKind::from_word(&self.provider.kind);
         if kind.is_none() {
-            wrong.push("`provider.kind` is not known; it is \"lowcodeapi\" or \"vast\"".to_owned());
+            wrong.push(format!(
+                "`provider.kind` is {:?}, which is not known; it is \"lowcodeapi\" or \"vast\"",
+                self.provider.kind
+            ));
         }
         let renames = !self.provider.paths.is_empty() || !self.provider.fields.is_empty();
         if kind == Some(ProviderKind::Vast) && renames {

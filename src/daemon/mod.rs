@@ -212,6 +212,10 @@ pub struct Daemon {
     /// The account refused to spend: nothing is rented before this.
     account_waits_until: Option<Time>,
     last_reconcile: Option<Time>,
+    /// Whether the last poll could read whose account it is.
+    account_read: bool,
+    /// Whether this process has compared the books with the bill.
+    has_reconciled: bool,
     /// Instances on the bill that nobody here knows, told of already.
     unknown_billed: BTreeSet<InstanceId>,
 }
@@ -248,6 +252,8 @@ impl Daemon {
             wind_down: false,
             account_waits_until: None,
             last_reconcile: None,
+            has_reconciled: false,
+            account_read: false,
             unknown_billed: BTreeSet::new(),
         };
         daemon.recover()?;

@@ -61,7 +61,11 @@ impl Daemon {
         let mut unread = BTreeSet::new();
         loop {
             let failures = self.tick().await?;
-            if first && let Some(error) = refused_token(&failures) {
+            // One that read the account is good: it is something else that was refused.
+            if first
+                && !self.account_read
+                && let Some(error) = refused_token(&failures)
+            {
                 return Err(DaemonError::Token(error));
             }
             first = false;

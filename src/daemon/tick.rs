@@ -10,12 +10,14 @@ use super::{Daemon, DaemonError, journal};
 use crate::engine::check::check;
 use crate::engine::decide::decide;
 use crate::engine::observe::{Observation, observe};
-use crate::engine::reconcile::{bill_from, reconcile};
+use crate::engine::reconcile::{BILL_BACK_MAX, bill_from, reconcile};
 use crate::ports::ReadError;
 use crate::types::ids::{InstanceId, IntentId};
+use crate::types::instance::Held;
 use crate::types::money::Rate;
 use crate::types::plan::{Action, Limit, Notice, Plan, Report};
 use crate::types::state::{Ask, Change, Event, Severity, State, Wish};
+use crate::types::time::Time;
 use crate::types::world::World;
 
 /// How often the books are compared with the marketplace's bill.
@@ -62,6 +64,7 @@ impl Daemon {
         self.read_price_increases().await?;
         let jobs = self.reload_policies();
         let polled = self.poll(&jobs.valid, false).await?;
+        self.account_read = polled.account.is_some();
         self.remember_wire()?;
         let settled = self.settle_absences(&polled).await;
         let wrong = self.not_as_asked(&polled);
@@ -304,10 +307,8 @@ impl Daemon {
 
     /// Compares the books with the marketplace's bill and posts the difference.
     pub async fn reconcile(&mut self) -> Result<(), DaemonError> {
-        /// The bill of what ended before this does not change.
-        const BACK: Duration = Duration::from_secs(3 * 24 * 3600);
         let now = self.now();
-        let recent = self.parts.store.ended_since(now - BACK)?;
+        let recent = self.bills_to_see(now)?;
         let from = bill_from(&self.state, &recent, now);
         let charges = match self.parts.marketplace.charges(from, now).await {
             Ok(charges) => charges,
@@ -328,7 +329,22 @@ impl Daemon {
         );
         self.commit(&seen.changes)?;
         self.unknown_billed.extend(seen.unknown);
+        self.has_reconciled = true;
         Ok(())
+    }
+
+    /// What ended and may be billed otherwise than it is booked. The first time it is also what
+    /// ended longer ago and whose bill was never seen to be whole: no process may have run since.
+    fn bills_to_see(&mut self, now: Time) -> Result<Vec<Held>, DaemonError> {
+        /// The bill of what ended before this does not change.
+        const BACK: Duration = Duration::from_secs(3 * 24 * 3600);
+        let recent = now - BACK;
+        if self.has_reconciled {
+            return Ok(self.parts.store.ended_since(recent)?);
+        }
+        let mut ended = self.parts.store.ended_since(now - BILL_BACK_MAX)?;
+        ended.retain(|held| held.accrued_to >= recent || held.spent() != held.billed);
+        Ok(ended)
     }
 
     /// A warning that is worth keeping.

@@ -65,7 +65,7 @@ pub struct Reconciled {
 }
 
 /// Bills are asked for no further back than this.
-const BILL_BACK_MAX: Duration = Duration::from_hours(30 * 24);
+pub const BILL_BACK_MAX: Duration = Duration::from_hours(30 * 24);
 
 /// From when on the bill is needed, so that it holds every row of what is held and of what ended
 /// within a bill's time to close.

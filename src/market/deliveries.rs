@@ -99,7 +99,7 @@ async fn deliver(
 ) {
     let waits = waits.iter().map(Some).chain([None]);
     for (attempt, wait) in (1_u32..).zip(waits) {
-        let timestamp = server.clock().now().0.div_euclid(1000);
+        let timestamp = server.now().0.div_euclid(1000);
         let sent = client
             .post(&delivery.url)
             .header("Content-Type", wire::JSON)

@@ -8,6 +8,7 @@ mod vast;
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::str::FromStr;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -133,6 +134,8 @@ pub struct MarketServer {
     inside: Mutex<Inside>,
     options: WireOptions,
     clock: Arc<dyn Clock>,
+    /// How far the market was moved on over its clock, in milliseconds.
+    ahead_ms: AtomicI64,
     opened_at: Time,
 }
 
@@ -202,6 +205,7 @@ impl MarketServer {
             }),
             options,
             clock,
+            ahead_ms: AtomicI64::new(0),
         }
     }
 
@@ -219,6 +223,9 @@ impl MarketServer {
         }
         if self.options.control && path.trim_end_matches('/') == "/faults" {
             return Handled::Reply(self.controlled(request));
+        }
+        if self.options.control && path.trim_end_matches('/') == "/clock" {
+            return Handled::Reply(self.move_on(request));
         }
         let target = match self.target(request) {
             Ok(target) => target,
@@ -263,7 +270,7 @@ impl MarketServer {
 
     /// The market, brought up to now: for checkers and summaries.
     pub fn with_market<R>(&self, read: impl FnOnce(&mut Market) -> R) -> R {
-        let now = self.clock.now();
+        let now = self.now();
         let mut inside = self.lock();
         inside.market.advance_to(now);
         read(&mut inside.market)
@@ -272,6 +279,11 @@ impl MarketServer {
     /// The faults: to turn them off, and to count requests.
     pub fn with_faults<R>(&self, change: impl FnOnce(&mut Faults) -> R) -> R {
         change(&mut self.lock().faults)
+    }
+
+    /// The market's time: its clock's, and how far it was moved on.
+    pub(super) fn now(&self) -> Time {
+        Time(self.clock.now().0 + self.ahead_ms.load(Ordering::SeqCst))
     }
 
     /// The clock that the market follows.
@@ -285,9 +297,26 @@ impl MarketServer {
     }
 
     fn clock_reply(&self) -> Reply {
-        let now = self.clock.now().epoch_seconds();
+        let now = self.now().epoch_seconds();
         let body = json!({"now": now, "speed": self.options.speed});
         wire::reply(200, body.to_string())
+    }
+
+    /// Moves the market on at once: `{"forward_seconds": 3600}`. Who followed its clock before has
+    /// to read it again.
+    fn move_on(&self, request: &Request) -> Reply {
+        const FORWARD_SECONDS_MAX: i64 = 30 * 86_400;
+        let body = body_fields(request).ok();
+        let seconds = body
+            .filter(|_| request.method == Method::Put)
+            .and_then(|body| body.get("forward_seconds")?.as_i64())
+            .filter(|seconds| (0..=FORWARD_SECONDS_MAX).contains(seconds));
+        let Some(seconds) = seconds else {
+            let message = "forward_seconds is not a whole number from 0 to 2592000";
+            return wire::reply(400, json!({ "message": message }).to_string());
+        };
+        self.ahead_ms.fetch_add(seconds * 1000, Ordering::SeqCst);
+        self.clock_reply()
     }
 
     /// Reads or changes what goes wrong: `{"faults": "5xx=2%"}`.
@@ -353,7 +382,7 @@ impl MarketServer {
             Fault::ErrorBefore => envelope.server_error(shape),
             Fault::TimeoutBefore => return Some(Handled::Hang),
             Fault::Throttled => envelope.throttled(shape, 2000),
-            Fault::SearchQuota if target.searches() => envelope.quota_used_up(self.clock.now()),
+            Fault::SearchQuota if target.searches() => envelope.quota_used_up(self.now()),
             Fault::KeyDeleted => {
                 let status = inside.market.options.disputed.bad_key_status;
                 envelope.refusal(&vast::bad_key(status))

@@ -20,6 +20,9 @@ pub(crate) struct Answer {
     pub(crate) status: u16,
     /// The body, where it is JSON.
     body: Option<Value>,
+    /// Whether the body is neither JSON nor words: a web page, or JSON that was cut. It may be of
+    /// whoever is on the way, and what it said of the request is lost.
+    broken: bool,
     /// What the answer says, not yet redacted.
     message: String,
     /// The same in lower case, for classifying.
@@ -34,8 +37,10 @@ impl Answer {
             Some(body) => message_of_value(body),
             None => message_of(&text),
         };
+        let begins = text.trim_start().chars().next();
         Self {
             status: reply.status,
+            broken: body.is_none() && begins.is_some_and(|first| !first.is_ascii_alphanumeric()),
             body,
             words: message.to_ascii_lowercase(),
             message,
@@ -106,8 +111,9 @@ impl Answer {
     pub(crate) fn is_unauthorized(&self) -> bool {
         match self.status {
             401 => true,
-            // The provider also says 403 where the request itself is not allowed.
-            403 => !self.says("invalid_args") || self.blames_the_key(),
+            // The provider also says 403 where the request itself is not allowed, and firewalls on
+            // the way say it with a page of theirs.
+            403 => !self.broken && !self.says("invalid_args") || self.blames_the_key(),
             _ => (self.status >= 400 || self.says_failed()) && self.blames_the_key(),
         }
     }
@@ -129,9 +135,12 @@ impl Answer {
     }
 
     /// Whether the answer leaves open what happened: a server error, a gateway's timeout, a
-    /// redirect, or a success that cannot be read.
+    /// redirect, or what cannot be read. A page that says that there were too many requests is of
+    /// something that did not pass them on.
     pub(crate) fn is_open(&self) -> bool {
         match self.status {
+            429 => false,
+            400..=499 if self.broken => true,
             400..=499 => matches!(self.status, 408 | 425 | 499),
             200..=299 => !self.says_failed() && !self.is_success(),
             _ => true,
@@ -420,6 +429,31 @@ mod tests {
         for body in ["", "<html>", "{\"success\":tr"] {
             assert!(answer(200, body).is_open(), "{body}");
         }
+    }
+
+    #[test]
+    fn a_page_of_whoever_is_on_the_way_refuses_nothing() {
+        let low = r#"{"success":false,"error":"bid_too_low","new_contract":77}"#;
+        for (status, body) in [
+            (403, "<!DOCTYPE html><title>Just a moment…</title>"),
+            (401, "<html>"),
+            (404, " <html>nginx</html>"),
+            (400, &low[..40]),
+            (400, "\u{fffd}\u{0}{"),
+        ] {
+            assert!(answer(status, body).is_open(), "{status} {body}");
+        }
+        assert!(!answer(403, "<html>").is_unauthorized());
+        for (status, body) in [
+            (429, "<html>"),
+            (400, low),
+            (403, ""),
+            (403, "Forbidden"),
+            (410, "\"gone\""),
+        ] {
+            assert!(!answer(status, body).is_open(), "{status} {body}");
+        }
+        assert!(answer(403, "").is_unauthorized());
     }
 
     #[test]

@@ -135,7 +135,7 @@ impl Clock for Hasty {
     }
 }
 
-fn adapters(dir: &Dir, seed: u64, path: Path, extras: bool) -> Adapters {
+pub(crate) fn adapters(dir: &Dir, seed: u64, path: Path, extras: bool) -> Adapters {
     let database = dir.join("haggle.db");
     let asked = database.clone();
     Adapters {

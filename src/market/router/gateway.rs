@@ -63,7 +63,7 @@ impl MarketServer {
             Ok(token) => token,
             Err(reply) => return reply,
         };
-        let now = self.clock.now();
+        let now = self.now();
         inside.market.advance_to(now);
         let Some(account) = inside.market.admit(token) else {
             return envelope.own_error(403, "FORBIDDEN", "Invalid api_token");

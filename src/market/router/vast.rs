@@ -50,7 +50,7 @@ impl MarketServer {
         let Some(Matched { route, ids }) = matched else {
             return wire::not_found();
         };
-        let now = self.clock.now();
+        let now = self.now();
         inside.market.advance_to(now);
         let caller = match self.caller(inside, route, request) {
             Ok(caller) => caller,

@@ -578,6 +578,33 @@ fn faults_are_changed_at_run_time_only_where_that_was_asked_for() {
     }
 }
 
+#[test]
+fn time_is_moved_on_only_where_that_was_asked_for() {
+    for control in [true, false] {
+        let options = WireOptions {
+            control,
+            ..WireOptions::default()
+        };
+        let world = world_of(options, Disputed::default(), Faults::none());
+        let now = || world.server.with_market(|market| market.now());
+        let began = now();
+        let put = |body| world.raw(Method::Put, "/clock", None, body).status;
+        let (done, refused) = if control { (200, 400) } else { (404, 404) };
+        assert_eq!(put(r#"{"forward_seconds":3600}"#), done);
+        let hours = u64::from(control);
+        assert_eq!(now().since(began), Duration::from_hours(hours));
+        for bad in [
+            "",
+            "{}",
+            r#"{"forward_seconds":-1}"#,
+            r#"{"forward_seconds":2592001}"#,
+        ] {
+            assert_eq!(put(bad), refused, "{bad}");
+        }
+        assert_eq!(now().since(began), Duration::from_hours(hours));
+    }
+}
+
 fn any_json() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
         Just(Value::Null),

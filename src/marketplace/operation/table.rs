@@ -92,7 +92,7 @@ operations! {
                 "static_ip" "geolocation"] send "{}" }
         remark "the filter travels as `q` through the gateway and as the body natively; there is no offset, and at most 64 rows"
         command "`haggle offers`, `plan`, `run`"
-        tested ["tests/gateway.rs" "tests/api.rs"];
+        tested ["tests/gateway.rs" "tests/api.rs" "tests/native.rs" "tests/paths.rs" "tests/conformance.rs"];
     /// Get specific offer details.
     Offer "offer" Offers false Search
         gateway { Get "/offers/{offer_id}" Documented }
@@ -100,19 +100,19 @@ operations! {
             send r#"{"ask_contract_id":{"eq":"{offer_id}"},"verified":{"in":[true,false]},"rentable":{"in":[true,false]},"rented":{"in":[true,false]}}"# }
         remark "natively a search by `ask_contract_id`"
         command "`haggle run`"
-        tested ["tests/gateway.rs" "tests/api.rs"];
+        tested ["tests/gateway.rs" "tests/api.rs" "tests/native.rs" "tests/paths.rs"];
     /// List your machines.
     Machines "machines" Machines false Records
         gateway { Get "/machines" Documented query ["limit" "offset" "owner_id"] }
         native { Get "/api/v0/machines/" Documented fix ["owner" = "me"] }
         remark "only one's own machines"
-        tested ["tests/api.rs"];
+        tested ["tests/api.rs" "tests/conformance.rs"];
     /// Get machine details.
     Machine "machine" Machines false Records
         gateway { Get "/machines/{machine_id}" Documented }
         native { Get "/api/v0/machines/{machine_id}/" Documented fix ["owner" = "me"] }
         remark "natively a list of one"
-        tested ["tests/api.rs"];
+        tested ["tests/api.rs" "tests/conformance.rs"];
     /// Create a new machine offer.
     CreateMachine "create_machine" Machines true RecordChanges
         gateway { Post "/machines" Documented body ["discount" "machine_id" "min_bid" "price" "verified"] }
@@ -120,7 +120,7 @@ operations! {
             body ["machine" "price_gpu" "price_disk" "price_inetu" "price_inetd" "price_min_bid" "min_chunk"
                 "end_date" "duration" "credit_discount_max" "vol_size" "vol_price"] send "{}" }
         remark "natively `price_gpu`, `price_min_bid` and `credit_discount_max`, per GPU; a host cannot set `verified`"
-        tested ["tests/api.rs"];
+        tested ["tests/api.rs" "tests/conformance.rs"];
     /// Update machine offer.
     UpdateMachine "update_machine" Machines true RecordChanges
         gateway { Put "/machines/{machine_id}" Documented body ["discount" "min_bid" "price" "verified"] }
@@ -135,7 +135,7 @@ operations! {
         gateway { Delete "/machines/{machine_id}" Documented }
         native { Delete "/api/v0/machines/{machine_id}/asks/" Documented }
         remark "takes the machine off the market; it is not deleted"
-        tested ["tests/api.rs"];
+        tested ["tests/api.rs" "tests/conformance.rs"];
     /// List instances.
     Instances "instances" Instances false Instances
         gateway { Get "/instances" Documented query ["limit" "offset" "owner_id" "state" "after_token"] }
@@ -143,13 +143,13 @@ operations! {
             query ["limit" "after_token" "order_by" "select_cols" "select_filters"] }
         remark "natively in pages of at most 25; `state` is `select_filters` there"
         command "`haggle run`, `kill`, `doctor`"
-        tested ["tests/gateway.rs" "tests/api.rs"];
+        tested ["tests/gateway.rs" "tests/api.rs" "tests/native.rs" "tests/paths.rs" "tests/conformance.rs"];
     /// Get instance details.
     Instance "instance" Instances false Instance
         gateway { Get "/instances/{instance_id}" Documented }
         native { Get "/api/v0/instances/{instance_id}/" Documented fix ["owner" = "me"] }
         command "`haggle run`, `kill`"
-        tested ["tests/gateway.rs" "tests/api.rs"];
+        tested ["tests/gateway.rs" "tests/api.rs" "tests/native.rs" "tests/paths.rs" "tests/conformance.rs"];
     /// Create new instance.
     CreateInstance "create_instance" Instances true Create
         gateway { Post "/instances" Documented
@@ -161,32 +161,32 @@ operations! {
                 "volume_info"] }
         remark "on-demand: it carries no price"
         command "`haggle run`"
-        tested ["tests/gateway.rs" "tests/api.rs"];
+        tested ["tests/gateway.rs" "tests/api.rs" "tests/native.rs" "tests/paths.rs"];
     /// Update instance.
     UpdateInstance "update_instance" Instances true Manage
         gateway { Put "/instances/{instance_id}" Inferred body ["label"] }
         native { Put "/api/v0/instances/{instance_id}/" Documented body ["label" "state"] send "{}" }
         remark "changes the label"
-        tested ["src/marketplace/lowcode/tests/acts.rs" "tests/api.rs"];
+        tested ["src/marketplace/lowcode/tests/acts.rs" "tests/api.rs" "tests/native.rs" "tests/conformance.rs"];
     /// Stop instance.
     StopInstance "stop_instance" Instances true Manage
         gateway { Post "/instances/{instance_id}/stop" Inferred }
         native { Put "/api/v0/instances/{instance_id}/" Documented send r#"{"state":"stopped"}"# }
         command "`haggle run`"
-        tested ["tests/gateway.rs" "tests/api.rs"];
+        tested ["tests/gateway.rs" "tests/api.rs" "tests/native.rs" "tests/conformance.rs"];
     /// Start instance.
     StartInstance "start_instance" Instances true Manage
         gateway { Post "/instances/{instance_id}/start" Inferred }
         native { Put "/api/v0/instances/{instance_id}/" Documented send r#"{"state":"running"}"# }
         remark "a start whose GPU is busy is queued, and may happen and bill later"
         command "`haggle run`"
-        tested ["tests/gateway.rs" "tests/api.rs"];
+        tested ["tests/gateway.rs" "tests/api.rs" "tests/native.rs" "tests/conformance.rs"];
     /// Delete instance.
     DeleteInstance "delete_instance" Instances true Destroy
         gateway { Delete "/instances/{instance_id}" Inferred }
         native { Delete "/api/v0/instances/{instance_id}/" Documented }
         command "`haggle run`, `stop`, `done`, `kill`"
-        tested ["tests/gateway.rs" "tests/api.rs"];
+        tested ["tests/gateway.rs" "tests/api.rs" "tests/native.rs" "tests/paths.rs" "tests/conformance.rs"];
     /// List bids.
     Bids "bids" Bids false Instances
         gateway { Get "/bids" Documented query ["owner_id" "limit" "offset"] }
@@ -213,7 +213,7 @@ operations! {
             send r#"{"price":"{price}"}"# }
         remark "dollars per hour for the whole offer; a bid under the floor leaves a stopped instance"
         command "`haggle run`"
-        tested ["tests/gateway.rs" "tests/api.rs"];
+        tested ["tests/gateway.rs" "tests/api.rs" "tests/native.rs" "tests/paths.rs" "tests/conformance.rs"];
     /// Update bid.
     UpdateBid "update_bid" Bids true Bid
         gateway { Put "/bids/{bid_id}" Inferred send r#"{"price":"{price}"}"# }
@@ -221,7 +221,7 @@ operations! {
             send r#"{"client_id":"me","price":"{price}"}"# }
         remark "never without a price: the marketplace would choose one"
         command "`haggle run`, `pause`"
-        tested ["tests/gateway.rs" "tests/api.rs"];
+        tested ["tests/gateway.rs" "tests/api.rs" "tests/native.rs" "tests/paths.rs" "tests/conformance.rs"];
     /// Delete bid.
     DeleteBid "delete_bid" Bids true Destroy
         gateway { Delete "/bids/{bid_id}" Inferred }
@@ -233,7 +233,7 @@ operations! {
         gateway { Get "/users/me" Inferred }
         native { Get "/api/v0/users/current/" Documented }
         command "`haggle run`, `doctor`"
-        tested ["tests/gateway.rs" "tests/api.rs"];
+        tested ["tests/gateway.rs" "tests/api.rs" "tests/native.rs" "tests/paths.rs" "tests/conformance.rs"];
     /// Get user information.
     UserById "user_by_id" Users false User
         gateway { Get "/users/{user_id}" Inferred }
@@ -254,7 +254,7 @@ operations! {
     Templates "templates" Templates false Records
         gateway { Get "/templates" Inferred query ["limit" "offset" "select_cols" "select_filters" "order_by"] }
         native { Get "/api/v0/template/" Documented query ["select_cols" "select_filters" "order_by"] }
-        tested ["tests/api.rs"];
+        tested ["tests/api.rs" "tests/conformance.rs"];
     /// Get template details.
     Template "template" Templates false Records
         gateway { Get "/templates/{template_id}" Inferred }
@@ -273,7 +273,7 @@ operations! {
                 "readme_visible" "extra_filters" "docker_login_repo" "docker_login_user"
                 "docker_login_pass"] send "{}" }
         remark "`env` is a text of docker flags here"
-        tested ["tests/api.rs"];
+        tested ["tests/api.rs" "tests/conformance.rs"];
     /// Update template.
     UpdateTemplate "update_template" Templates true RecordChanges
         gateway { Put "/templates/{template_id}" Inferred
@@ -285,27 +285,27 @@ operations! {
                 "readme_visible" "extra_filters"]
             send r#"{"hash_id":"{hash_id}"}"# }
         remark "natively by `hash_id`, which every edit changes"
-        tested ["tests/api.rs"];
+        tested ["tests/api.rs" "tests/conformance.rs"];
     /// Delete template.
     DeleteTemplate "delete_template" Templates true RecordChanges
         gateway { Delete "/templates/{template_id}" Inferred }
         native { Delete "/api/v0/template/" Documented send r#"{"template_id":"{template_id}"}"# }
-        tested ["tests/api.rs"];
+        tested ["tests/api.rs" "tests/conformance.rs"];
     /// List SSH keys.
     SshKeys "ssh_keys" SshKeys false Records
         gateway { Get "/ssh_keys" Inferred query ["limit" "offset"] }
         native { Get "/api/v0/ssh/" Documented }
-        tested ["tests/api.rs"];
+        tested ["tests/api.rs" "tests/conformance.rs"];
     /// Add SSH key.
     CreateSshKey "create_ssh_key" SshKeys true RecordChanges
         gateway { Post "/ssh_keys" Inferred body ["ssh_key"] }
         native { Post "/api/v0/ssh/" Documented body ["ssh_key"] send "{}" }
-        tested ["tests/api.rs"];
+        tested ["tests/api.rs" "tests/conformance.rs"];
     /// Delete SSH key.
     DeleteSshKey "delete_ssh_key" SshKeys true RecordChanges
         gateway { Delete "/ssh_keys/{key_id}" Inferred }
         native { Delete "/api/v0/ssh/{key_id}/" Documented }
-        tested ["tests/api.rs"];
+        tested ["tests/api.rs" "tests/conformance.rs"];
     /// List invoices.
     Invoices "invoices" Invoices false Charges
         gateway { Get "/invoices" Inferred
@@ -314,7 +314,7 @@ operations! {
             query ["select_filters" "order_by" "latest_first" "limit" "after_token"] }
         remark "natively payments; usage is `charges`; `select_filters` with a range `when` is required"
         command "`haggle run`"
-        tested ["tests/gateway.rs" "tests/api.rs"];
+        tested ["tests/gateway.rs" "tests/api.rs" "tests/native.rs" "tests/conformance.rs"];
     /// Get invoice details.
     Invoice "invoice" Invoices false Charges
         gateway { Get "/invoices/{invoice_id}" Inferred }
@@ -328,7 +328,7 @@ operations! {
         native { Get "/api/v0/users/current/" Documented }
         remark "natively the user's `credit`"
         command "`haggle run`, `doctor`"
-        tested ["tests/gateway.rs" "tests/api.rs"];
+        tested ["tests/gateway.rs" "tests/api.rs" "tests/native.rs"];
 
     // --------------------------------------------------------------- by the marketplace's own format
     /// List names of GPU models.
@@ -378,7 +378,7 @@ operations! {
         native { Put "/api/v0/instances/request_logs/{instance_id}/" Documented
             body ["tail" "filter" "daemon_logs"] send "{}" }
         remark "the answer names a URL where the log appears; `--reveal` shows it"
-        tested ["tests/api.rs"];
+        tested ["tests/api.rs" "tests/native.rs" "tests/conformance.rs"];
     /// Run a command on an instance's disk.
     Command "command" Instances true Manage
         native { Put "/api/v0/instances/command/{instance_id}/" Documented body ["command"] send "{}" }
@@ -389,7 +389,7 @@ operations! {
         native { Put "/api/v0/commands/copy_direct/" Documented
             body ["src_id" "dst_id" "src_path" "dst_path"] send r#"{"client_id":"me"}"# }
         remark "works on stopped ones; never onto `/` or `/root`"
-        tested ["tests/api.rs"];
+        tested ["tests/api.rs" "tests/native.rs" "tests/conformance.rs"];
     /// Cancel a copy.
     CancelCopy "cancel_copy" Instances true Copy
         native { Delete "/api/v0/commands/copy_direct/" Documented
@@ -399,11 +399,11 @@ operations! {
     CloudCopy "cloud_copy" Instances true CloudCopy
         native { Post "/api/v0/commands/rclone/" Documented
             body ["instance_id" "src" "dst" "selected" "transfer" "flags"] send "{}" }
-        tested ["tests/api.rs"];
+        tested ["tests/api.rs" "tests/conformance.rs"];
     /// List price increases that hosts ask for.
     PriceIncreases "price_increases" Instances false PriceIncreases
         native { Get "/api/v0/instances/pending-price-increases/" Documented }
-        tested ["tests/api.rs"];
+        tested ["tests/api.rs" "tests/native.rs" "tests/conformance.rs"];
     /// Accept a price increase.
     AcceptPriceIncrease "accept_price_increase" Instances true RecordChanges
         native { Put "/api/v0/instances/accept-price-increase/" Documented
@@ -434,13 +434,13 @@ operations! {
     MachineReports "machine_reports" Machines false Reports
         native { Get "/api/v0/machines/{machine_id}/reports/" Documented }
         remark "of any machine"
-        tested ["tests/api.rs"];
+        tested ["tests/api.rs" "tests/native.rs" "tests/conformance.rs"];
     /// Set a machine's least bid.
     SetMinBid "set_min_bid" Machines true RecordChanges
         native { Put "/api/v0/machines/{machine_id}/minbid/" Documented
             send r#"{"client_id":"me","price":"{price}"}"# }
         remark "dollars per hour and GPU"
-        tested ["tests/api.rs"];
+        tested ["tests/api.rs" "tests/conformance.rs"];
     /// Set a machine's own job for idle GPUs.
     SetDefaultJob "set_default_job" Machines true RecordChanges
         native { Put "/api/v0/machines/create_bids/" Documented
@@ -472,13 +472,13 @@ operations! {
         native { Get "/api/v0/users/me/machine-earnings/" Documented
             query ["sday" "eday" "machid"] fix ["owner" = "me"] }
         remark "days are seconds of the epoch over 86400"
-        tested ["tests/api.rs"];
+        tested ["tests/api.rs" "tests/conformance.rs"];
     /// List charges.
     Charges "charges" Invoices false Charges
         native { Get "/api/v0/charges/" Documented
             query ["select_filters" "format" "latest_first" "limit" "after_token"] }
         remark "`select_filters` with a range `day` is required"
-        tested ["tests/api.rs"];
+        tested ["tests/api.rs" "tests/native.rs"];
     /// List invoices and charges, the older way.
     OldInvoices "old_invoices" Invoices false Charges
         native { Get "/api/v0/users/me/invoices/" Documented
@@ -493,12 +493,12 @@ operations! {
     /// Show what was done on the account.
     AuditLogs "audit_logs" Account false Records
         native { Get "/api/v0/audit_logs/" Documented }
-        tested ["tests/api.rs"];
+        tested ["tests/api.rs" "tests/conformance.rs"];
     /// List notifications.
     Notifications "notifications" Notifications false Inbox
         native { Get "/api/v0/notifications/inbox/" Documented }
         remark "the last 50; it may vanish"
-        tested ["tests/api.rs"];
+        tested ["tests/api.rs" "tests/native.rs"];
     /// List kinds of notifications.
     NotificationTypes "notification_types" Notifications false Records
         native { Get "/api/v0/notification-types/" Documented }
