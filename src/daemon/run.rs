@@ -61,7 +61,13 @@ impl Daemon {
         let mut unread = BTreeSet::new();
         loop {
             let failures = self.tick().await?;
-            if first && let Some(error) = refused_token(&failures) {
+            // Where something is ours it is not left alone for one answer: a key may be refused for
+            // a moment, and what is rented goes on billing.
+            let ours = !self.state.held.is_empty() || !self.state.intents.is_empty();
+            if first
+                && !ours
+                && let Some(error) = refused_token(&failures)
+            {
                 return Err(DaemonError::Token(error));
             }
             first = false;

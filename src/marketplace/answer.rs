@@ -106,8 +106,9 @@ impl Answer {
     pub(crate) fn is_unauthorized(&self) -> bool {
         match self.status {
             401 => true,
-            // The provider also says 403 where the request itself is not allowed.
-            403 => !self.says("invalid_args") || self.blames_the_key(),
+            // The provider also says 403 where the request itself is not allowed, and what stands
+            // in front of it says it with a page of its own, of nobody's key.
+            403 => (self.body.is_some() && !self.says("invalid_args")) || self.blames_the_key(),
             _ => (self.status >= 400 || self.says_failed()) && self.blames_the_key(),
         }
     }
@@ -129,10 +130,12 @@ impl Answer {
     }
 
     /// Whether the answer leaves open what happened: a server error, a gateway's timeout, a
-    /// redirect, or a success that cannot be read.
+    /// redirect, a success that cannot be read, or a refusal in words that are not the provider's.
+    /// Such a page may stand in for any answer, also that of a request that took effect.
     pub(crate) fn is_open(&self) -> bool {
         match self.status {
-            400..=499 => matches!(self.status, 408 | 425 | 499),
+            401 | 429 => false,
+            400..=499 => self.body.is_none() || matches!(self.status, 408 | 425 | 499),
             200..=299 => !self.says_failed() && !self.is_success(),
             _ => true,
         }
