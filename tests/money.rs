@@ -18,14 +18,14 @@ use haggle::ports::{
     Charge, Clock, CreateRequest, Marketplace, OfferPage, Outcome, ReadError, RefusedWhy, Store,
 };
 use haggle::simulate::{FixedPolicies, PlaySecrets};
-use haggle::store::{Reader, SqliteStore};
+use haggle::store::{Reader, SqliteStore, append_request};
 use haggle::types::ids::{InstanceId, OfferId};
-use haggle::types::instance::{Account, Instance, Listing, Phase};
+use haggle::types::instance::{Account, Instance, Listing, Phase, RawState};
 use haggle::types::job::Job;
 use haggle::types::money::Rate;
 use haggle::types::notification::{Notification, NotificationKind, PriceIncrease};
 use haggle::types::offer::{Offer, OfferQuery};
-use haggle::types::state::{Change, Event};
+use haggle::types::state::{Ask, Change, Event, Wish};
 use haggle::types::time::Time;
 use haggle::types::world::EngineConfig;
 use secrecy::SecretString;
@@ -37,6 +37,8 @@ const START: Time = Time(1_767_643_200_000);
 struct Twist {
     /// Instances that neither lists nor reads by id show.
     hidden: BTreeSet<InstanceId>,
+    /// Instances that are shown as stopped, whatever they do.
+    stopped: BTreeSet<InstanceId>,
     /// Bids that listings show in place of those that are.
     bids_shown: BTreeMap<InstanceId, Rate>,
     /// The second create is answered so, from the instance of the first.
@@ -69,6 +71,11 @@ impl Twisted {
             .as_ref()
         {
             row.price = Some(bid);
+        }
+        if self.with(|twist| twist.stopped.contains(&row.id)) {
+            let stopped = Some(RawState::Stopped);
+            (row.cur_state, row.next_state) = (stopped, stopped);
+            row.actual = Some(RawState::Exited);
         }
         row
     }
@@ -535,4 +542,30 @@ async fn a_host_that_wants_more_is_told_of_once_and_its_rental_ends_as_it_says()
     assert!(!daemon.state().held.contains_key(&made));
     assert!(!town.there().await.contains(&made));
     assert_eq!(town.events("price-increase").len(), 1);
+}
+
+#[tokio::test]
+async fn what_is_brought_back_after_a_long_pause_is_waited_for_anew() {
+    let town = Town::new(1);
+    let mut daemon = town.daemon();
+    town.run(&mut daemon, 300).await;
+    let made = only(&daemon);
+    let wish = |wish| {
+        let job = town.jobs[0].name.clone();
+        append_request(&town.database(), town.clock.now(), &Ask::Job { job, wish }).unwrap();
+    };
+    wish(Wish::Pause);
+    town.run(&mut daemon, 4 * 3600).await;
+    assert!(daemon.state().held[&made].parked);
+    // Its bid is raised again, and it takes a while to come up.
+    town.twisted.with(|twist| twist.stopped.insert(made));
+    wish(Wish::Run);
+    town.run(&mut daemon, 200).await;
+    assert!(!daemon.state().held[&made].parked);
+    assert_eq!(daemon.state().held[&made].phase, Phase::Stopped);
+    town.twisted.with(|twist| twist.stopped.clear());
+    town.run(&mut daemon, 300).await;
+    assert_eq!(only(&daemon), made, "it was waited for");
+    assert_eq!(daemon.state().held[&made].phase, Phase::Running);
+    assert_eq!(town.twisted.with(|twist| twist.creates), 1);
 }
