@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
+use std::task::Poll;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -26,7 +27,7 @@ use haggle::types::money::Rate;
 use haggle::types::notification::{Notification, NotificationKind, PriceIncrease};
 use haggle::types::offer::{Offer, OfferQuery};
 use haggle::types::state::{Ask, Change, Event, Wish};
-use haggle::types::time::Time;
+use haggle::types::time::{Mono, Time};
 use haggle::types::world::EngineConfig;
 use secrecy::SecretString;
 
@@ -46,8 +47,9 @@ struct Twist {
     first: Option<InstanceId>,
     /// What the inbox holds once it is time; without, there is none.
     inbox: Option<Vec<Notification>>,
-    /// What hosts ask for.
+    /// What hosts ask for, and since when.
     increases: Vec<PriceIncrease>,
+    increases_since: Time,
     /// The token is refused until then.
     refused_until: Option<Time>,
     creates: usize,
@@ -167,7 +169,12 @@ impl Marketplace for Twisted {
     }
 
     async fn price_increases(&self) -> Result<Vec<PriceIncrease>, ReadError> {
-        Ok(self.with(|twist| twist.increases.clone()))
+        let now = self.clock.now();
+        Ok(self.with(|twist| {
+            let mut increases = twist.increases.clone();
+            increases.retain(|_| now >= twist.increases_since);
+            increases
+        }))
     }
 
     fn learnt(&self) -> Vec<(String, Option<String>)> {
@@ -192,7 +199,36 @@ impl Observer for Ticks {
     }
 }
 
+/// A wall clock that somebody sets back by an hour.
+struct SetBack {
+    inner: Arc<SimClock>,
+    at: Time,
+}
+
+#[async_trait]
+impl Clock for SetBack {
+    fn now(&self) -> Time {
+        let now = self.inner.now();
+        if now >= self.at {
+            now - Duration::from_secs(3600)
+        } else {
+            now
+        }
+    }
+
+    fn monotonic(&self) -> Mono {
+        self.inner.monotonic()
+    }
+
+    async fn sleep_until(&self, deadline: Time) {
+        let left = deadline.since(self.now());
+        self.inner.sleep_until(self.inner.now() + left).await;
+    }
+}
+
 struct Town {
+    /// The clock that daemons see; without, the market's.
+    daemons_clock: Option<Arc<dyn Clock>>,
     clock: Arc<SimClock>,
     twisted: Arc<Twisted>,
     ticks: Arc<Mutex<Vec<Time>>>,
@@ -258,6 +294,7 @@ impl Town {
             twist: Mutex::default(),
         };
         Self {
+            daemons_clock: None,
             clock,
             twisted: Arc::new(twisted),
             ticks: Arc::default(),
@@ -275,7 +312,7 @@ impl Town {
         let parts = Parts {
             marketplace: self.twisted.clone(),
             store: Box::new(SqliteStore::open(&self.database(), None, 5).unwrap()),
-            clock: self.clock.clone(),
+            clock: self.daemons_clock.clone().unwrap_or(self.clock.clone()),
             policies: Box::new(FixedPolicies(self.jobs.clone())),
             secrets: Box::new(PlaySecrets),
             observers: vec![Box::new(Ticks(self.ticks.clone()))],
@@ -568,4 +605,61 @@ async fn what_is_brought_back_after_a_long_pause_is_waited_for_anew() {
     assert_eq!(only(&daemon), made, "it was waited for");
     assert_eq!(daemon.state().held[&made].phase, Phase::Running);
     assert_eq!(town.twisted.with(|twist| twist.creates), 1);
+}
+
+#[tokio::test]
+async fn a_price_increase_that_is_told_of_is_looked_for_at_once() {
+    let town = Town::new(1);
+    town.twisted.with(|twist| twist.inbox = Some(Vec::new()));
+    let mut daemon = town.daemon();
+    town.run(&mut daemon, 300).await;
+    let made = only(&daemon);
+    // They are read every ten minutes, and were a moment ago.
+    let asked_at = town.clock.now() + Duration::from_secs(700);
+    let told = Notification {
+        kind: NotificationKind::PriceIncrease,
+        ..outbid("p", asked_at, made)
+    };
+    let ends = asked_at + Duration::from_secs(48 * 3600);
+    town.twisted.with(|twist| {
+        twist.inbox = Some(vec![told]);
+        twist.increases_since = asked_at;
+        twist.increases = vec![PriceIncrease {
+            id: 7,
+            instance: made,
+            old_rate: None,
+            new_rate: None,
+            ends_at: Some(ends),
+        }];
+    });
+    town.run(&mut daemon, 860).await;
+    let told = town.events("price-increase");
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(
+        told[0].at.since(asked_at) <= Duration::from_secs(90),
+        "{told:?}"
+    );
+    assert_eq!(daemon.state().held[&made].ends_at, Some(ends));
+}
+
+#[tokio::test]
+async fn a_clock_that_is_set_back_does_not_put_off_the_next_look() {
+    let mut town = Town::new(1);
+    town.daemons_clock = Some(Arc::new(SetBack {
+        inner: town.clock.clone(),
+        at: START + Duration::from_secs(200),
+    }));
+    let mut daemon = town.daemon();
+    let ends = START + Duration::from_secs(1400);
+    let over = std::future::poll_fn(|_| {
+        if town.clock.now() >= ends {
+            Poll::Ready(())
+        } else {
+            Poll::Pending
+        }
+    });
+    daemon.run(None, over).await.unwrap();
+    // One a minute, as if nothing had been.
+    let ticks = town.ticks.lock().unwrap().len();
+    assert!(ticks >= 22, "{ticks}");
 }

@@ -101,9 +101,12 @@ impl Daemon {
     /// changed.
     async fn sleep(&mut self, mut next: Time) -> Result<(), DaemonError> {
         let mut early = false;
+        // By both clocks: one that is set back must not leave what is rented alone until it has
+        // caught up.
+        let mut due_at = self.parts.clock.monotonic() + next.since(self.now());
         loop {
             let now = self.now();
-            if now >= next {
+            if now >= next || self.parts.clock.monotonic() >= due_at {
                 if early {
                     self.spacing.take(self.parts.clock.monotonic());
                 }
@@ -124,8 +127,10 @@ impl Daemon {
             let due = look.is_some_and(|look| self.now() >= look);
             if told || (due && self.look_for_changes().await) {
                 early = true;
-                let now = self.now();
-                next = next.min(now + self.spacing.wait(self.parts.clock.monotonic()));
+                let mono = self.parts.clock.monotonic();
+                let wait = self.spacing.wait(mono);
+                next = next.min(self.now() + wait);
+                due_at = due_at.min(mono + wait);
             }
         }
     }
