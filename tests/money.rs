@@ -129,15 +129,13 @@ impl Marketplace for Twisted {
         let outcome = self.inner.create(request).await;
         self.with(|twist| {
             twist.creates += 1;
-            match (twist.creates, twist.second, twist.first) {
-                (2, Some(answer), Some(first)) => answer(first),
-                _ => {
-                    if let Outcome::Done(id) = outcome {
-                        twist.first = twist.first.or(Some(id));
-                    }
-                    outcome
-                }
+            if let (2, Some(answer), Some(first)) = (twist.creates, twist.second, twist.first) {
+                return answer(first);
             }
+            if let Outcome::Done(id) = outcome {
+                twist.first = twist.first.or(Some(id));
+            }
+            outcome
         })
     }
 
