@@ -53,8 +53,10 @@ impl Clock for SystemClock {
     async fn sleep_until(&self, deadline: Time) {
         // The wall clock may be set while we sleep, so long sleeps look again.
         const LOOK_AGAIN: Duration = Duration::from_secs(60);
+        let (begun, to_go) = (Instant::now(), deadline.since(self.now()));
         loop {
-            let left = deadline.since(self.now());
+            let left = to_go.saturating_sub(begun.elapsed());
+            let left = left.min(deadline.since(self.now()));
             if left.is_zero() {
                 return;
             }

@@ -24,7 +24,8 @@ pub trait Clock: Send + Sync {
     fn now(&self) -> Time;
     /// The monotonic clock, from the process's start. Waits that prove something are counted on it.
     fn monotonic(&self) -> Mono;
-    /// Returns when the wall clock has reached `deadline`; at once where it has.
+    /// Returns when the wall clock has reached `deadline`, at once where it has; and where it is set
+    /// back meanwhile, when as much time has passed as there was to go.
     async fn sleep_until(&self, deadline: Time);
 }
 

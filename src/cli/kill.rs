@@ -326,7 +326,7 @@ struct Killer<'a> {
 
 impl Killer<'_> {
     /// Destroys and looks again until ours are absent from two complete listings, the first begun
-    /// well after the last request. What is still there when the time is up; `None` where the
+    /// well after the last request, and those known by id are not there by id either. What is still there when the time is up; `None` where the
     /// last look told nothing.
     async fn until_gone(&mut self, within: Duration) -> Option<BTreeSet<InstanceId>> {
         let begun = self.clock.monotonic();
@@ -362,7 +362,18 @@ impl Killer<'_> {
                         _ => None,
                     };
                     if clean_since.is_some_and(|since| looked.since(since) >= APART) {
-                        return seen;
+                        match self.there_by_id().await {
+                            Some(there) if there.is_empty() => return seen,
+                            Some(there) => {
+                                let again = there.iter().map(|&id| (id, String::new()));
+                                if self.destroy(again.collect()).await {
+                                    last_request = self.clock.monotonic();
+                                }
+                                seen = Some(there);
+                            }
+                            None => seen = None,
+                        }
+                        clean_since = None;
                     }
                     if clean && clean_since.is_none() {
                         let left = LATE_CREATE.saturating_sub(looked.since(last_request));
@@ -393,6 +404,36 @@ impl Killer<'_> {
             .collect()
     }
 
+    /// Ours that are there when asked for by id: lists that lack them may be late. `None` where it
+    /// cannot be told; where nothing can be asked for by id, the lists have to do.
+    async fn there_by_id(&self) -> Option<BTreeSet<InstanceId>> {
+        let mut there = BTreeSet::new();
+        let asked: BTreeSet<InstanceId> =
+            self.destroyed.keys().chain(self.known).copied().collect();
+        for id in asked {
+            match self.marketplace.instance(id).await {
+                Ok(None) | Err(ReadError::Unsupported(_)) => {}
+                Ok(Some(_)) => {
+                    there.insert(id);
+                }
+                Err(error) => {
+                    self.output.note(&format!(
+                        "cannot tell whether instance {id} is gone: {error}"
+                    ));
+                    return None;
+                }
+            }
+        }
+        if !there.is_empty() {
+            let ids: Vec<String> = there.iter().map(ToString::to_string).collect();
+            self.output.note(&format!(
+                "not listed, and there all the same: {}",
+                ids.join(", ")
+            ));
+        }
+        Some(there)
+    }
+
     /// Sends a destroy for each that has none, or an old one. Whether any was sent.
     async fn destroy(&mut self, due: Vec<(InstanceId, String)>) -> bool {
         let now = self.clock.monotonic();
@@ -411,7 +452,10 @@ impl Killer<'_> {
             };
             self.output
                 .note(&format!("instance {id} ({label}): {said}"));
-            self.destroyed.insert(id, label);
+            let known = self.destroyed.entry(id).or_default();
+            if known.is_empty() {
+                *known = label;
+            }
             self.sent.insert(id, self.clock.monotonic());
         }
         sent
@@ -462,11 +506,14 @@ mod tests {
     use crate::market::transport::InProcess;
     use crate::market::{Market, MarketOptions, MarketServer, WireOptions};
     use crate::marketplace::lowcode::{LowCode, LowCodeOptions};
-    use crate::ports::CreateRequest;
+    use crate::marketplace::vast::{Vast, VastOptions};
+    use crate::ports::{CreateRequest, Method, Reply, Request, Transport, TransportError};
     use crate::types::ids::{IntentId, ReplicaId};
     use crate::types::offer::{Market as Prices, OfferQuery};
+    use async_trait::async_trait;
     use secrecy::SecretString;
-    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::sync::{Arc, Mutex};
 
     struct Town {
         clock: Arc<SimClock>,
@@ -591,28 +638,71 @@ mod tests {
         assert!(failure.to_string().contains("nothing was destroyed"));
     }
 
-    /// A marketplace that destroys in bulk as its answer says, seen by its requests.
-    async fn kill_two(bulk: (u16, &str), singly: usize) -> Vec<String> {
-        use crate::marketplace::testing::{Scripted, SimClock as Still};
-        use crate::marketplace::vast::{Vast, VastOptions};
-        let script = Arc::new(Scripted::default());
-        let clock = Arc::new(Still::default());
-        let options = VastOptions::new(SecretString::from("vk_kill"));
-        let client = Vast::new(script.clone(), clock.clone(), options, &BTreeMap::new());
+    /// A marketplace of two instances of ours. It lists them once, whatever becomes of them,
+    /// destroys in bulk as its answer says, and keeps what it should have destroyed until it is
+    /// asked singly.
+    struct Two {
+        bulk: (u16, &'static str),
+        row: String,
+        listed: AtomicBool,
+        kept: Mutex<BTreeSet<String>>,
+        deletes: Mutex<Vec<String>>,
+    }
+
+    #[async_trait]
+    impl Transport for Two {
+        async fn send(&self, request: Request) -> Result<Reply, TransportError> {
+            let asked = format!("{request:?}");
+            let id = request.path.strip_prefix("/api/v0/instances/");
+            let id = id.map(|rest| rest.trim_end_matches('/').to_owned());
+            let row = |id: &str| self.row.replace("ID", id);
+            let done = r#"{"success":true}"#.to_owned();
+            let (status, body) = match (request.method, id) {
+                (Method::Get, None) if !self.listed.swap(true, Ordering::Relaxed) => {
+                    let rows = format!("{},{}", row("1"), row("2"));
+                    (
+                        200,
+                        format!(r#"{{"total_instances":2,"instances":[{rows}]}}"#),
+                    )
+                }
+                (Method::Get, None) => (200, r#"{"total_instances":0,"instances":[]}"#.to_owned()),
+                (Method::Get, Some(id)) => {
+                    let there = self.kept.lock().unwrap().contains(&id);
+                    let row = if there { row(&id) } else { "null".to_owned() };
+                    (200, format!(r#"{{"instances":{row}}}"#))
+                }
+                (_, Some(id)) => {
+                    self.deletes.lock().unwrap().push(asked);
+                    self.kept.lock().unwrap().remove(&id);
+                    if id.is_empty() {
+                        (self.bulk.0, self.bulk.1.to_owned())
+                    } else {
+                        (200, done)
+                    }
+                }
+                _ => panic!("{asked}"),
+            };
+            Ok(Reply {
+                status,
+                headers: Vec::new(),
+                body: body.into(),
+            })
+        }
+    }
+
+    /// Kills two, one of which may survive its first destroy. What was deleted, in order.
+    async fn kill_two(bulk: (u16, &'static str), survives: Option<&str>) -> Vec<String> {
+        let clock = Arc::new(crate::marketplace::testing::SimClock::default());
         let installation = Installation::from_seed(7);
-        let row = |id: u64| format!(r#"{{"id":{id},"label":"hg-{installation}-x"}}"#);
-        let list = |rows: &[String]| {
-            let (count, rows) = (rows.len(), rows.join(","));
-            format!(r#"{{"success":true,"total_instances":{count},"instances":[{rows}]}}"#)
-        };
-        script.reply(200, list(&[row(1), row(2)]));
-        script.reply(bulk.0, bulk.1);
-        for _ in 0..singly {
-            script.reply(200, r#"{"success":true}"#);
-        }
-        for _ in 0..20 {
-            script.reply(200, list(&[]));
-        }
+        let two = Arc::new(Two {
+            bulk,
+            row: format!(r#"{{"id":ID,"label":"hg-{installation}-x"}}"#),
+            listed: AtomicBool::new(false),
+            kept: Mutex::new(survives.into_iter().map(str::to_owned).collect()),
+            deletes: Mutex::default(),
+        });
+        let options = VastOptions::new(SecretString::from("vk_kill"));
+        let client = Vast::new(two.clone(), clock.clone(), options, &BTreeMap::new());
         let mut killer = Killer {
             marketplace: &client,
             clock: &*clock,
@@ -625,21 +715,21 @@ mod tests {
         let left = killer.until_gone(Duration::from_mins(15)).await;
         assert_eq!(left, Some(BTreeSet::new()));
         assert_eq!(killer.destroyed.len(), 2);
-        let asked = script.asked().into_iter();
-        asked.filter(|asked| asked.starts_with("DELETE")).collect()
+        std::mem::take(&mut *two.deletes.lock().unwrap())
     }
 
     #[tokio::test]
     async fn several_go_at_once_where_that_is_possible_and_one_by_one_where_not() {
-        let at_once = kill_two((200, r#"{"success":true}"#), 0).await;
+        let at_once = kill_two((200, r#"{"success":true}"#), None).await;
         assert_eq!(at_once, ["DELETE /api/v0/instances/"]);
         for bulk in [
             (404, r#"{"success":false,"error":"no_such_instance"}"#),
             (405, "no"),
             (500, "no"),
             (200, r#"{"success":false}"#),
+            (403, "<html>Just a moment</html>"),
         ] {
-            let singly = kill_two(bulk, 2).await;
+            let singly = kill_two(bulk, None).await;
             assert_eq!(
                 singly,
                 [
@@ -649,5 +739,14 @@ mod tests {
                 ]
             );
         }
+    }
+
+    #[tokio::test]
+    async fn what_no_list_shows_and_is_there_all_the_same_is_destroyed_again() {
+        let deletes = kill_two((200, r#"{"success":true}"#), Some("2")).await;
+        assert_eq!(
+            deletes,
+            ["DELETE /api/v0/instances/", "DELETE /api/v0/instances/2/"]
+        );
     }
 }

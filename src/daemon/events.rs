@@ -281,6 +281,10 @@ impl Daemon {
     pub(super) fn record_notifications(&mut self) -> Result<(), DaemonError> {
         let told = self.mailbox.take();
         let now = self.now();
+        let dearer = NotificationKind::PriceIncrease;
+        if told.iter().any(|told| told.notification.kind == dearer) {
+            self.hints.increases_read = None;
+        }
         let urgent = told
             .iter()
             .filter(|told| told.notification.kind.is_urgent());

@@ -105,6 +105,11 @@ impl Daemon {
             }
         };
         match self.parts.marketplace.create(&request).await {
+            // What was there before is not what this request made: the answer is of another one.
+            Outcome::Done(instance) if self.state.held.contains_key(&instance) => {
+                let message = format!("it names instance {instance}, which another rent made");
+                self.unknown(intent, &message)
+            }
             Outcome::Done(instance) => self.rented(intent, job, instance).await,
             Outcome::Refused {
                 why,
@@ -112,6 +117,7 @@ impl Daemon {
                 leftover,
             } => {
                 tracing::info!(why = why.as_str(), "a create was refused: {message}");
+                let leftover = leftover.filter(|id| !self.state.held.contains_key(id));
                 if let Some(instance) = leftover {
                     self.keep(&intent, instance, Some(DestroyWhy::Leftover))?;
                     self.destroy(instance, DestroyWhy::Leftover).await?;

@@ -51,7 +51,8 @@ impl Daemon {
         } else {
             return None;
         };
-        Some(self.looked_at.map_or(now, |at| at + interval))
+        // A clock that was set back must not put it off.
+        Some(self.looked_at.map_or(now, |at| at.min(now) + interval))
     }
 
     /// Looks at the instances, and into the inbox. Whether something changed that a tick should

@@ -188,7 +188,7 @@ pub struct Daemon {
     /// Searches in a row that came back empty although the last full answer was not.
     empty_streak: BTreeMap<OfferQuery, u32>,
     /// Listings in a row that were empty although something of ours may exist.
-    empty_listings: u32,
+    empties: poll::Empties,
     /// What is known of the searches made.
     searches: plan_searches::Searches,
     /// Whether this process has searched before.
@@ -237,7 +237,7 @@ impl Daemon {
             market: Arc::new(market),
             snapshot_id,
             empty_streak: BTreeMap::new(),
-            empty_listings: 0,
+            empties: poll::Empties::default(),
             searches: plan_searches::Searches::default(),
             has_searched: false,
             seen: BTreeMap::new(),

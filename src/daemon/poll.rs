@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::plan_searches::{Round, Wanted};
+use super::settle::APART;
 use super::{Daemon, DaemonError, PolicySet};
 use crate::ports::ReadError;
 use crate::types::ids::{JobName, MachineId, OfferId, ReplicaId};
@@ -18,6 +19,25 @@ use crate::types::time::{Mono, Time};
 /// An empty answer to a search that was not empty before is believed when it has come this often
 /// in a row: gateways and caches answer empty when they mean "I do not know".
 const EMPTY_BELIEVED_AFTER: u32 = 3;
+
+/// Empty listings in a row, as far as each says something new: one that comes right after another,
+/// because a tick came early, only says the same once more.
+#[derive(Debug, Default)]
+pub(super) struct Empties {
+    count: u32,
+    counted_at: Mono,
+}
+
+impl Empties {
+    /// One more came now. How many there were.
+    fn one_more(&mut self, now: Mono) -> u32 {
+        if self.count == 0 || now.since(self.counted_at) >= APART {
+            self.count += 1;
+            self.counted_at = now;
+        }
+        self.count
+    }
+}
 
 /// Whether an empty listing, the n-th in a row, may be taken for whole: while a rent may show yet,
 /// and with or without an instance of ours that is known to be absent.
@@ -125,7 +145,7 @@ impl Daemon {
     /// enough in a row. A rent has no id by which it could be asked for.
     pub(super) async fn corroborate(&mut self, listing: &mut Listing) {
         if !listing.rows.is_empty() || !listing.unreadable.is_empty() {
-            self.empty_listings = 0;
+            self.empties = Empties::default();
             return;
         }
         let intents = self.state.intents.values();
@@ -136,7 +156,7 @@ impl Daemon {
         if !listing.complete || (self.state.held.is_empty() && !renting) {
             return;
         }
-        self.empty_listings += 1;
+        let in_a_row = self.empties.one_more(self.parts.clock.monotonic());
         let held = self.state.held.values();
         // One that we destroyed may be gone while others are there.
         let witness = held
@@ -149,7 +169,7 @@ impl Daemon {
             )),
             None => None,
         };
-        listing.complete = empty_believed(self.empty_listings, renting, absent);
+        listing.complete = empty_believed(in_a_row, renting, absent);
     }
 
     /// Searches what the jobs and our own machines need, inside the quota. The numbers are those of
@@ -398,5 +418,12 @@ mod tests {
             "one of ours is there"
         );
         assert!(empty_believed(1, false, Some(true)));
+    }
+
+    #[test]
+    fn empty_listings_of_early_ticks_are_one() {
+        let mut empties = Empties::default();
+        let counts = [0, 5, 10, 29, 30, 45, 59, 60].map(|at| empties.one_more(Mono(at * 1000)));
+        assert_eq!(counts, [1, 1, 1, 1, 2, 2, 2, 3]);
     }
 }

@@ -110,6 +110,15 @@ impl Daemon {
             return Vec::new();
         };
         let mut changes = Vec::new();
+        let resumes = match intent.effect {
+            Effect::SetBid { bid, .. } => bid > BID_PARKED,
+            Effect::Start { .. } => true,
+            _ => false,
+        };
+        if resumes && held.stop_asked {
+            // It is waited for from now on, however long it rested.
+            held.phase_since = now;
+        }
         match intent.effect {
             Effect::SetBid { bid, .. } if bid <= BID_PARKED => {
                 held.stop_asked = true;

@@ -61,8 +61,12 @@ impl Daemon {
         let mut unread = BTreeSet::new();
         loop {
             let failures = self.tick().await?;
-            // One that read the account is good: it is something else that was refused.
+            // Where something is ours it is not left alone for one answer: a key may be refused for
+            // a moment, and what is rented goes on billing. And one that read the account is good:
+            // it is something else that was refused.
+            let ours = !self.state.held.is_empty() || !self.state.intents.is_empty();
             if first
+                && !ours
                 && !self.account_read
                 && let Some(error) = refused_token(&failures)
             {
@@ -99,9 +103,12 @@ impl Daemon {
     /// changed.
     async fn sleep(&mut self, mut next: Time) -> Result<(), DaemonError> {
         let mut early = false;
+        // By both clocks: one that is set back must not leave what is rented alone until it has
+        // caught up.
+        let mut due_at = self.parts.clock.monotonic() + next.since(self.now());
         loop {
             let now = self.now();
-            if now >= next {
+            if now >= next || self.parts.clock.monotonic() >= due_at {
                 if early {
                     self.spacing.take(self.parts.clock.monotonic());
                 }
@@ -122,8 +129,10 @@ impl Daemon {
             let due = look.is_some_and(|look| self.now() >= look);
             if told || (due && self.look_for_changes().await) {
                 early = true;
-                let now = self.now();
-                next = next.min(now + self.spacing.wait(self.parts.clock.monotonic()));
+                let mono = self.parts.clock.monotonic();
+                let wait = self.spacing.wait(mono);
+                next = next.min(self.now() + wait);
+                due_at = due_at.min(mono + wait);
             }
         }
     }

@@ -30,7 +30,9 @@ enum Subject {
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Proof {
-    /// When the last request about it ended, or it was last seen; the process's start if neither.
+    /// When the last request about it ended, or it was last seen; where this process did neither,
+    /// when the first listing since it is known of began. So one that was made a moment ago, and
+    /// that lists show late, waits as long as any.
     quiet_since: Mono,
     /// When the first complete listing without it began.
     first_absent: Option<Mono>,
@@ -135,12 +137,19 @@ impl Settle {
     }
 
     fn quiet_for(&mut self, subject: Subject, begun: Mono) -> Duration {
-        begun.since(self.proofs.entry(subject).or_default().quiet_since)
+        begun.since(self.proof(subject, begun).quiet_since)
+    }
+
+    fn proof(&mut self, subject: Subject, begun: Mono) -> &mut Proof {
+        self.proofs.entry(subject).or_insert(Proof {
+            quiet_since: begun,
+            ..Proof::default()
+        })
     }
 
     /// One listing's word on one subject; whether its absence is now confirmed.
     fn step(&mut self, subject: Subject, present: bool, complete: bool, begun: Mono) -> bool {
-        let proof = self.proofs.entry(subject).or_default();
+        let proof = self.proof(subject, begun);
         if present {
             *proof = Proof {
                 quiet_since: begun,
@@ -169,7 +178,7 @@ impl Settle {
 mod tests {
     use super::*;
     use crate::types::ids::{Installation, Label, ReplicaId, Slot};
-    use crate::types::instance::{Instance, Rental};
+    use crate::types::instance::{Held, Instance, Rental};
     use crate::types::intent::{Intent, IntentState};
     use crate::types::money::{Money, Rate};
     use crate::types::state::Change;
@@ -283,6 +292,28 @@ mod tests {
         let mut settle = Settle::default();
         let absent = settle.listed(&state, &listing(true, vec![]), Mono(100));
         assert_eq!(absent, Absent::default());
+    }
+
+    #[test]
+    fn an_instance_that_was_just_made_is_not_gone_because_lists_show_it_late() {
+        let mut state = State::new(Installation::from_seed(1));
+        let mut settle = Settle::default();
+        // The process is old by then.
+        settle.listed(&state, &listing(true, vec![]), Mono(1_000_000));
+        let replica = ReplicaId {
+            job: "train".parse().unwrap(),
+            index: 0,
+        };
+        let held = Held::new(InstanceId(9), IntentId(7), replica, Time(0));
+        state.apply(&Change::Held(Box::new(held)));
+        let gone = |settle: &mut Settle, at| {
+            let absent = settle.listed(&state, &listing(true, vec![]), Mono(at));
+            !absent.instances.is_empty()
+        };
+        for at in [1_001_000, 1_032_000, 1_063_000, 1_120_999, 1_121_000] {
+            assert!(!gone(&mut settle, at), "{at}");
+        }
+        assert!(gone(&mut settle, 1_151_000));
     }
 
     #[test]

@@ -5,6 +5,7 @@
 
 use super::poll::Polled;
 use super::{Daemon, DaemonError};
+use crate::engine::observe::EVIDENCE_MS;
 use crate::types::ids::InstanceId;
 use crate::types::instance::{DestroyWhy, Held, Instance, Rental};
 use crate::types::intent::Effect;
@@ -65,10 +66,10 @@ impl Daemon {
                     Effect::SetBid { instance, bid } if instance == held.id => Some(bid),
                     _ => None,
                 });
-            let most = open.fold(
-                held.price.max(held.bid_before_park.unwrap_or_default()),
-                Rate::max,
-            );
+            let most = open
+                .chain(self.bid_lately(held))
+                .chain(held.bid_before_park)
+                .fold(held.price, Rate::max);
             return if held.destroying.is_some() {
                 None
             } else {
@@ -79,6 +80,16 @@ impl Daemon {
             Effect::Rent { rental, price, .. } => wrong(rental, price),
             _ => None,
         }
+    }
+
+    /// The highest that we bid for an instance's slot lately. A listing may show a bid from before
+    /// it was lowered, and one that came to the marketplace although its request was answered with
+    /// an error.
+    fn bid_lately(&self, held: &Held) -> Option<Rate> {
+        let machine = self.state.machines.get(&held.slot.machine)?;
+        let (bid, at) = machine.highest_bid?;
+        let recent = self.now().ms_since(at) <= EVIDENCE_MS;
+        (held.rental == Rental::Bid && recent).then_some(bid)
     }
 
     /// Adds to what a listing showed that these are to be destroyed. In one commit with it: were the

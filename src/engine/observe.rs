@@ -44,7 +44,7 @@ const BID_LAG_MS: i64 = 120_000;
 const RAISE_AGAIN_AFTER_MS: i64 = 3_600_000;
 
 /// How long a bid of ours explains a machine's floor.
-const EVIDENCE_MS: i64 = 30 * 60_000;
+pub(crate) const EVIDENCE_MS: i64 = 30 * 60_000;
 
 /// The moment at which we last held a machine is renewed this often, to spare a write each tick.
 const EVIDENCE_RENEWED_MS: i64 = 5 * 60_000;

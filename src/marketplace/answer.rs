@@ -20,9 +20,6 @@ pub(crate) struct Answer {
     pub(crate) status: u16,
     /// The body, where it is JSON.
     body: Option<Value>,
-    /// Whether the body is neither JSON nor words: a web page, or JSON that was cut. It may be of
-    /// whoever is on the way, and what it said of the request is lost.
-    broken: bool,
     /// What the answer says, not yet redacted.
     message: String,
     /// The same in lower case, for classifying.
@@ -37,10 +34,8 @@ impl Answer {
             Some(body) => message_of_value(body),
             None => message_of(&text),
         };
-        let begins = text.trim_start().chars().next();
         Self {
             status: reply.status,
-            broken: body.is_none() && begins.is_some_and(|first| !first.is_ascii_alphanumeric()),
             body,
             words: message.to_ascii_lowercase(),
             message,
@@ -111,9 +106,9 @@ impl Answer {
     pub(crate) fn is_unauthorized(&self) -> bool {
         match self.status {
             401 => true,
-            // The provider also says 403 where the request itself is not allowed, and firewalls on
-            // the way say it with a page of theirs.
-            403 => !self.broken && !self.says("invalid_args") || self.blames_the_key(),
+            // The provider also says 403 where the request itself is not allowed, and what stands
+            // in front of it says it with a page of its own, of nobody's key.
+            403 => (self.body.is_some() && !self.says("invalid_args")) || self.blames_the_key(),
             _ => (self.status >= 400 || self.says_failed()) && self.blames_the_key(),
         }
     }
@@ -135,13 +130,12 @@ impl Answer {
     }
 
     /// Whether the answer leaves open what happened: a server error, a gateway's timeout, a
-    /// redirect, or what cannot be read. A page that says that there were too many requests is of
-    /// something that did not pass them on.
+    /// redirect, a success that cannot be read, or a refusal in words that are not the provider's.
+    /// Such a page may stand in for any answer, also that of a request that took effect.
     pub(crate) fn is_open(&self) -> bool {
         match self.status {
-            429 => false,
-            400..=499 if self.broken => true,
-            400..=499 => matches!(self.status, 408 | 425 | 499),
+            401 | 429 => false,
+            400..=499 => self.body.is_none() || matches!(self.status, 408 | 425 | 499),
             200..=299 => !self.says_failed() && !self.is_success(),
             _ => true,
         }

@@ -14,6 +14,9 @@ use crate::types::instance::{Instance, Listing};
 /// Pages of one listing, of 25 instances each: more than anyone rents.
 pub(crate) const PAGES_MAX: usize = 100;
 
+/// Rows of a page, where the marketplace pages: its documented most.
+const PAGE_ROWS: usize = 25;
+
 /// What the pages of a listing held.
 #[derive(Debug, Default)]
 pub(crate) struct Gathered {
@@ -80,6 +83,12 @@ impl Gathered {
     /// Whether any page announced how many there are in all.
     pub(crate) fn is_announced(&self) -> bool {
         self.announced.is_some()
+    }
+
+    /// Whether it may be the first pages only: so many rows as fill whole pages, and nothing that
+    /// says how many there are. Who passes a page on without its token leaves just that.
+    pub(crate) fn may_be_cut(&self) -> bool {
+        !self.is_announced() && self.counted > 0 && self.counted.is_multiple_of(PAGE_ROWS)
     }
 
     /// The listing. Complete only where the last page was reached and all is as announced.

@@ -314,11 +314,44 @@ pub(crate) fn mix(name: &str, seed: u64) -> Scenario {
             ],
             ..base
         },
+        // Answers that are not what they seem: web pages, halves, another type, and requests that
+        // arrive twice.
+        "wire" => Scenario {
+            faults: "html=4%,truncated=4%,content-type=4%,duplicated=8%,timeout-after=3%"
+                .parse()
+                .unwrap(),
+            ..base
+        },
+        // Reads that were right once, listings with holes, and a clock that is off.
+        "stale" => Scenario {
+            faults: "stale=12%,partial=8%,empty=4%,skew=4%,duplicated=3%"
+                .parse()
+                .unwrap(),
+            crash_per_mille: 100,
+            ..base
+        },
+        // Keys that are refused for a moment, in words that read like an absence.
+        "keys" => Scenario {
+            faults: "session-expired=6%,key-deleted=4%,429=4%,5xx=2%"
+                .parse()
+                .unwrap(),
+            ..base
+        },
         other => panic!("there is no mix `{other}`"),
     }
 }
 
-pub(crate) const MIXES: [&str; 6] = ["liar", "tiny", "disks", "ends", "on-demand", "kill"];
+pub(crate) const MIXES: [&str; 9] = [
+    "liar",
+    "tiny",
+    "disks",
+    "ends",
+    "on-demand",
+    "kill",
+    "wire",
+    "stale",
+    "keys",
+];
 
 pub(crate) fn simulate(scenario: &Scenario, dir: &Dir) -> Outcome {
     simulate_with(scenario, dir, true)

@@ -32,7 +32,10 @@ impl LowCode {
                 break;
             }
         }
-        Ok(gathered.listing())
+        let may_be_cut = gathered.may_be_cut();
+        let mut listing = gathered.listing();
+        listing.complete &= !may_be_cut;
+        Ok(listing)
     }
 
     async fn instances_page(&self, after: Option<&str>) -> Result<Answer, ReadError> {

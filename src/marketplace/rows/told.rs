@@ -81,7 +81,8 @@ pub fn price_increase(row: &Value) -> Option<PriceIncrease> {
         instance: InstanceId(number(row, &["contract_id", "instance_id"]).id()?),
         old_rate: hourly("old_gpu_costpersec"),
         new_rate: hourly("new_gpu_costpersec"),
-        ends_at: time(row, &["contract_end_date"]),
+        // A zero is no date: taken for one, it would end the rental at once.
+        ends_at: time(row, &["contract_end_date"]).filter(|at| at.0 > 0),
     })
 }
 
@@ -179,6 +180,10 @@ mod tests {
         assert_eq!(price_increase(&json!({"contract_id":7})), None);
         let odd = json!({"id":3,"contract_id":7,"new_gpu_costpersec":-1});
         assert_eq!(price_increase(&odd).unwrap().new_rate, None);
+        for no_date in [json!(0), json!(-1), json!(null), json!("")] {
+            let row = json!({"id":3,"contract_id":7,"contract_end_date":no_date});
+            assert_eq!(price_increase(&row).unwrap().ends_at, None, "{row}");
+        }
     }
 
     #[test]

@@ -271,6 +271,24 @@ fn a_listing_is_complete_only_as_announced() {
 }
 
 #[test]
+fn a_listing_that_may_be_a_page_cut_off_is_not_complete() {
+    let rows = |count: u64| -> Vec<_> { (1..=count).map(|id| json!({ "id": id })).collect() };
+    for (body, complete) in [
+        (json!({"instances":rows(24)}), true),
+        (json!({"instances":rows(25)}), false),
+        (json!({"instances":rows(25),"instances_found":25}), false),
+        (json!({"instances":rows(50)}), false),
+        (json!({"instances":rows(26)}), true),
+        (json!({"instances":[]}), true),
+        (json!({"instances":rows(25),"total_instances":25}), true),
+    ] {
+        let rig = rig();
+        rig.script.reply(200, &body);
+        assert_eq!(run(rig.client.instances()).unwrap().complete, complete);
+    }
+}
+
+#[test]
 fn a_listing_follows_its_pages_and_keeps_unreadable_ids() {
     let rig = rig();
     rig.script.reply(

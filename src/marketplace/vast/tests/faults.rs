@@ -98,6 +98,13 @@ fn a_change_is_sent_once_and_is_unknown_where_nobody_can_tell() {
         Ok((200, "<html>".to_owned())),
         Ok((200, "{\"success\":true,\"new_con".to_owned())),
         Ok((408, "timeout".to_owned())),
+        // A page of what stands in front, in place of whatever was answered.
+        Ok((
+            403,
+            "<!DOCTYPE html><title>Just a moment</title>".to_owned(),
+        )),
+        Ok((404, "<html>Not Found</html>".to_owned())),
+        Ok((400, r#"{"success":true,"new_contr"#.to_owned())),
     ];
     for line in unknown {
         let rig = rig();
@@ -141,6 +148,8 @@ fn reads_are_tried_again_and_broken_answers_are_errors() {
         (200, r#"{"offers":[{"id":1"#),
         (200, ""),
         (302, ""),
+        // Of nobody's key.
+        (403, "<!DOCTYPE html><title>Just a moment</title>"),
         (400, r#"{"success":false,"error":"invalid_request"}"#),
         (200, r#"{"success":false,"msg":"no","offers":[]}"#),
     ] {
