@@ -430,7 +430,8 @@ mod tests {
         let low = r#"{"success":false,"error":"bid_too_low","new_contract":77}"#;
         for (status, body) in [
             (403, "<!DOCTYPE html><title>Just a moment…</title>"),
-            (401, "<html>"),
+            (403, ""),
+            (403, "Forbidden"),
             (404, " <html>nginx</html>"),
             (400, &low[..40]),
             (400, "\u{fffd}\u{0}{"),
@@ -438,16 +439,16 @@ mod tests {
             assert!(answer(status, body).is_open(), "{status} {body}");
         }
         assert!(!answer(403, "<html>").is_unauthorized());
+        assert!(!answer(403, "Forbidden").is_unauthorized());
         for (status, body) in [
             (429, "<html>"),
+            (401, "<html>"),
             (400, low),
-            (403, ""),
-            (403, "Forbidden"),
             (410, "\"gone\""),
         ] {
             assert!(!answer(status, body).is_open(), "{status} {body}");
         }
-        assert!(answer(403, "").is_unauthorized());
+        assert!(answer(401, "<html>").is_unauthorized());
     }
 
     #[test]
