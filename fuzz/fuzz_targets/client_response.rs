@@ -67,6 +67,9 @@ struct Said {
     status: u16,
     /// The body in lower case.
     text: String,
+    /// Whether it is JSON.
+    valid: bool,
+    /// The JSON, unless it holds a number too large for any: then nobody can tell what it says.
     json: Option<Value>,
 }
 
@@ -75,6 +78,7 @@ impl Said {
         let text = String::from_utf8_lossy(body);
         Self {
             status,
+            valid: serde_json::from_str::<serde::de::IgnoredAny>(&text).is_ok(),
             json: serde_json::from_str(&text).ok(),
             text: text.to_lowercase(),
         }
@@ -82,15 +86,18 @@ impl Said {
 
     /// Whether it can be a success: by its status, as JSON, and not failed by its own word.
     fn may_succeed(&self) -> bool {
-        (200..300).contains(&self.status)
-            && self
-                .json
-                .as_ref()
-                .is_some_and(|json| json["success"] != false)
+        let failed = self
+            .json
+            .as_ref()
+            .is_some_and(|json| json["success"] == false);
+        (200..300).contains(&self.status) && self.valid && !failed
     }
 
     fn any(&self, accepted: impl Fn(&Value) -> bool + Copy) -> bool {
-        self.json.as_ref().is_some_and(|json| holds(json, accepted))
+        match &self.json {
+            Some(json) => holds(json, accepted),
+            None => self.valid,
+        }
     }
 
     /// Whether it says that there is no such instance: by a null, or in the marketplace's words.

@@ -10,7 +10,7 @@
 #![no_main]
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, LazyLock};
+use std::sync::{Arc, LazyLock, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -55,14 +55,18 @@ struct Named {
 impl Named {
     /// The first rentable offer of the market as it begins, and the first machine of the account.
     fn first(server: &MarketServer) -> Self {
-        let listed = json(&answer(server, &get("/api/v0/machines/")));
-        let machine = listed["machines"][0]["machine_id"].as_u64();
-        let offers = MARKET.offers(0, SearchType::Bid, 8.0);
-        let offer = offers.iter().find(|row| row.rentable);
+        static FIRST: OnceLock<(u64, u64)> = OnceLock::new();
+        let (offer, machine) = *FIRST.get_or_init(|| {
+            let listed = json(&answer(server, &get("/api/v0/machines/")));
+            let machine = listed["machines"][0]["machine_id"].as_u64();
+            let offers = MARKET.offers(0, SearchType::Bid, 8.0);
+            let offer = offers.iter().find(|row| row.rentable).map(|row| row.id);
+            (offer.expect("an offer"), machine.expect("a machine"))
+        });
         Self {
-            offer: offer.map_or(0, |row| row.id),
+            offer,
             instance: 0,
-            machine: machine.unwrap_or_default(),
+            machine,
             made: BTreeSet::new(),
         }
     }
@@ -199,9 +203,10 @@ fn searches_answer(server: &MarketServer) {
     let mut native = get("/api/v0/bundles/");
     native.method = Method::Post;
     native.body = Some(Bytes::from_static(
-        br#"{"verified":{},"rentable":{},"rented":{}}"#,
+        br#"{"verified":{},"rentable":{},"rented":{},"limit":5}"#,
     ));
     let mut gateway = get("/vastai/offers");
+    gateway.query.push(("limit".to_owned(), "5".to_owned()));
     gateway
         .query
         .push(("api_token".to_owned(), TOKENS[0].to_owned()));
@@ -212,7 +217,7 @@ fn searches_answer(server: &MarketServer) {
         let rows = answer["offers"]
             .as_array()
             .or(answer["data"]["offers"].as_array());
-        assert!(rows.is_some_and(|rows| rows.len() <= 64));
+        assert!(rows.is_some_and(|rows| (1..=5).contains(&rows.len())));
     }
 }
 

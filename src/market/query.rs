@@ -283,6 +283,9 @@ fn filters(fields: Fields, name: &str, tests: &Value) -> Result<Vec<Filter>, Que
     let tests = match tests {
         Value::Null => return Ok(Vec::new()),
         Value::Object(tests) => tests,
+        Value::Bool(_) | Value::Number(_) if BARE.contains(&name) => {
+            &Map::from_iter([("eq".to_owned(), tests.clone())])
+        }
         _ => return refuse(format!("{name} must be an object such as {{\"eq\": …}}")),
     };
     let mut read = Vec::new();
@@ -312,6 +315,10 @@ fn filters(fields: Fields, name: &str, tests: &Value) -> Result<Vec<Filter>, Que
     }
     Ok(read)
 }
+
+/// Fields that may be given as the bare value that they are to equal: the classes of the
+/// marketplace's own client send these two so.
+const BARE: &[&str] = &["external", "has_avx"];
 
 /// Control keys of a search.
 const CONTROLS: &[&str] = &[

@@ -261,3 +261,13 @@ fn a_key_that_stands_again_in_an_order_decides_and_costs_nothing() {
     let reversed = [keys.clone(), vec![json!(["dph_total", "asc"])]].concat();
     assert_eq!(search(&reversed), search(&keys));
 }
+
+#[test]
+fn what_the_official_classes_send_bare_is_what_the_field_must_equal() {
+    let search = |object: Value| Search::of_object(object.as_object().unwrap());
+    for (name, value) in [("external", json!(false)), ("has_avx", json!(1))] {
+        let bare = search(json!({ name: value })).unwrap();
+        assert_eq!(bare, search(json!({ name: {"eq": value} })).unwrap());
+        assert!(search(json!({ name: [value] })).is_err());
+    }
+}
