@@ -20,6 +20,7 @@ mod meter;
 mod models;
 mod native;
 mod notices;
+mod offered;
 pub mod offers_file;
 mod operations;
 mod ops;

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 use super::api::{CreateParams, MarketError};
 use super::handed_on;
 use super::query::Search;
-use super::raw::RawInstance;
+use super::raw::{RawInstance, RawOffer};
 use super::routes::{Operation, ROUTES};
 use super::sim::Market;
 use crate::ports::Method;
@@ -172,12 +172,11 @@ fn parameter<'a>(call: &Call<'a>, name: &str) -> Option<&'a str> {
 
 fn offers(market: &Market, call: &Call<'_>, search: Search) -> Result<String, MarketError> {
     #[derive(Serialize)]
-    struct Answer<T> {
-        offers: Vec<T>,
+    struct Answer {
+        offers: Vec<RawOffer>,
     }
-    let rows = market.offers(call.account, search.kind, search.allocated_storage);
     text(&Answer {
-        offers: search.select(rows),
+        offers: market.search(call.account, &search),
     })
 }
 

@@ -8,13 +8,13 @@ mod fields;
 mod listing;
 
 use std::cmp::Ordering;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value};
 
 use self::fields::{FIELDS, Fields, IGNORED, Kind};
 pub(crate) use self::listing::Listing;
-use super::raw::{Field, RawOffer};
+use super::raw::Field;
 use crate::types::offer::Market as SearchType;
 
 /// Most rows of one answer, whatever `limit` says: the marketplace's observed cap.
@@ -26,33 +26,28 @@ const ALLOCATED_STORAGE_GB: f64 = 8.0;
 /// Largest disk that a search may ask for, in GB; far over any machine's.
 const ALLOCATED_STORAGE_GB_MAX: f64 = 1.0e6;
 
+/// What reads one field of rows: a lookup by name is made once a search, not once a row.
+pub(crate) type Reader<R> = Box<dyn for<'a> Fn(&'a R) -> Field<'a>>;
+
 /// A row that can be searched.
-pub(crate) trait Row {
+pub(crate) trait Row: Sized {
     /// The value of a field of the wire format; `Null` for one that it does not have: that meets
     /// no test and is ordered last.
     fn cell(&self, field: &str) -> Field<'_>;
 
     /// The value by which a filter or an order of that name goes: an offer has names that exist
     /// only there.
-    fn looked_up(&self, name: &str) -> Field<'_>
-    where
-        Self: Sized,
-    {
+    fn looked_up(&self, name: &str) -> Field<'_> {
         cell(self, name)
+    }
+
+    /// What reads the value by which a filter or an order of that name goes.
+    fn reader(name: &'static str) -> Reader<Self> {
+        Box::new(move |row: &Self| row.looked_up(name))
     }
 
     /// Notes that it stands for so many equal rows.
     fn stands_for(&mut self, rows: u32);
-}
-
-impl Row for RawOffer {
-    fn cell(&self, field: &str) -> Field<'_> {
-        self.field(field).unwrap_or(Field::Null)
-    }
-
-    fn stands_for(&mut self, rows: u32) {
-        self.bundled_results = Some(rows);
-    }
 }
 
 /// Why a search is refused: the message of a 400 `invalid_request`.
@@ -177,7 +172,7 @@ impl Search {
             kind: search_type(controls.get("type"))?,
             allocated_storage: allocated_storage(controls.get("allocated_storage"))?,
             filters: Vec::new(),
-            order: order(controls.get("order"), controls.get("sort_option"))?,
+            order: decisive(order(controls.get("order"), controls.get("sort_option"))?),
             limit: count(controls.get("limit"), "limit")?.map_or(ROWS_MAX, |n| n.min(ROWS_MAX)),
             offset: 0,
             bundles: !truth(controls.get("disable_bundling"), "disable_bundling")?,
@@ -212,27 +207,43 @@ impl Search {
         Ok(search)
     }
 
+    /// The tests of all fields but some: whoever makes rows need not make those that fail them. A
+    /// row that passes is tested whole when rows are selected.
+    pub(crate) fn tests_besides<R: Row>(&self, fields: &[&str]) -> impl Fn(&R) -> bool {
+        let others: Vec<&Filter> = self
+            .filters
+            .iter()
+            .filter(|filter| !fields.contains(&filter.field))
+            .collect();
+        accepting(others)
+    }
+
     /// The rows that match, in order, capped.
     pub(crate) fn select<R: Row>(&self, mut rows: Vec<R>) -> Vec<R> {
-        rows.retain(|row| self.filters.iter().all(|filter| filter.accepts(row)));
+        rows.retain(accepting(&self.filters));
         if self.bundles {
             rows = bundled(rows);
         }
-        // The last key is the id, so that equal rows keep one order between requests. Keys are
-        // looked up once a row, for a lookup by name costs more than a comparison.
+        // The last key is the id, so that equal rows keep one order between requests.
         let names = self.order.iter().map(|(name, _)| *name);
-        let names: Vec<&str> = names.chain(["ask_contract_id"]).collect();
-        let keys: Vec<Vec<Field<'_>>> = rows
+        let readers: Vec<Reader<R>> = names.chain(["ask_contract_id"]).map(R::reader).collect();
+        let width = readers.len();
+        let keys: Vec<Field<'_>> = rows
             .iter()
-            .map(|row| names.iter().map(|name| cell(row, name)).collect())
+            .flat_map(|row| readers.iter().map(move |read| read(row)))
             .collect();
+        let key = |place: usize| &keys[place * width..(place + 1) * width];
         let mut places: Vec<usize> = (0..rows.len()).collect();
-        places.sort_by(|&a, &b| self.compare(&keys[a], &keys[b]));
         let last = self.offset.saturating_add(self.limit).min(places.len());
-        let chosen: Vec<usize> = places[self.offset.min(last)..last].to_vec();
-        drop(keys);
+        if last < places.len() {
+            // Only what is shown need be put in order.
+            places.select_nth_unstable_by(last, |&a, &b| self.compare(key(a), key(b)));
+            places.truncate(last);
+        }
+        places.sort_by(|&a, &b| self.compare(key(a), key(b)));
+        places.drain(..self.offset.min(last));
         let mut rows: Vec<Option<R>> = rows.into_iter().map(Some).collect();
-        chosen
+        places
             .into_iter()
             .filter_map(|at| rows[at].take())
             .collect()
@@ -254,6 +265,15 @@ impl Search {
     }
 }
 
+/// Whether a row passes all of some tests.
+fn accepting<'a, R: Row>(filters: impl IntoIterator<Item = &'a Filter>) -> impl Fn(&R) -> bool {
+    let tests: Vec<(Reader<R>, &Filter)> = filters
+        .into_iter()
+        .map(|filter| (R::reader(filter.field), filter))
+        .collect();
+    move |row| tests.iter().all(|(read, filter)| filter.accepts(read(row)))
+}
+
 /// The tests of one of some fields.
 fn filters(fields: Fields, name: &str, tests: &Value) -> Result<Vec<Filter>, QueryError> {
     let known = fields.iter().find(|(known, _)| *known == name);
@@ -263,6 +283,9 @@ fn filters(fields: Fields, name: &str, tests: &Value) -> Result<Vec<Filter>, Que
     let tests = match tests {
         Value::Null => return Ok(Vec::new()),
         Value::Object(tests) => tests,
+        Value::Bool(_) | Value::Number(_) if BARE.contains(&name) => {
+            &Map::from_iter([("eq".to_owned(), tests.clone())])
+        }
         _ => return refuse(format!("{name} must be an object such as {{\"eq\": …}}")),
     };
     let mut read = Vec::new();
@@ -293,6 +316,10 @@ fn filters(fields: Fields, name: &str, tests: &Value) -> Result<Vec<Filter>, Que
     Ok(read)
 }
 
+/// Fields that may be given as the bare value that they are to equal: the classes of the
+/// marketplace's own client send these two so.
+const BARE: &[&str] = &["external", "has_avx"];
+
 /// Control keys of a search.
 const CONTROLS: &[&str] = &[
     "type",
@@ -309,10 +336,11 @@ const CONTROLS: &[&str] = &[
 fn bundled<R: Row>(rows: Vec<R>) -> Vec<R> {
     let mut kept: Vec<R> = Vec::with_capacity(rows.len());
     let mut places: BTreeMap<Vec<u64>, (usize, u32)> = BTreeMap::new();
+    let readers: Vec<Reader<R>> = BUNDLED_BY.iter().map(|name| R::reader(name)).collect();
     for row in rows {
-        let key: Option<Vec<u64>> = BUNDLED_BY
+        let key: Option<Vec<u64>> = readers
             .iter()
-            .map(|name| match row.cell(name) {
+            .map(|read| match read(&row) {
                 Field::Number(number) => Some(number.to_bits()),
                 Field::Flag(flag) => Some(u64::from(flag)),
                 Field::Null | Field::Text(_) => None,
@@ -428,6 +456,15 @@ fn order(
     });
     let read = option.and_then(|given| read_order(&given).ok());
     Ok(read.filter(|keys| !keys.is_empty()).unwrap_or_else(default))
+}
+
+/// The keys of an order without those that came before: they decide nothing, and a search that
+/// names one a thousand times must not cost a thousand times as much.
+fn decisive(keys: Vec<(&'static str, Direction)>) -> Vec<(&'static str, Direction)> {
+    let mut names = BTreeSet::new();
+    let mut keys = keys;
+    keys.retain(|(name, _)| names.insert(*name));
+    keys
 }
 
 fn read_order(given: &Value) -> Result<Vec<(&'static str, Direction)>, QueryError> {
@@ -573,8 +610,7 @@ fn cell<'a, R: Row>(row: &'a R, name: &str) -> Field<'a> {
 }
 
 impl Filter {
-    fn accepts<R: Row>(&self, row: &R) -> bool {
-        let cell = row.looked_up(self.field);
+    fn accepts(&self, cell: Field<'_>) -> bool {
         if cell == Field::Null {
             return false;
         }

@@ -79,8 +79,13 @@ macro_rules! row {
         impl $name {
             /// The field of that name; `None` where the row has no such field.
             pub fn field(&self, name: &str) -> Option<Field<'_>> {
+                Self::reader(name).map(|read| read(self))
+            }
+
+            /// What reads the field of that name, for who reads it of many rows.
+            pub(crate) fn reader(name: &str) -> Option<fn(&Self) -> Field<'_>> {
                 match name {
-                    $(stringify!($field) => Some(self.$field.as_field()),)*
+                    $(stringify!($field) => Some(|row| row.$field.as_field()),)*
                     _ => None,
                 }
             }

@@ -239,6 +239,211 @@ mod tests {
         running.task.await.unwrap().unwrap();
     }
 
+    /// What every request of [`bad_requests_are_refused`] must leave as it was: what a search
+    /// finds, what is rented, and the credit.
+    async fn seen(running: &Running) -> [String; 4] {
+        let search = "POST /api/v0/bundles/ HTTP/1.1\r\nContent-Length: 15\r\n";
+        let head = "Host: x\r\nConnection: close\r\nAuthorization: Bearer at_x";
+        let request = format!("{search}{head}\r\n\r\n{{\"verified\":{{}}}}");
+        let found = running.exchange(&request).await;
+        let of_gateway = running.get("/vastai/offers?api_token=at_x").await;
+        let instances = running.get("/vastai/instances?api_token=at_x").await;
+        let user = running.get("/vastai/users/me?api_token=at_x").await;
+        let seen = [found, of_gateway, instances, user];
+        seen.map(|answer| {
+            assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+            let (_, body) = answer.split_once("\r\n\r\n").unwrap();
+            body.to_owned()
+        })
+    }
+
+    /// A request, and what the answer must be: its status, and words in it.
+    type Bad = (&'static str, String, Vec<u8>, u16, &'static str);
+
+    fn bad_requests(offer: u64, machine: u64) -> Vec<Bad> {
+        let mut bad: Vec<Bad> = Vec::new();
+        let mut is = |method, path: &str, body: &[u8], status, words| {
+            bad.push((method, path.to_owned(), body.to_vec(), status, words));
+        };
+        let deep = format!("{{\"num_gpus\":{}1{}}}", "[".repeat(5000), "]".repeat(5000));
+        for body in [
+            &b"{\"num_gpus\":"[..],
+            b"[1, 2]",
+            b"\xff\xfe{}",
+            deep.as_bytes(),
+            br#"{"num_gpus":{"eq":"many"}}"#,
+            br#"{"num_gpus":{"about":1}}"#,
+            br#"{"num_gpus":{"in":3}}"#,
+            br#"{"num_gpus":7}"#,
+            br#"{"nonsense":{"eq":1}}"#,
+            br#"{"limit":-1}"#,
+            br#"{"allocated_storage":1e300}"#,
+            br#"{"order":[["dph_total","sideways"]]}"#,
+            br#"{"type":"stolen"}"#,
+        ] {
+            is("POST", "/api/v0/bundles/", body, 400, "invalid_request");
+        }
+        for q in [
+            "%7B",
+            "[]",
+            "%7B%22nonsense%22:1%7D",
+            "%7B%22limit%22:0.5%7D",
+        ] {
+            let path = format!("/vastai/offers?api_token=at_x&q={q}");
+            is("GET", &path, b"", 400, "invalid_request");
+            is(
+                "GET",
+                &format!("/api/v0/bundles?q={q}"),
+                b"",
+                400,
+                "invalid_request",
+            );
+        }
+        let asks = format!("/api/v0/asks/{offer}/");
+        for (price, code) in [
+            ("-1", "invalid_price"),
+            ("0", "invalid_price"),
+            ("1e300", "invalid_price"),
+            ("\"NaN\"", "invalid_args"),
+            ("[]", "invalid_args"),
+        ] {
+            let body = format!(r#"{{"offer_id":{offer},"image":"a:1","price":{price}}}"#);
+            is("PUT", &asks, body.as_bytes(), 400, code);
+            is(
+                "POST",
+                "/vastai/bids?api_token=at_x",
+                body.as_bytes(),
+                400,
+                code,
+            );
+        }
+        for more in [
+            "\"disk\":-8",
+            "\"disk\":1e300",
+            "\"image\":7",
+            "\"label\":{}",
+            "\"image\":null",
+        ] {
+            let body = format!(r#"{{"offer_id":{offer},"image":"a:1",{more}}}"#);
+            is("PUT", &asks, body.as_bytes(), 400, "invalid_args");
+            let path = "/vastai/instances?api_token=at_x";
+            is("POST", path, body.as_bytes(), 400, "invalid_args");
+        }
+        let one = br#"{"image":"a:1"}"#;
+        is("PUT", "/api/v0/asks/18446744073709551616/", one, 404, "");
+        is("PUT", "/api/v0/asks/-1/", one, 404, "");
+        is(
+            "PUT",
+            "/api/v0/instances/bid_price/9/",
+            br#"{"price":-1}"#,
+            404,
+            "no_such_instance",
+        );
+        is(
+            "DELETE",
+            "/api/v0/instances/9/",
+            b"{}",
+            404,
+            "no_such_instance",
+        );
+        is(
+            "DELETE",
+            "/api/v0/instances/",
+            br#"{"instance_ids":"9"}"#,
+            400,
+            "invalid_args",
+        );
+        let listing = "/api/v0/machines/create_asks/";
+        is("PUT", listing, br#"{"machine":9,"price_gpu":1}"#, 403, "");
+        for (price, code) in [
+            ("-1", "invalid_price"),
+            ("1e300", "invalid_price"),
+            ("{}", "invalid_args"),
+        ] {
+            let terms = format!(r#"{{"machine":{machine},"price_gpu":{price}}}"#);
+            is("PUT", listing, terms.as_bytes(), 400, code);
+        }
+        let transfer = br#"{"recipient":"9","amount":-1}"#;
+        is(
+            "PUT",
+            "/api/v0/commands/transfer_credit/",
+            transfer,
+            400,
+            "",
+        );
+        let order = "/api/v1/instances/?order_by=%7B%22col%22:1%7D";
+        is("GET", order, b"", 400, "invalid_request");
+        is(
+            "GET",
+            "/api/v1/instances/?after_token=!",
+            b"",
+            400,
+            "invalid_token",
+        );
+        for path in [
+            "/api/v0/../v0/users/current/",
+            "/api/v0//users/current/",
+            "/api/v0/users%2Fcurrent/",
+            "/api/v0/users/current/%00",
+            "/vastai/../api/v0/users/current/",
+            "/vastai/offers/../users/me?api_token=at_x",
+            "/../../../../etc/passwd",
+            "/api/v0/instances/..%2F..%2Fusers%2Fcurrent/",
+            "/results/..%2F..%2Fetc%2Fpasswd",
+        ] {
+            is("GET", path, b"", 404, "");
+        }
+        is(
+            "POST",
+            "/api/v0/bundles/",
+            &vec![b' '; BODY_MAX + 1],
+            413,
+            "",
+        );
+        bad
+    }
+
+    #[tokio::test]
+    async fn bad_requests_are_refused_and_leave_the_market_as_it_was() {
+        let running = running("none", &[]).await;
+        let (offer, machine) = running.server.with_market(|market| {
+            let offers = market.offers(0, crate::types::offer::Market::Bid, 8.0);
+            let account = market.account_for("at_x");
+            let machines = serde_json::json!(market.machines_of(account));
+            (
+                offers.iter().find(|row| row.rentable).unwrap().id,
+                machines[0]["machine_id"].as_u64().unwrap(),
+            )
+        });
+        let before = seen(&running).await;
+        let mut wrong = Vec::new();
+        for (method, path, body, status, words) in bad_requests(offer, machine) {
+            let mut request = format!(
+                "{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\
+                 Authorization: Bearer at_x\r\nContent-Length: {}\r\n\r\n",
+                body.len()
+            )
+            .into_bytes();
+            request.extend_from_slice(&body);
+            let mut stream = TcpStream::connect(running.address).await.unwrap();
+            stream.write_all(&request).await.unwrap();
+            let mut answer = Vec::new();
+            // A server that refuses a body may close before all of it was sent.
+            let closed = stream.read_to_end(&mut answer).await;
+            assert!(closed.is_ok() || status == 413);
+            let answer = String::from_utf8_lossy(&answer);
+            let shown = String::from_utf8_lossy(&body[..body.len().min(100)]);
+            let expected = format!("HTTP/1.1 {status}");
+            if !answer.starts_with(&expected) || !answer.contains(words) {
+                wrong.push(format!("{method} {path} {shown}: {answer}"));
+            }
+        }
+        assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+        assert_eq!(seen(&running).await, before);
+        running.stop.send(()).unwrap();
+        running.task.await.unwrap().unwrap();
+    }
+
     #[tokio::test]
     async fn a_body_over_the_limit_is_refused() {
         let running = running("none", &[]).await;

@@ -410,8 +410,9 @@ impl Market {
             .collect()
     }
 
-    /// Prepaid money that the account has left, to the nano-dollar.
-    pub(super) fn credit(&self, account: u64) -> Money {
+    /// Prepaid money that the account has left, to the nano-dollar: what was paid in, less the
+    /// exact bill.
+    pub fn credit(&self, account: u64) -> Money {
         let Some(held) = self.accounts.get(&account) else {
             return Money::ZERO;
         };

@@ -5,8 +5,6 @@ use std::collections::BTreeMap;
 use super::api::ExactBill;
 use super::contract::{Contract, Task};
 use super::disputed::BalanceMeans;
-use super::life::disk_rate;
-use super::machine::Machine;
 use super::meter::Use;
 use super::raw::{
     Ports, RawCharge, RawChargeItem, RawChargeMetadata, RawInstance, RawOffer, RawPort, RawRates,
@@ -14,90 +12,12 @@ use super::raw::{
 };
 use super::sim::Market;
 use crate::types::money::{Money, NANOS_PER_DOLLAR};
-use crate::types::offer::Market as SearchType;
 use crate::types::time::Time;
 
 /// The items of a charge row, in order of their amounts in a [`Use`].
 const COMPONENTS: [&str; 4] = ["gpu", "disk", "bwd", "bwu"];
 
 impl Market {
-    /// Every row of a search, in order of id: unverified, taken and held ones too, told by their
-    /// flags; a machine that is offline has none. Filters, defaults and the row cap are the wire's.
-    /// `allocated_storage` is the disk, in GB, by which totals are computed.
-    pub fn offers(&self, account: u64, kind: SearchType, allocated_storage: f64) -> Vec<RawOffer> {
-        let storage = if allocated_storage.is_finite() {
-            allocated_storage.clamp(0.0, 1.0e6)
-        } else {
-            0.0
-        };
-        self.asks
-            .iter()
-            .filter(|(_, (machine, _))| self.machines[*machine].online)
-            .map(|(_, &(machine, slice))| {
-                self.offer(account, kind, storage, &self.machines[machine], slice)
-            })
-            .collect()
-    }
-
-    fn offer(
-        &self,
-        account: u64,
-        kind: SearchType,
-        storage_gb: f64,
-        machine: &Machine,
-        slice: usize,
-    ) -> RawOffer {
-        let place = &machine.slices[slice];
-        let floor = machine.shown_floor(&self.contracts, slice);
-        let is_bid = kind == SearchType::Bid;
-        let base = if is_bid {
-            floor
-        } else {
-            machine.on_demand(slice)
-        }
-        .as_dollars();
-        let storage = disk_rate(place.storage_price, storage_gb).as_dollars();
-        let total = base + storage;
-        let left = place.ends.ms_since(self.now).max(0) as f64 / 1000.0;
-        let free = !machine.held_on_demand(&self.contracts, slice);
-        let rented = machine
-            .contracts
-            .iter()
-            .filter_map(|id| self.contracts.get(id))
-            .any(|contract| contract.slice == slice && contract.account() == Some(account));
-        let row = &place.row;
-        RawOffer {
-            id: place.ask,
-            ask_contract_id: place.ask,
-            dph_base: base,
-            dph_total: total,
-            dph_total_adj: total,
-            discounted_dph_total: total,
-            storage_total_cost: storage,
-            min_bid: floor.as_dollars(),
-            is_bid,
-            search: RawRates::new(base, storage),
-            instance: RawRates::new(0.0, storage),
-            vram_costperhour: ratio(total, f64::from(row.gpu_total_ram)),
-            dlperf_per_dphtotal: ratio(row.dlperf, total),
-            flops_per_dphtotal: ratio(row.total_flops, total),
-            rentable: free && left > 0.0,
-            rented,
-            start_date: place.listed.epoch_seconds(),
-            end_date: place.ends.epoch_seconds(),
-            duration: left,
-            time_remaining: "".into(),
-            time_remaining_isbid: "".into(),
-            vericode: if machine.deverified_until.is_some() {
-                0
-            } else {
-                row.vericode
-            },
-            verification: machine.verification(slice),
-            ..row.clone()
-        }
-    }
-
     /// The account's instances, in order of id.
     pub fn instances(&self, account: u64) -> Vec<RawInstance> {
         self.contracts
@@ -409,7 +329,7 @@ fn ports(task: &Task, id: u64) -> Ports {
         .collect()
 }
 
-fn ratio(value: f64, by: f64) -> f64 {
+pub(super) fn ratio(value: f64, by: f64) -> f64 {
     if by > 0.0 { value / by } else { 0.0 }
 }
 

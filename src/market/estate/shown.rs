@@ -52,7 +52,7 @@ impl Market {
             "geolocation": facts.geolocation, "os_version": facts.os_version,
             "disk_space": facts.disk_space, "max_disk_space": facts.disk_space,
             "alloc_disk_space": here.iter().filter_map(|held| held.task())
-                .map(|task| task.disk_gb).sum::<f64>(),
+                .fold(0.0, |sum, task| sum + task.disk_gb),
             "reliability2": facts.reliability, "verification": facts.verification,
             "num_reports": self.machine_reports(id).map_or(0, |reports| reports.len()),
             "timeout": 0, "error_description": null,

@@ -139,12 +139,32 @@ fn sort(call: &Call<'_>, rows: &mut [Value]) -> Result<(), MarketError> {
             return Err(refuse("order_by needs a col"));
         };
         let descending = key["dir"] == "desc";
-        rows.sort_by(|a, b| {
-            let order = compare(&a[column], &b[column]).unwrap_or(Ordering::Equal);
-            if descending { order.reverse() } else { order }
-        });
+        rows.sort_by(|a, b| in_order(&a[column], &b[column], descending));
     }
     Ok(())
+}
+
+/// How two cells of a column are ordered. It is a total order, whatever kinds of value the column
+/// mixes, for sorting by any other may panic; what is missing is last whichever way.
+fn in_order(a: &Value, b: &Value, descending: bool) -> Ordering {
+    let kind = |cell: &Value| match cell {
+        Value::Bool(_) => 0,
+        Value::Number(_) => 1,
+        Value::String(_) => 2,
+        Value::Array(_) | Value::Object(_) => 3,
+        Value::Null => 4,
+    };
+    let order = match (a, b) {
+        (Value::Null, _) | (_, Value::Null) => return kind(a).cmp(&kind(b)),
+        (Value::Bool(a), Value::Bool(b)) => a.cmp(b),
+        (Value::Number(a), Value::Number(b)) => {
+            let number = |n: &serde_json::Number| n.as_f64().unwrap_or(f64::NAN);
+            number(a).total_cmp(&number(b))
+        }
+        (Value::String(a), Value::String(b)) => a.cmp(b),
+        _ => kind(a).cmp(&kind(b)),
+    };
+    if descending { order.reverse() } else { order }
 }
 
 /// The columns that a call asks for; `None`: all.
@@ -248,4 +268,37 @@ pub(super) fn refuse(why: &str) -> MarketError {
         "invalid_request",
         format!("Error in query parameters: {why}"),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_of_mixed_kinds_are_ordered_all_the_same_and_what_is_missing_is_last() {
+        let cells: Vec<Value> = (0..60)
+            .map(|n| match n % 6 {
+                0 => Value::Null,
+                1 => json!(n * 7 % 13),
+                2 => json!((n * 5 % 11).to_string()),
+                3 => json!(n % 4 == 0),
+                4 => json!(f64::from(n) / 3.0),
+                _ => json!([n]),
+            })
+            .collect();
+        for descending in [false, true] {
+            let mut sorted = cells.clone();
+            sorted.sort_by(|a, b| in_order(a, b, descending));
+            let nulls = sorted.iter().rev().take_while(|cell| cell.is_null());
+            assert_eq!(nulls.count(), 10);
+            let numbers: Vec<f64> = sorted.iter().filter_map(Value::as_f64).collect();
+            assert_eq!(numbers.len(), 20);
+            let mut expected = numbers.clone();
+            expected.sort_by(f64::total_cmp);
+            if descending {
+                expected.reverse();
+            }
+            assert_eq!(numbers, expected);
+        }
+    }
 }

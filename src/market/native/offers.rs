@@ -2,13 +2,14 @@
 
 use std::collections::BTreeSet;
 
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::routes::Operation;
 use super::{Call, invalid_request, not_here, written};
 use crate::market::api::MarketError;
 use crate::market::query::Search;
-use crate::market::raw::{RawOffer, RawRates};
+use crate::market::raw::RawOffer;
 use crate::market::sim::Market;
 use crate::types::offer::Market as SearchType;
 
@@ -66,31 +67,16 @@ fn read(filters: &Map<String, Value>) -> Result<Search, MarketError> {
 }
 
 fn found(market: &Market, call: &Call<'_>, search: &Search) -> Result<String, MarketError> {
-    let rows = rows(market, call, search);
-    written(&json!({ "offers": rows }))
+    #[derive(Serialize)]
+    struct Answer {
+        offers: Vec<RawOffer>,
+    }
+    let offers = rows(market, call, search);
+    written(&Answer { offers })
 }
 
 fn rows(market: &Market, call: &Call<'_>, search: &Search) -> Vec<RawOffer> {
-    let account = call.account.unwrap_or(0);
-    let mut rows = market.offers(account, search.kind, search.allocated_storage);
-    if search.reserved {
-        rows.iter_mut().for_each(prepaid);
-    }
-    search.select(rows)
-}
-
-/// A row at the prices of a rental that is prepaid as far as the host's discount goes.
-fn prepaid(row: &mut RawOffer) {
-    let rate = row.credit_discount_max.clamp(0.0, 1.0);
-    let saved = row.dph_base * rate;
-    row.discount_rate = Some(rate);
-    row.discounted_hourly = saved;
-    row.discounted_dph_total = row.dph_total - saved;
-    row.search = RawRates {
-        discount_total_hour: saved,
-        discounted_total_per_hour: row.dph_total - saved,
-        ..row.search
-    };
+    market.search(call.account.unwrap_or(0), search)
 }
 
 /// The columns that are asked for; `None` for all.

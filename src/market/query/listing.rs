@@ -88,7 +88,7 @@ impl Listing {
 
     /// The rows that match, in order.
     pub(crate) fn select<R: Row>(&self, mut rows: Vec<R>) -> Vec<R> {
-        rows.retain(|row| self.filters.iter().all(|filter| filter.accepts(row)));
+        rows.retain(super::accepting(&self.filters));
         rows.sort_by(|a, b| {
             let cells = |row| {
                 self.order
@@ -160,6 +160,7 @@ fn keys(order: Option<&Value>) -> Result<Vec<(&'static str, Direction)>, QueryEr
         };
         keys.push((*name, direction));
     }
+    let mut keys = super::decisive(keys);
     let by_id = keys.iter().position(|(name, _)| *name == "id");
     match by_id {
         Some(at) => keys.truncate(at + 1),

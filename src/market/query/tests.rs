@@ -248,3 +248,26 @@ proptest! {
         prop_assert_eq!(selected.len(), prices.iter().filter(|price| **price > bound).count().min(64));
     }
 }
+
+#[test]
+fn a_key_that_stands_again_in_an_order_decides_and_costs_nothing() {
+    let keys = vec![json!(["dph_total", "desc"]), json!(["num_gpus", "asc"])];
+    let many: Vec<Value> = keys.iter().cycle().take(60_000).cloned().collect();
+    let search = |order: &[Value]| {
+        let object = json!({ "order": order });
+        Search::of_object(object.as_object().unwrap()).unwrap()
+    };
+    assert_eq!(search(&many), search(&keys));
+    let reversed = [keys.clone(), vec![json!(["dph_total", "asc"])]].concat();
+    assert_eq!(search(&reversed), search(&keys));
+}
+
+#[test]
+fn what_the_official_classes_send_bare_is_what_the_field_must_equal() {
+    let search = |object: Value| Search::of_object(object.as_object().unwrap());
+    for (name, value) in [("external", json!(false)), ("has_avx", json!(1))] {
+        let bare = search(json!({ name: value })).unwrap();
+        assert_eq!(bare, search(json!({ name: {"eq": value} })).unwrap());
+        assert!(search(json!({ name: [value] })).is_err());
+    }
+}
