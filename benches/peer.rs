@@ -1,7 +1,7 @@
 //! Fetching and reading 3,000 offers over HTTP on loopback: haggle's transport and rows against the
 //! official command line of the marketplace, in one run.
 //!
-//! `HAGGLE_VASTAI=PATH cargo bench --bench peer`, where PATH is the installed `vastai` 1.9.1. What
+//! `VASTAI_CLI=PATH cargo bench --bench peer`, where PATH is the installed `vastai` 1.9.1. What
 //! the command line needs to start at all is measured apart, for a fair comparison.
 
 #![allow(clippy::disallowed_methods, clippy::print_stdout)] // A benchmark measures and prints.
@@ -139,8 +139,8 @@ fn main() {
     );
     println!("{OFFERS} offers, {bytes} bytes; medians of {ROUNDS}");
     println!("haggle: {:.1} ms", ours.as_secs_f64() * 1e3);
-    let Ok(program) = std::env::var("HAGGLE_VASTAI") else {
-        println!("HAGGLE_VASTAI is not set: the official command line is skipped");
+    let Ok(program) = std::env::var("VASTAI_CLI") else {
+        println!("VASTAI_CLI is not set: the official command line is skipped");
         return;
     };
     let home = tempfile::tempdir().expect("a home");

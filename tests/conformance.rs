@@ -1,5 +1,5 @@
 //! The marketplace's official command line, unmodified, goes through its life on the embedded
-//! market: `HAGGLE_VASTAI` names its executable. What it exits with says little, so what it prints
+//! market: `VASTAI_CLI` names its executable. What it exits with says little, so what it prints
 //! is looked at, and what the market then holds.
 
 #![allow(clippy::unwrap_used, clippy::print_stderr)]
@@ -39,8 +39,8 @@ struct Said {
 impl World {
     /// `None` where there is no command line to try.
     fn new() -> Option<Self> {
-        let Some(vastai) = std::env::var_os("HAGGLE_VASTAI") else {
-            eprintln!("skipped: HAGGLE_VASTAI names no `vastai` command line");
+        let Some(vastai) = std::env::var_os("VASTAI_CLI") else {
+            eprintln!("skipped: VASTAI_CLI names no `vastai` command line");
             return None;
         };
         let arguments = "market --json --listen 127.0.0.1:0 --wire vast --seed 3 --speed 600 \

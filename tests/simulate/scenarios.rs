@@ -361,7 +361,8 @@ pub(crate) fn simulate(scenario: &Scenario, dir: &Dir) -> Outcome {
 /// that the ways can be compared.
 pub(crate) fn simulate_with(scenario: &Scenario, dir: &Dir, extras: bool) -> Outcome {
     // `RUST_LOG=debug` shows what the daemon logs.
-    let filter = tracing_subscriber::EnvFilter::from_default_env();
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("off"));
     let _ = tracing_subscriber::fmt().with_env_filter(filter).try_init();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
