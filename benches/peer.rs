@@ -98,7 +98,7 @@ fn official(program: &str, base: &str, home: &std::path::Path, args: &[&str]) ->
         .output()
         .expect("the official command line runs");
     let took = begun.elapsed();
-    if args.contains(&"search") {
+    if args.contains(&"--raw") {
         let rows = serde_json::from_slice::<serde_json::Value>(&output.stdout)
             .ok()
             .and_then(|rows| rows.as_array().map(Vec::len));
@@ -153,7 +153,7 @@ fn main() {
                 .collect(),
         )
     };
-    let start = run(&["search", "--help"]);
+    let start = run(&["search", "offers", "--help"]);
     let whole = run(&["search", "offers", "--raw"]);
     let work = whole.saturating_sub(start);
     println!(
