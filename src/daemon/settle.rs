@@ -317,6 +317,25 @@ mod tests {
     }
 
     #[test]
+    fn a_label_cut_within_its_intent_is_not_taken_for_another_whole_one() {
+        let mut state = state_with_intent();
+        let mut intent = state.intents[&IntentId(7)].clone();
+        intent.id = IntentId(1_795_478_400_000);
+        state.apply(&Change::Intent(intent.clone()));
+        let mut row = labelled(&state);
+        let whole = Label {
+            intent: intent.id,
+            ..Label::parse(row.label.as_deref().unwrap()).unwrap()
+        };
+        let mut shown = whole.to_string();
+        shown.truncate(shown.len() - 3);
+        assert!(Label::parse(&shown).is_some(), "it reads as a whole one");
+        row.label = Some(shown);
+        let found: Vec<IntentId> = state.rents_shown_by(&row).map(|rent| rent.id).collect();
+        assert_eq!(found, [intent.id]);
+    }
+
+    #[test]
     fn a_label_cut_short_keeps_every_rent_that_it_may_be_from_being_void() {
         let state = state_with_intent();
         let mut row = labelled(&state);

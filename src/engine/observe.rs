@@ -119,19 +119,17 @@ impl Fold<'_> {
         if !Label::has_prefix(text, &state.installation) {
             return None;
         }
-        if let Some(label) = Label::parse(text) {
-            return Some(label);
-        }
+        // Before it is read as whole: cut within the intent it would read as another one.
         let rent = state.rents_shown_by(row).next();
-        let (replica, intent) = match rent {
-            Some(intent) => match &intent.effect {
-                Effect::Rent { replica, .. } => (replica.clone(), intent.id),
-                _ => return None,
+        let (replica, intent) = match rent.map(|intent| (&intent.effect, intent.id)) {
+            Some((Effect::Rent { replica, .. }, intent)) => (replica.clone(), intent),
+            _ => match Label::parse(text) {
+                Some(label) => return Some(label),
+                None => (
+                    Label::replica_of_cut(text).unwrap_or_else(ReplicaId::unnamed),
+                    IntentId(0),
+                ),
             },
-            None => (
-                Label::replica_of_cut(text).unwrap_or_else(ReplicaId::unnamed),
-                IntentId(0),
-            ),
         };
         Some(Label {
             installation: state.installation.clone(),

@@ -420,20 +420,19 @@ impl State {
             .label
             .as_deref()
             .filter(|_| !self.held.contains_key(&row.id));
-        let whole = shown.and_then(Label::parse);
         self.intents.values().filter(move |intent| {
             let (Effect::Rent { replica, slot, .. }, Some(shown)) = (&intent.effect, shown) else {
                 return false;
             };
-            if let Some(whole) = &whole {
-                return whole.installation == self.installation && whole.intent == intent.id;
-            }
+            // The tail is no part of the name.
+            let shown = shown.split('/').next().unwrap_or_default();
             let label = Label {
                 installation: self.installation.clone(),
                 replica: replica.clone(),
                 intent: intent.id,
             };
-            label.cut_to(shown) && row.machine.is_none_or(|machine| machine == slot.machine)
+            let there = || row.machine.is_none_or(|machine| machine == slot.machine);
+            label.cut_to(shown) && (label.to_string() == shown || there())
         })
     }
 
