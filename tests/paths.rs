@@ -23,7 +23,7 @@ use std::time::Duration;
 
 use haggle::market::Disputed;
 use haggle::store::{EntryFilter, Reader, append_request};
-use haggle::types::intent::EntryKind;
+use haggle::types::ledger::Scope;
 use haggle::types::money::Money;
 use haggle::types::state::Ask;
 use haggle::types::time::Time;
@@ -304,7 +304,7 @@ impl World {
     fn books(&self) -> BTreeMap<u64, Money> {
         let mut books: BTreeMap<u64, Money> = BTreeMap::new();
         for entry in self.reader().entries(&EntryFilter::default()).unwrap() {
-            if matches!(entry.kind, EntryKind::Accrue | EntryKind::Correct) {
+            if entry.kind.spends() {
                 let id = entry.instance.expect("what is spent is spent on something");
                 *books.entry(id.0).or_default() += entry.amount;
             }
@@ -349,7 +349,7 @@ impl World {
             self.fail(&format!("the books are not the bill: {}", wrong.join("; ")));
         }
         let state = self.reader().state().unwrap();
-        let posted: Money = state.jobs.values().map(|job| job.posted).sum();
+        let posted = state.usage(&Scope::Account).total;
         if posted != books.values().copied().sum() {
             self.fail(&format!("the jobs' totals are {}", posted.decimal()));
         }

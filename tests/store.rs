@@ -25,7 +25,7 @@ use haggle::store::{
     installation_file, kill_file_present, set_kill_file,
 };
 use haggle::types::ids::Installation;
-use haggle::types::intent::Component;
+use haggle::types::ledger::Component;
 use haggle::types::state::{Ask, Change, State, Wish};
 use haggle::types::time::Time;
 

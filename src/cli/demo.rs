@@ -26,6 +26,7 @@ use crate::simulate::{Checker, Rig, TOKEN, Way};
 use crate::types::ids::{JobName, MachineId};
 use crate::types::instance::Held;
 use crate::types::job::Job;
+use crate::types::ledger::Scope;
 use crate::types::money::Money;
 use crate::types::state::{Change, Ending, Event, Severity};
 use crate::types::time::{Time, human};
@@ -356,8 +357,8 @@ impl Summary {
         let bills = account.by_job(&instances);
         let of_job = |job: &Arc<Job>| JobSummary::of(job, daemon, &instances, &bills);
         let jobs: Vec<JobSummary> = jobs.iter().map(of_job).collect();
+        let spend = daemon.state().usage(&Scope::Account).total;
         let records = daemon.state().jobs.values();
-        let spend: Money = records.clone().map(|record| record.posted).sum();
         let equivalent: Money = records.map(|record| record.on_demand_equivalent).sum();
         Self {
             seed: daemon.seed(),
@@ -492,7 +493,7 @@ impl JobSummary {
                 .filter(|held| held.replica.job == job.name)
                 .map(RanOn::of)
                 .collect(),
-            spend_dollars: record.posted.decimal(),
+            spend_dollars: daemon.state().spent(&job.name).decimal(),
             billed_dollars: bills.get(&job.name).copied().unwrap_or_default().decimal(),
             on_demand_equivalent_dollars: record.on_demand_equivalent.decimal(),
             budget_dollars: job.budget.total.map(Money::decimal),

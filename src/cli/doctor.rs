@@ -29,6 +29,9 @@ pub(crate) struct DoctorArgs {
     /// Ask nothing of the marketplace.
     #[arg(long)]
     offline: bool,
+    /// Reckon the ledger again from its lines, and nothing else.
+    #[arg(long)]
+    ledger: bool,
 }
 
 /// How a thing is.
@@ -87,6 +90,9 @@ impl Findings {
 }
 
 pub(crate) fn run(context: &Context, args: &DoctorArgs) -> Done {
+    if args.ledger {
+        return super::ledger::run(context);
+    }
     let mut findings = Findings::default();
     if let Some(config) = configuration(context, &mut findings) {
         let state = database(&config, &mut findings);

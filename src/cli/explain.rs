@@ -248,7 +248,7 @@ fn show(
     let document = ExplainDocument {
         at: now.to_string(),
         wish: words::wish(record.wish),
-        spend_dollars: record.posted.decimal(),
+        spend_dollars: state.spent(name).decimal(),
         budget_dollars: budget.map(Money::decimal),
         on_demand_equivalent_dollars: record.on_demand_equivalent.decimal(),
         report: explained
@@ -259,7 +259,7 @@ fn show(
     context.output.show(&document, || {
         let mut text = format!(
             "{name}: spent {:.2}{}; the same on-demand would have cost {:.2}\n",
-            record.posted,
+            state.spent(name),
             budget.map_or_else(String::new, |budget| format!(" of {budget:.2}")),
             record.on_demand_equivalent
         );

@@ -12,6 +12,7 @@ use crate::policy::PolicyError;
 use crate::types::ids::{JobName, ReplicaId};
 use crate::types::instance::{Held, Phase};
 use crate::types::job::Job;
+use crate::types::ledger::Scope;
 use crate::types::money::{Money, Rate};
 use crate::types::state::{Ending, State, Wish};
 use crate::types::time::Time;
@@ -138,11 +139,7 @@ fn document(
         .filter(|held| held.replica.job == *name)
         .map(burn)
         .sum();
-    let spent_today = if record.today == Some(today) {
-        record.posted_today
-    } else {
-        Money::ZERO
-    };
+    let usage = state.usage(&Scope::Job(name.clone()));
     JobDocument {
         job: name.to_string(),
         owner: job.and_then(|job| job.owner.clone()),
@@ -150,8 +147,8 @@ fn document(
         wish: words::wish(record.wish),
         status: status(record.wish, policy, &replicas),
         replicas,
-        spend_dollars: record.posted.decimal(),
-        spend_today_dollars: spent_today.decimal(),
+        spend_dollars: usage.total.decimal(),
+        spend_today_dollars: usage.on(today).decimal(),
         budget_dollars: job.and_then(|job| job.budget.total).map(Money::decimal),
         on_demand_equivalent_dollars: record.on_demand_equivalent.decimal(),
         burn_dollars_per_hour: burn.decimal(),

@@ -18,6 +18,7 @@ mod init;
 mod instances;
 mod jobs;
 mod kill;
+mod ledger;
 mod logging;
 mod market;
 mod output;

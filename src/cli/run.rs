@@ -28,7 +28,7 @@ use crate::daemon::{Daemon, DaemonError, Looking, Pace, Parts, RunEnd, Settings}
 use crate::marketplace::counted::Counted;
 use crate::ports::Store;
 use crate::store::{DaemonLock, Group, LockError, Reader, SqliteStore};
-use crate::types::intent::Component;
+use crate::types::ledger::Component;
 
 /// How long everything may take to be destroyed and settled at the end.
 const DESTROY_WITHIN: Duration = Duration::from_mins(15);

@@ -17,8 +17,9 @@ use prometheus::{
 use super::events::Way;
 use crate::types::ids::{InstanceId, JobName, Label, ReplicaId};
 use crate::types::instance::{Account, Held, Listing, Phase, Rental};
-use crate::types::intent::{Component, EntryKind, Intent, IntentState};
+use crate::types::intent::{Intent, IntentState};
 use crate::types::job::Job;
+use crate::types::ledger::{Component, Scope};
 use crate::types::money::Money;
 use crate::types::notification::NotificationKind;
 use crate::types::offer::{Extent, Offer, Snapshot};
@@ -287,8 +288,7 @@ impl Metrics {
         for change in changes {
             match change {
                 Change::Entry(entry) => {
-                    let spent = matches!(entry.kind, EntryKind::Accrue | EntryKind::Correct);
-                    if let (true, Some(component)) = (spent, entry.component) {
+                    if let (true, Some(component)) = (entry.kind.spends(), entry.component) {
                         let job = &entry.replica.job;
                         self.add_spend(&mut known, job, component, entry.amount);
                     }
@@ -528,12 +528,9 @@ impl Metrics {
         let today = input.now.day(input.config.timezone);
         for record in state.jobs.values() {
             let label = &[record.name.as_str()];
-            // What was spent on an earlier day is not spent today.
-            let spent = if record.today == Some(today) {
-                record.posted_today
-            } else {
-                Money::ZERO
-            };
+            let scope = Scope::Job(record.name.clone());
+            let spent = state.usage.get(&scope).map(|usage| usage.on(today));
+            let spent = spent.unwrap_or_default();
             g.today.with_label_values(label).set(spent.as_dollars());
             g.on_demand
                 .with_label_values(label)
@@ -644,7 +641,8 @@ mod tests {
     use super::*;
     use crate::types::ids::{AccountId, Installation, IntentId, MachineId, OfferId, Slot};
     use crate::types::instance::DestroyWhy;
-    use crate::types::intent::{Effect, Entry};
+    use crate::types::intent::Effect;
+    use crate::types::ledger::{Entry, EntryKind, Payer};
     use crate::types::money::Rate;
     use crate::types::plan::{Action, Why};
 
@@ -754,6 +752,8 @@ mod tests {
     fn entry(amount: i64) -> Change {
         Change::Entry(Entry {
             at: Time(1),
+            day: chrono::NaiveDate::default(),
+            payer: Payer::default(),
             kind: EntryKind::Accrue,
             replica: replica(),
             intent: IntentId(1),

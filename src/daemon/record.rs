@@ -7,7 +7,8 @@
 use super::{Daemon, DaemonError};
 use crate::types::ids::{InstanceId, IntentId, MachineId, ReplicaId};
 use crate::types::instance::{DestroyWhy, Rental};
-use crate::types::intent::{Effect, Entry, EntryKind, Intent, IntentState};
+use crate::types::intent::{Effect, Intent, IntentState};
+use crate::types::ledger::{EntryKind, Line};
 use crate::types::money::{BID_PARKED, Money, Rate};
 use crate::types::plan::Action;
 use crate::types::state::{Change, Event, Severity};
@@ -60,14 +61,7 @@ impl Daemon {
         let owner = self.replica_of(&intent.effect);
         if let (Some(replica), true) = (owner, reserved > Money::ZERO) {
             let instance = intent.effect.instance();
-            changes.push(entry(
-                now,
-                EntryKind::Reserve,
-                replica,
-                id,
-                instance,
-                reserved,
-            ));
+            changes.push(self.line(now, EntryKind::Reserve, replica, id, instance, reserved));
         }
         changes.extend(self.foreseen(&intent));
         self.commit(&changes)?;
@@ -206,14 +200,11 @@ impl Daemon {
             .unwrap_or_default();
         if let (Some(replica), true) = (owner.clone(), reserved != Money::ZERO) {
             let instance = intent.effect.instance();
-            changes.push(entry(
-                now,
-                EntryKind::Release,
-                replica,
-                intent.id,
-                instance,
-                -reserved,
-            ));
+            let kind = match state {
+                IntentState::Done { .. } => EntryKind::Post,
+                _ => EntryKind::Void,
+            };
+            changes.push(self.line(now, kind, replica, intent.id, instance, -reserved));
         }
         let made = match state {
             IntentState::Done { instance } => Some(instance),
@@ -232,23 +223,28 @@ impl Daemon {
         }
         self.commit(&changes)
     }
-}
 
-fn entry(
-    at: Time,
-    kind: EntryKind,
-    replica: ReplicaId,
-    intent: IntentId,
-    instance: Option<InstanceId>,
-    amount: Money,
-) -> Change {
-    Change::Entry(Entry {
-        at,
-        kind,
-        replica,
-        intent,
-        instance,
-        component: None,
-        amount,
-    })
+    /// A line about a reservation.
+    fn line(
+        &self,
+        at: Time,
+        kind: EntryKind,
+        replica: ReplicaId,
+        intent: IntentId,
+        instance: Option<InstanceId>,
+        amount: Money,
+    ) -> Change {
+        let day = at.day(self.settings.engine.timezone);
+        let payer = self.state.job(&replica.job).payer;
+        let line = Line {
+            at,
+            kind,
+            replica,
+            intent,
+            instance,
+            component: None,
+            amount,
+        };
+        Change::Entry(line.on(day, payer))
+    }
 }

@@ -13,6 +13,7 @@ use crate::types::ids::{InstanceId, JobName, MachineId};
 use crate::types::instance::Held;
 use crate::types::intent::Effect;
 use crate::types::job::Job;
+use crate::types::ledger::Scope;
 use crate::types::money::{BID_PARKED, Money, Rate};
 use crate::types::offer::Offer;
 use crate::types::plan::Limit;
@@ -159,16 +160,14 @@ impl<'a> Purse<'a> {
             instances: world.state.held.len() as u32,
             begun: BTreeSet::new(),
         };
-        for record in world.state.jobs.values() {
-            let day = if record.today == Some(today) {
-                record.posted_today
-            } else {
-                Money::ZERO
+        for (scope, usage) in &world.state.usage {
+            let used = match scope {
+                Scope::Job(name) => purse.jobs.entry(name.clone()).or_default(),
+                Scope::Account => &mut purse.all,
+                Scope::Owner(_) | Scope::Tag(_) => continue,
             };
-            let used = purse.jobs.entry(record.name.clone()).or_default();
-            used.total = used.total.saturating_add(record.posted);
-            used.day = used.day.saturating_add(day);
-            purse.all.day = purse.all.day.saturating_add(day);
+            used.total = used.total.saturating_add(usage.total);
+            used.day = used.day.saturating_add(usage.on(today));
         }
         for (id, &reserved) in &world.state.reserved {
             let intent = world.state.intents.get(id);

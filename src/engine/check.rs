@@ -10,6 +10,7 @@ use crate::types::ids::{InstanceId, JobName, MachineId, ReplicaId, Slot};
 use crate::types::instance::{Held, Rental};
 use crate::types::intent::Effect;
 use crate::types::job::Job;
+use crate::types::ledger::Scope;
 use crate::types::money::{BID_PARKED, BID_STEP, Rate};
 use crate::types::plan::{Action, Limit, Plan};
 use crate::types::world::World;
@@ -98,13 +99,14 @@ impl<'a> Checker<'a> {
 
     fn count_posted(&mut self) {
         let today = self.world.now.day(self.world.config.timezone);
-        for (name, record) in &self.world.state.jobs {
+        for (scope, usage) in &self.world.state.usage {
+            // What all jobs spent is what the account did.
+            let Scope::Job(name) = scope else { continue };
+            let today = usage.days.get(&today).map_or(0, |day| i128::from(day.0));
             let sum = self.jobs.entry(name).or_default();
-            sum.total += i128::from(record.posted.0);
-            if record.today == Some(today) {
-                sum.day += i128::from(record.posted_today.0);
-                self.account.day += i128::from(record.posted_today.0);
-            }
+            sum.total += i128::from(usage.total.0);
+            sum.day += today;
+            self.account.day += today;
         }
     }
 
@@ -405,9 +407,9 @@ mod tests {
     use super::super::eligible::samples::{NOW, held, job, offer, usd, world};
     use super::*;
     use crate::types::instance::Listing;
+    use crate::types::ledger::Usage;
     use crate::types::money::Money;
     use crate::types::plan::Why;
-    use crate::types::state::JobRecord;
 
     fn scene() -> World {
         let mut world = world(vec![offer(1), offer(2)]);
@@ -497,12 +499,15 @@ mod tests {
         let mut limited = job("a");
         limited.budget.total = Some(Money::dollars(3));
         world.jobs[0] = Arc::new(limited);
-        let mut record = JobRecord::new("a".parse().unwrap());
-        record.posted = Money::dollars(2);
-        world.state.jobs.insert(record.name.clone(), record.clone());
+        let scope = Scope::Job("a".parse().unwrap());
+        let mut usage = Usage {
+            total: Money::dollars(2),
+            ..Usage::default()
+        };
+        world.state.usage.insert(scope.clone(), usage.clone());
         assert_eq!(verdicts(&world, vec![rent("a", 1, 0.2)]), []);
-        record.posted += Money(1);
-        world.state.jobs.insert(record.name.clone(), record);
+        usage.total += Money(1);
+        world.state.usage.insert(scope, usage);
         assert_eq!(verdicts(&world, vec![rent("a", 1, 0.2)]), [Limit::JobTotal]);
     }
 

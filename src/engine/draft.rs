@@ -1,10 +1,12 @@
 //! A state being changed: the working copy on which observations are folded, and the list of
 //! changes that made it.
 
+use chrono::NaiveDate;
 use chrono_tz::Tz;
 
 use crate::types::ids::{InstanceId, ReplicaId};
-use crate::types::intent::{Effect, Entry, EntryKind, Intent, IntentState};
+use crate::types::intent::{Effect, Intent, IntentState};
+use crate::types::ledger::{EntryKind, Line};
 use crate::types::money::Money;
 use crate::types::state::{Change, Event, Severity, State};
 use crate::types::time::Time;
@@ -34,24 +36,19 @@ impl<'a> Draft<'a> {
         self.was.held.contains_key(&id)
     }
 
-    /// Appends a line of the ledger. What is posted counts at once in the job's record.
-    pub(crate) fn entry(&mut self, zone: Tz, entry: Entry) {
-        if entry.amount == Money::ZERO {
+    /// Appends a line of the ledger, on the present day, on behalf of whom the job's policy says.
+    pub(crate) fn entry(&mut self, zone: Tz, line: Line) {
+        let day = line.at.day(zone);
+        self.entry_of(day, line);
+    }
+
+    /// Appends a line of the ledger that counts on a day of its own.
+    pub(crate) fn entry_of(&mut self, day: NaiveDate, line: Line) {
+        if line.amount == Money::ZERO {
             return;
         }
-        if matches!(entry.kind, EntryKind::Accrue | EntryKind::Correct) {
-            let mut job = self.state.job(&entry.replica.job);
-            let day = entry.at.day(zone);
-            if job.today != Some(day) {
-                job.today = Some(day);
-                job.posted_today = Money::ZERO;
-            }
-            job.posted += entry.amount;
-            // What is given back may have been spent on another day: it frees nothing of this one.
-            job.posted_today += entry.amount.max(Money::ZERO);
-            self.state.jobs.insert(job.name.clone(), job);
-        }
-        self.log(Change::Entry(entry));
+        let payer = self.state.job(&line.replica.job).payer;
+        self.log(Change::Entry(line.on(day, payer)));
     }
 
     /// Tells of something that happened.
@@ -85,11 +82,15 @@ impl<'a> Draft<'a> {
                 IntentState::Done { instance } => Some(instance),
                 _ => intent.effect.instance(),
             };
+            let kind = match to {
+                IntentState::Done { .. } => EntryKind::Post,
+                _ => EntryKind::Void,
+            };
             self.entry(
                 zone,
-                Entry {
+                Line {
                     at,
-                    kind: EntryKind::Release,
+                    kind,
                     replica,
                     intent: intent.id,
                     instance,

@@ -10,8 +10,9 @@ use std::sync::Arc;
 
 use crate::types::ids::{InstanceId, IntentId, JobName, Label, MachineId, ReplicaId, Slot};
 use crate::types::instance::{Held, Instance, Listing, Phase, RawState, Rental};
-use crate::types::intent::{Component, Effect, Entry, EntryKind, Intent, IntentState};
+use crate::types::intent::{Effect, Intent, IntentState};
 use crate::types::job::Job;
+use crate::types::ledger::{Component, EntryKind, Line};
 use crate::types::money::{BID_PARKED, Rate};
 use crate::types::offer::{Offer, Snapshot};
 use crate::types::state::{Change, Severity, State};
@@ -62,6 +63,7 @@ pub fn observe(
         config,
         seen,
     };
+    fold.payers();
     if let Some(listing) = seen.listing {
         fold.rows(listing);
     }
@@ -87,6 +89,18 @@ impl Fold<'_> {
         let subject = (Some(&held.replica), Some(held.id));
         self.draft
             .event(self.seen.now, severity, kind, subject, text);
+    }
+
+    /// Remembers on whose behalf each job spends, for when its policy is gone.
+    fn payers(&mut self) {
+        for job in self.jobs {
+            let mut record = self.draft.state.job(&job.name);
+            let payer = job.payer();
+            if record.payer != payer {
+                record.payer = payer;
+                self.draft.state.jobs.insert(job.name.clone(), record);
+            }
+        }
     }
 
     // ------------------------------------------------------------------------------------- rows
@@ -345,7 +359,7 @@ impl Fold<'_> {
         let now = self.seen.now;
         let cost = accrue(held, before, now);
         for (component, amount) in [(Component::Gpu, cost.gpu), (Component::Disk, cost.disk)] {
-            let entry = Entry {
+            let entry = Line {
                 at: now,
                 kind: EntryKind::Accrue,
                 replica: held.replica.clone(),
@@ -527,6 +541,7 @@ mod tests {
     use crate::types::ids::ReplicaId;
     use crate::types::instance::DestroyWhy;
     use crate::types::job::{CheckpointPlace, Finish};
+    use crate::types::ledger::Entry;
     use crate::types::money::Money;
     use crate::types::state::{Ending, ReplicaRecord};
 
@@ -641,7 +656,7 @@ mod tests {
         }
 
         fn posted(&self) -> Money {
-            self.state.job(&self.job.name).posted
+            self.state.spent(&self.job.name)
         }
     }
 

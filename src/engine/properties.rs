@@ -14,6 +14,7 @@ use crate::types::instance::{
 };
 use crate::types::intent::{Effect, Intent, IntentState};
 use crate::types::job::{Budget, CheckpointPlace, Job, RentalChoice};
+use crate::types::ledger::{Scope, Usage};
 use crate::types::money::{BID_PARKED, Money, Rate};
 use crate::types::plan::Plan;
 use crate::types::state::{JobRecord, Wish};
@@ -387,10 +388,15 @@ fn any_world() -> impl Strategy<Value = World> {
                             Wish::Stop,
                             Wish::Done,
                         ][usize::from(sketch.wish)],
-                        posted: Money(sketch.posted_cents * 10_000_000),
                         ..JobRecord::new(job.name.clone())
                     };
                     world.state.jobs.insert(job.name.clone(), record);
+                    let usage = Usage {
+                        total: Money(sketch.posted_cents * 10_000_000),
+                        ..Usage::default()
+                    };
+                    let scope = Scope::Job(job.name.clone());
+                    world.state.usage.insert(scope, usage);
                     if sketch.readable {
                         world.jobs.push(Arc::new(job.clone()));
                     } else {

@@ -12,7 +12,8 @@ use chrono_tz::Tz;
 
 use crate::types::ids::InstanceId;
 use crate::types::instance::Held;
-use crate::types::intent::{Charge, Component, Effect, Entry, EntryKind};
+use crate::types::intent::{Charge, Effect};
+use crate::types::ledger::{Component, EntryKind, Line};
 use crate::types::money::Money;
 use crate::types::state::{Change, Severity, State};
 use crate::types::time::{Time, millis};
@@ -163,7 +164,7 @@ fn correct(
             *spent = billed;
             draft.entry(
                 zone,
-                Entry {
+                Line {
                     at: now,
                     kind: EntryKind::Correct,
                     replica: held.replica.clone(),
@@ -204,6 +205,7 @@ mod tests {
     use super::*;
     use crate::types::ids::{IntentId, OfferId};
     use crate::types::intent::{Intent, IntentState};
+    use crate::types::ledger::{Scope, Usage};
     use proptest::prelude::*;
 
     fn spent(gpu: i64, disk: i64) -> (State, Held) {
@@ -212,9 +214,12 @@ mod tests {
         held.spent_gpu = Money(gpu);
         held.spent_disk = Money(disk);
         held.accrued_to = NOW + Duration::from_hours(2);
-        let mut record = state.job(&held.replica.job);
-        record.posted = held.spent();
-        state.jobs.insert(record.name.clone(), record);
+        let usage = Usage {
+            total: held.spent(),
+            ..Usage::default()
+        };
+        let scope = Scope::Job(held.replica.job.clone());
+        state.usage.insert(scope, usage);
         (state, held)
     }
 
@@ -254,7 +259,7 @@ mod tests {
             let total: Money = charges.iter().map(|charge| charge.amount).sum();
             prop_assert_eq!(ended[0].spent(), total);
             prop_assert_eq!(ended[0].billed, total);
-            prop_assert_eq!(state.job(&ended[0].replica.job).posted, total);
+            prop_assert_eq!(state.spent(&ended[0].replica.job), total);
             prop_assert!(state.held.is_empty());
             prop_assert_eq!(run(&mut state, &mut ended, &charges), vec![]);
         }
@@ -296,26 +301,26 @@ mod tests {
         let seen = reconcile(&state, &ended, &[], &none, Tz::UTC, later);
         assert_eq!(seen.changes, vec![]);
         run(&mut state, &mut ended.clone(), &[]);
-        assert_eq!(state.job(&ended[0].replica.job).posted, Money(1100));
+        assert_eq!(state.spent(&ended[0].replica.job), Money(1100));
     }
 
     #[test]
     fn a_refund_frees_no_money_of_today() {
         let (mut state, held) = spent(1000, 100);
-        let mut record = state.job(&held.replica.job);
-        record.today = Some((NOW + Duration::from_hours(3)).day(Tz::UTC));
-        record.posted_today = Money(300);
-        let name = record.name.clone();
-        state.jobs.insert(name.clone(), record);
+        let today = (NOW + Duration::from_hours(3)).day(Tz::UTC);
+        let scope = Scope::Job(held.replica.job.clone());
+        let mut usage = state.usage(&scope);
+        usage.days.insert(today, Money(300));
+        state.usage.insert(scope.clone(), usage);
         let bill = [
             charge(Component::Gpu, 2, 400),
             charge(Component::Disk, 2, 100),
         ];
         run(&mut state, &mut [held], &bill);
-        let record = state.job(&name);
-        assert_eq!(record.posted, Money(500), "the refund counts in the total");
+        let usage = state.usage(&scope);
+        assert_eq!(usage.total, Money(500), "the refund counts in the total");
         assert_eq!(
-            record.posted_today,
+            usage.on(today),
             Money(300),
             "but may be for what was spent on another day"
         );

@@ -10,6 +10,7 @@ use crate::types::ids::InstanceId;
 use crate::types::instance::{DestroyWhy, Held, Phase};
 use crate::types::intent::Effect;
 use crate::types::job::{CheckpointPlace, Job};
+use crate::types::ledger::{Scope, Usage};
 use crate::types::money::{BID_PARKED, Money, Rate};
 use crate::types::plan::{Situation, Why};
 use crate::types::state::{JobRecord, Wish};
@@ -140,15 +141,23 @@ fn a_start_that_does_not_come_up_is_destroyed() {
     );
 }
 
+/// Lets the first job have spent so much.
+fn spend(world: &mut World, dollars: f64) {
+    let usage = Usage {
+        total: Money::from_dollars(dollars).unwrap(),
+        ..Usage::default()
+    };
+    let scope = Scope::Job(world.jobs[0].name.clone());
+    world.state.usage.insert(scope, usage);
+}
+
 #[test]
 fn a_job_at_its_limit_is_parked_and_then_its_disk_goes() {
     let spent = |dollars: f64| {
         let mut job = disk_job();
         job.budget.total = Some(Money::dollars(10));
         let mut world = with_held(one(job, vec![offer(2)]), |_| {});
-        let mut record = JobRecord::new(world.jobs[0].name.clone());
-        record.posted = Money::from_dollars(dollars).unwrap();
-        world.state.jobs.insert(record.name.clone(), record);
+        spend(&mut world, dollars);
         world
     };
     assert_eq!(effects(&spent(9.0)), vec![]);
@@ -170,9 +179,7 @@ fn a_job_at_its_limit_is_parked_and_then_its_disk_goes() {
     );
     act(&mut world, &plan);
     assert_eq!(effects(&world), vec![]);
-    let mut record = world.state.job(&world.jobs[0].name);
-    record.posted = Money::from_dollars(9.999).unwrap();
-    world.state.jobs.insert(record.name.clone(), record);
+    spend(&mut world, 9.999);
     let why = DestroyWhy::Limit;
     assert_eq!(
         effects(&world),

@@ -311,7 +311,7 @@ async fn end(rig: &Rig, outcome: &mut Outcome) -> Result<(), DaemonError> {
     let checker = rig.checker.lock().unwrap_or_else(PoisonError::into_inner);
     let charged = rig.server.with_market(|market| checker.charged(market));
     for (name, bill) in charged {
-        let posted = daemon.state().job(&name).posted;
+        let posted = daemon.state().spent(&name);
         if posted != bill {
             outcome
                 .violations

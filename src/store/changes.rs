@@ -8,7 +8,8 @@ use serde::de::DeserializeOwned;
 use crate::ports::StoreError;
 use crate::types::ids::{AccountId, Installation, InstanceId, IntentId, JobName, ReplicaId};
 use crate::types::instance::Held;
-use crate::types::intent::{Component, Entry, Intent, IntentState};
+use crate::types::intent::{Intent, IntentState};
+use crate::types::ledger::{Component, Entry, Payer, Scope, Usage};
 use crate::types::money::Money;
 use crate::types::state::{Change, Event, State, TickRecord};
 use crate::types::time::Time;
@@ -142,18 +143,64 @@ fn write_gone(connection: &Connection, instance: InstanceId, at: Time) -> Result
 fn write_entry(connection: &Connection, entry: &Entry) -> Result<(), StoreError> {
     run(
         connection,
-        "INSERT INTO entries (at, kind, job, replica, intent, instance, component, amount)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+        "INSERT INTO entries
+         (at, day, kind, job, replica, payer, intent, instance, component, amount)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
         params![
             entry.at.0,
+            entry.day.to_string(),
             word(&entry.kind)?,
             entry.replica.job.as_str(),
             entry.replica.index,
+            payer(connection, &entry.payer)?,
             id(entry.intent.0),
             entry.instance.map(|i| id(i.0)),
             entry.component.map(Component::as_str),
             entry.amount.0
         ],
+    )?;
+    if entry.kind.spends() {
+        for scope in Scope::of(&entry.replica.job, &entry.payer) {
+            count(connection, &scope, entry)?;
+        }
+    }
+    Ok(())
+}
+
+/// The number of a payer, who is written down at the first line of theirs.
+fn payer(connection: &Connection, payer: &Payer) -> Result<i64, StoreError> {
+    let tags = to_json(&payer.tags)?;
+    let known = connection
+        .prepare_cached("SELECT id FROM payers WHERE COALESCE(owner, '') = ?1 AND tags = ?2")?
+        .query_row(
+            params![payer.owner.as_deref().unwrap_or_default(), tags],
+            |row| row.get(0),
+        )
+        .optional()?;
+    if let Some(known) = known {
+        return Ok(known);
+    }
+    run(
+        connection,
+        "INSERT INTO payers (owner, tags) VALUES (?1, ?2)",
+        params![payer.owner.as_deref().filter(|name| !name.is_empty()), tags],
+    )?;
+    Ok(connection.last_insert_rowid())
+}
+
+/// Counts a line against the limits of a scope.
+fn count(connection: &Connection, scope: &Scope, entry: &Entry) -> Result<(), StoreError> {
+    let scope = scope.to_string();
+    let mut usage: Usage = connection
+        .prepare_cached("SELECT record FROM usage WHERE scope = ?1")?
+        .query_row([&scope], |row| json_at(row, 0))
+        .optional()?
+        .unwrap_or_default();
+    usage.add(entry.day, entry.amount);
+    run(
+        connection,
+        "INSERT OR REPLACE INTO usage (scope, record) VALUES (?1, ?2)",
+        params![scope, to_json(&usage)?],
     )
 }
 
@@ -242,6 +289,9 @@ pub(super) fn load(connection: &Connection) -> Result<State, StoreError> {
         |machine: &crate::types::state::MachineRecord| machine.id,
     )?;
     state.reserved = reserved(connection)?;
+    state.usage = collect(connection, "SELECT scope, record FROM usage", |row| {
+        Ok((scope_at(row, 0)?, json_at(row, 1)?))
+    })?;
     Ok(state)
 }
 
@@ -258,11 +308,11 @@ fn last_intent(connection: &Connection) -> Result<Option<IntentId>, StoreError> 
     Ok(found.map(|id| IntentId(id.cast_unsigned())))
 }
 
-/// What the reserve and release lines of each intent add up to, added in the order in which they
-/// were written, so that sums which stop at the bounds stop at the same ones.
+/// What the lines of each intent that set aside and give back add up to, added in the order in
+/// which they were written, so that sums which stop at the bounds stop at the same ones.
 fn reserved(connection: &Connection) -> Result<BTreeMap<IntentId, Money>, StoreError> {
     let mut statement = connection.prepare(
-        "SELECT intent, amount FROM entries WHERE kind IN ('reserve', 'release')
+        "SELECT intent, amount FROM entries WHERE kind IN ('reserve', 'post', 'void')
          ORDER BY intent, id",
     )?;
     let mut rows = statement.query([])?;
@@ -311,6 +361,11 @@ pub(super) fn replica_at(row: &Row<'_>, job: usize, index: usize) -> rusqlite::R
         job: job_at(row, job)?,
         index: row.get(index)?,
     })
+}
+
+fn scope_at(row: &Row<'_>, column: usize) -> rusqlite::Result<Scope> {
+    let text: String = row.get(column)?;
+    text.parse().map_err(|error| conversion(column, error))
 }
 
 /// A job's name.

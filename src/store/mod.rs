@@ -7,6 +7,7 @@
 //!
 #![doc = include_str!("schema.md")]
 
+mod audit;
 mod changes;
 mod error;
 mod files;
@@ -24,6 +25,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags, OptionalExtension, TransactionBehavior, params};
 
+pub use audit::Audit;
 pub use files::{
     DaemonLock, LockError, clear_kill_file, installation_file, kill_file, kill_file_present,
     read_installation, set_kill_file,

@@ -9,13 +9,14 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, params, params_fro
 use crate::ports::StoreError;
 use crate::types::ids::{InstanceId, IntentId, JobName, Slot};
 use crate::types::instance::Held;
-use crate::types::intent::{Component, Entry, Intent};
+use crate::types::intent::Intent;
+use crate::types::ledger::{Component, Entry, Payer};
 use crate::types::money::Money;
 use crate::types::offer::{Offer, Snapshot};
 use crate::types::state::{Event, State, TickRecord};
 use crate::types::time::Time;
 
-use super::error::{id, id_at, json_at, optional_id_at, word_at};
+use super::error::{conversion, id, id_at, json_at, optional_id_at, word_at};
 use super::files::kill_file_present;
 use super::offers::Image;
 use super::{changes, migrate, offers, require_file};
@@ -187,8 +188,8 @@ impl Reader {
         // A negative limit is none.
         values.push(Value::Integer(filter.limit.map_or(-1, i64::from)));
         let sql = format!(
-            "SELECT at, kind, job, replica, intent, instance, component, amount
-             FROM entries WHERE {conditions} ORDER BY id DESC LIMIT ?"
+            "SELECT {ENTRY_COLUMNS} FROM entries JOIN payers ON payers.id = entries.payer
+             WHERE {conditions} ORDER BY entries.id DESC LIMIT ?"
         );
         let mut statement = self.connection.prepare(&sql)?;
         let rows = statement.query_map(params_from_iter(values), entry_at)?;
@@ -286,8 +287,8 @@ impl Reader {
         }))
     }
 
-    /// What the ledger's reservations and postings add up to, by job: (job, posted, reserved). The
-    /// same sums as in the state, reckoned anew.
+    /// What the ledger's lines add up to, by job: (job, posted, reserved). The same sums as in the
+    /// state, reckoned anew.
     ///
     /// # Errors
     /// What SQLite may say.
@@ -329,15 +330,24 @@ fn tick_at(row: &Row<'_>) -> rusqlite::Result<TickRecord> {
     })
 }
 
-fn entry_at(row: &Row<'_>) -> rusqlite::Result<Entry> {
+pub(super) const ENTRY_COLUMNS: &str =
+    "at, day, kind, job, replica, intent, instance, component, amount, owner, tags";
+
+pub(super) fn entry_at(row: &Row<'_>) -> rusqlite::Result<Entry> {
+    let day: String = row.get(1)?;
     Ok(Entry {
         at: Time(row.get(0)?),
-        kind: word_at(row, 1)?,
-        replica: changes::replica_at(row, 2, 3)?,
-        intent: IntentId(id_at(row, 4)?),
-        instance: optional_id_at(row, 5)?.map(InstanceId),
-        component: component_at(row, 6)?,
-        amount: Money(row.get(7)?),
+        day: day.parse().map_err(|error| conversion(1, error))?,
+        kind: word_at(row, 2)?,
+        replica: changes::replica_at(row, 3, 4)?,
+        payer: Payer {
+            owner: row.get(9)?,
+            tags: json_at(row, 10)?,
+        },
+        intent: IntentId(id_at(row, 5)?),
+        instance: optional_id_at(row, 6)?.map(InstanceId),
+        component: component_at(row, 7)?,
+        amount: Money(row.get(8)?),
     })
 }
 

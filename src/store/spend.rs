@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use chrono_tz::Tz;
 
 use crate::ports::StoreError;
-use crate::types::intent::Component;
+use crate::types::ledger::Component;
 use crate::types::money::Money;
 use crate::types::time::Time;
 

@@ -8,7 +8,7 @@ use rusqlite::Connection;
 
 use super::*;
 use crate::types::ids::{IntentId, OfferId, ReplicaId};
-use crate::types::intent::{Component, Entry, EntryKind};
+use crate::types::ledger::{Component, Entry, EntryKind, Payer, Scope};
 use crate::types::money::Money;
 use crate::types::state::{Event, Severity};
 
@@ -37,6 +37,8 @@ fn event(text: &str) -> Change {
 fn entry(kind: EntryKind, amount: i64) -> Change {
     Change::Entry(Entry {
         at: Time(1),
+        day: chrono::NaiveDate::default(),
+        payer: Payer::default(),
         kind,
         replica: replica(),
         intent: IntentId(1),
@@ -281,8 +283,8 @@ fn the_ledger_only_grows() {
         "UPDATE entries SET amount = 1",
         "DELETE FROM entries",
         "INSERT OR REPLACE INTO entries SELECT * FROM entries",
-        "REPLACE INTO entries SELECT id, 9, kind, job, replica, intent, instance, component, 0
-         FROM entries",
+        "REPLACE INTO entries SELECT id, 9, day, kind, job, replica, payer, intent, instance,
+         component, 0 FROM entries",
     ] {
         let error = store.connection.execute(sql, []).unwrap_err().to_string();
         assert!(error.contains("append-only"), "{sql}: {error}");
@@ -438,5 +440,108 @@ fn offer(number: u64) -> crate::types::offer::Offer {
         on_demand: Some(Rate(400_000_000)),
         floor: Some(Rate(200_000_000)),
         dlperf: None,
+    }
+}
+
+/// Opens a database as the first version made it, with lines of that time.
+fn of_the_first_version(path: &Path) {
+    let connection = Connection::open(path).unwrap();
+    connection
+        .execute_batch(include_str!("../../migrations/V1__initial.sql"))
+        .unwrap();
+    connection
+        .execute_batch(
+            "CREATE TABLE refinery_schema_history(
+                version int4 PRIMARY KEY, name VARCHAR(255), applied_on VARCHAR(255),
+                checksum VARCHAR(255));
+             INSERT INTO installation VALUES (1, 'abcd2345', 4, 0);
+             INSERT INTO intents VALUES
+                (1, 0, 'rent', 'done', 7, 50, '{}'), (2, 0, 'rent', 'void', NULL, 60, '{}');
+             INSERT INTO entries VALUES
+                (1, 1000, 'reserve', 'train', 0, 1, NULL, NULL, 50),
+                (2, 2000, 'release', 'train', 0, 1, 7, NULL, -50),
+                (3, 1000, 'reserve', 'train', 0, 2, NULL, NULL, 60),
+                (4, 2000, 'release', 'train', 0, 2, NULL, NULL, -60),
+                (5, 86400000, 'accrue', 'train', 0, 1, 7, 'gpu', 30),
+                (6, 86400001, 'accrue', 'train', 0, 1, 7, 'disk', 4),
+                (7, 5000000000, 'correct', 'train', 0, 1, 7, 'gpu', -10);",
+        )
+        .unwrap();
+    let first = super::migrate::checksum_of(1);
+    connection
+        .execute(
+            "INSERT INTO refinery_schema_history VALUES (1, 'initial', '2026-01-01T00:00:00Z', ?1)",
+            [first.to_string()],
+        )
+        .unwrap();
+}
+
+#[test]
+fn a_ledger_of_the_first_version_is_carried_over_and_balances() {
+    use EntryKind::{Accrue, Correct, Post, Reserve, Void};
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("haggle.db");
+    of_the_first_version(&path);
+    let mut store = SqliteStore::open(&path, None, 1).unwrap();
+    let state = store.load().unwrap();
+    assert_eq!(state.spent(&replica().job), Money(24));
+    let usage = state.usage(&Scope::Account);
+    let day = |y, m, d| chrono::NaiveDate::from_ymd_opt(y, m, d).unwrap();
+    assert_eq!(usage.on(day(1970, 1, 2)), Money(34));
+    assert_eq!(usage.on(day(1970, 2, 27)), Money(0));
+    assert_eq!(usage.in_month_of(day(1970, 1, 9)), Money(34));
+    assert_eq!(state.reserved, BTreeMap::new());
+    let reader = Reader::open(&path).unwrap();
+    let kinds: Vec<EntryKind> = reader
+        .entries(&EntryFilter::default())
+        .unwrap()
+        .iter()
+        .map(|line| line.kind)
+        .collect();
+    assert_eq!(
+        kinds,
+        [Reserve, Post, Reserve, Void, Accrue, Accrue, Correct]
+    );
+    let audit = reader.audit().unwrap();
+    assert_eq!(audit.problems, Vec::<String>::new());
+    assert_eq!(audit.accounts["estimated/job/train/gpu"], Money(30));
+    assert_eq!(audit.accounts["corrected/job/train/gpu"], Money(-10));
+    assert_eq!(audit.accounts["owed/estimated"], Money(-34));
+}
+
+#[test]
+fn an_audit_finds_what_was_tampered_with() {
+    let directory = tempfile::tempdir().unwrap();
+    for (tamper, says) in [
+        ("", ""),
+        (
+            "DROP TRIGGER entries_no_update; UPDATE entries SET amount = 6 WHERE id = 1",
+            "the trigger entries_no_update is missing",
+        ),
+        (
+            "DROP TRIGGER entries_no_delete; DELETE FROM entries WHERE id = 1",
+            "lines are missing",
+        ),
+        (
+            "UPDATE usage SET record = replace(record, ':5', ':4')",
+            "counts against the limits of account",
+        ),
+        ("DELETE FROM usage", "counts against the limits of job/"),
+        (
+            "INSERT INTO entries SELECT 3, at, day, 'reserve', job, replica, payer, 8, NULL, NULL, 7
+             FROM entries WHERE id = 1",
+            "intent 8 has 7 set aside, it should be 0",
+        ),
+    ] {
+        let path = directory.path().join("haggle.db");
+        let _ = std::fs::remove_file(&path);
+        let mut store = open(&path).unwrap();
+        let lines = [entry(EntryKind::Accrue, 5), entry(EntryKind::Bill, 4)];
+        store.commit(&lines).unwrap();
+        store.connection.execute_batch(tamper).unwrap();
+        let audit = Reader::open(&path).unwrap().audit().unwrap();
+        let problems = audit.problems.join("\n");
+        assert_eq!(problems.is_empty(), says.is_empty(), "{problems}");
+        assert!(problems.contains(says), "{tamper}: {problems}");
     }
 }

@@ -1,9 +1,10 @@
-//! Intents and the ledger: what we are about to do, what it may cost, what it did cost.
+//! Intents: what we are about to do and what it may cost; and the rows of the bill.
 
 use serde::{Deserialize, Serialize};
 
 use super::ids::{InstanceId, IntentId, OfferId, ReplicaId, Slot};
 use super::instance::{DestroyWhy, Rental};
+use super::ledger::Component;
 use super::money::{Money, Rate};
 use super::time::Time;
 
@@ -125,62 +126,6 @@ pub struct Intent {
     pub reserved: Money,
     /// How far it has come.
     pub state: IntentState,
-}
-
-/// What money was spent on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Component {
-    /// Compute.
-    Gpu,
-    /// Storage.
-    Disk,
-    /// Bytes moved.
-    Traffic,
-}
-
-impl Component {
-    /// The word in tables and metrics.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Gpu => "gpu",
-            Self::Disk => "disk",
-            Self::Traffic => "traffic",
-        }
-    }
-}
-
-/// What kind of ledger entry.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum EntryKind {
-    /// Money set aside for an intent.
-    Reserve,
-    /// A reservation given back: it happened (and is accrued from now on) or it did not.
-    Release,
-    /// Spent, by our own reckoning.
-    Accrue,
-    /// The difference between the marketplace's bill and our reckoning.
-    Correct,
-}
-
-/// One line of the ledger. Lines are only ever added.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Entry {
-    /// When.
-    pub at: Time,
-    /// What kind.
-    pub kind: EntryKind,
-    /// For which replica.
-    pub replica: ReplicaId,
-    /// For which intent.
-    pub intent: IntentId,
-    /// On which instance; `None` while there is none.
-    pub instance: Option<InstanceId>,
-    /// On what; `None` for reservations.
-    pub component: Option<Component>,
-    /// How much; negative for releases and corrections downwards.
-    pub amount: Money,
 }
 
 /// One charge of the marketplace's bill.

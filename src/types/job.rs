@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::ids::{HostId, JobName, MachineId};
+use super::ledger::Payer;
 use super::money::{Money, Rate};
 use super::offer::Country;
 use super::schedule::Window;
@@ -267,6 +268,14 @@ impl Job {
     /// without a factor counts 1 as well, for without a measurement an hour is an hour.
     pub fn factor_ppm(&self, gpu_name: &str) -> u32 {
         self.factors_ppm.get(gpu_name).copied().unwrap_or(1_000_000)
+    }
+
+    /// On whose behalf it spends.
+    pub fn payer(&self) -> Payer {
+        Payer {
+            owner: self.owner.clone().filter(|name| !name.is_empty()),
+            tags: self.tags.iter().cloned().collect(),
+        }
     }
 
     /// One replica's share of the work, in useful GPU-milliseconds, rounded up.

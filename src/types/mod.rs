@@ -4,6 +4,7 @@ pub mod ids;
 pub mod instance;
 pub mod intent;
 pub mod job;
+pub mod ledger;
 pub mod money;
 pub mod notification;
 pub mod offer;

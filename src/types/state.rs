@@ -6,14 +6,14 @@
 
 use std::collections::BTreeMap;
 
-use chrono::NaiveDate;
 use serde::{Deserialize, Serialize};
 
 use super::ids::{
     AccountId, Installation, InstanceId, IntentId, JobName, Label, MachineId, ReplicaId,
 };
 use super::instance::{Held, Instance};
-use super::intent::{Effect, Entry, EntryKind, Intent};
+use super::intent::{Effect, Intent};
+use super::ledger::{Entry, Payer, Scope, Usage};
 use super::money::{Money, Rate};
 use super::time::Time;
 
@@ -49,12 +49,9 @@ pub struct JobRecord {
     pub name: JobName,
     /// What the user wants of it.
     pub wish: Wish,
-    /// Posted in all.
-    pub posted: Money,
-    /// Posted today.
-    pub posted_today: Money,
-    /// Which day `posted_today` is of.
-    pub today: Option<NaiveDate>,
+    /// On whose behalf it spends, as its policy last said.
+    #[serde(default)]
+    pub payer: Payer,
     /// What the same useful GPU-hours would have cost on-demand: at each accrual, the cheapest
     /// eligible on-demand landed rate.
     pub on_demand_equivalent: Money,
@@ -66,9 +63,7 @@ impl JobRecord {
         Self {
             name,
             wish: Wish::Run,
-            posted: Money::ZERO,
-            posted_today: Money::ZERO,
-            today: None,
+            payer: Payer::default(),
             on_demand_equivalent: Money::ZERO,
         }
     }
@@ -291,8 +286,11 @@ pub struct State {
     pub replicas: BTreeMap<ReplicaId, ReplicaRecord>,
     /// Machines that something is known of.
     pub machines: BTreeMap<MachineId, MachineRecord>,
-    /// Money set aside for open intents, by intent: the sum of its reserve and release lines.
+    /// Money set aside for open intents, by intent: the sum of its lines that set aside and give
+    /// back.
     pub reserved: BTreeMap<IntentId, Money>,
+    /// What counts against limits, by scope.
+    pub usage: BTreeMap<Scope, Usage>,
 }
 
 mod replicas_as_list {
@@ -330,6 +328,7 @@ impl State {
             replicas: BTreeMap::new(),
             machines: BTreeMap::new(),
             reserved: BTreeMap::new(),
+            usage: BTreeMap::new(),
         }
     }
 
@@ -377,14 +376,30 @@ impl State {
     }
 
     fn apply_entry(&mut self, entry: &Entry) {
-        if !matches!(entry.kind, EntryKind::Reserve | EntryKind::Release) {
-            return;
+        if entry.kind.reserves() {
+            let sum = self.reserved.entry(entry.intent).or_default();
+            *sum += entry.amount;
+            if *sum == Money::ZERO {
+                self.reserved.remove(&entry.intent);
+            }
+        } else if entry.kind.spends() {
+            for scope in Scope::of(&entry.replica.job, &entry.payer) {
+                let usage = self.usage.entry(scope).or_default();
+                usage.add(entry.day, entry.amount);
+            }
         }
-        let sum = self.reserved.entry(entry.intent).or_default();
-        *sum += entry.amount;
-        if *sum == Money::ZERO {
-            self.reserved.remove(&entry.intent);
-        }
+    }
+
+    /// What counts against the limits of a scope.
+    pub fn usage(&self, scope: &Scope) -> Usage {
+        self.usage.get(scope).cloned().unwrap_or_default()
+    }
+
+    /// What a job has cost: estimates with their corrections.
+    pub fn spent(&self, job: &JobName) -> Money {
+        self.usage
+            .get(&Scope::Job(job.clone()))
+            .map_or(Money::ZERO, |usage| usage.total)
     }
 
     /// A replica's record, or the one it begins with.

@@ -7,7 +7,7 @@ use haggle::market::MarketOptions;
 use haggle::ports::Clock;
 use haggle::store::EntryFilter;
 use haggle::types::ids::{InstanceId, IntentId, JobName};
-use haggle::types::intent::{EntryKind, IntentState};
+use haggle::types::intent::IntentState;
 use haggle::types::money::Money;
 use haggle::types::state::Ask;
 use haggle::types::time::Time;
@@ -151,7 +151,7 @@ impl Trial<'_> {
         let mut booked: BTreeMap<u64, Money> = BTreeMap::new();
         let mut by_job: BTreeMap<JobName, Money> = BTreeMap::new();
         for entry in reader.entries(&EntryFilter::default()).unwrap() {
-            if matches!(entry.kind, EntryKind::Accrue | EntryKind::Correct) {
+            if entry.kind.spends() {
                 let id = entry
                     .instance
                     .expect("what is spent is spent on an instance");
@@ -170,7 +170,7 @@ impl Trial<'_> {
         }
         let state = reader.state().unwrap();
         for (job, total) in by_job {
-            let posted = state.job(&job).posted;
+            let posted = state.spent(&job);
             if posted != total {
                 self.fail(&format!("{job}: {posted} posted, its lines are {total}"));
             }

@@ -70,6 +70,6 @@ async fn what_is_billed_after_the_end_is_booked_at_the_next_start() {
     let charged = rig.server.with_market(|market| checker.charged(market));
     assert!(charged.values().any(|bill| *bill > Money::ZERO));
     for (job, bill) in charged {
-        assert_eq!(daemon.state().job(&job).posted, bill, "{job}");
+        assert_eq!(daemon.state().spent(&job), bill, "{job}");
     }
 }

@@ -2,12 +2,13 @@
 
 use std::path::PathBuf;
 
+use chrono_tz::Tz;
 use haggle::store::{Reader, SqliteStore};
 use haggle::types::ids::{
     HostId, Installation, InstanceId, IntentId, JobName, MachineId, ReplicaId, Slot,
 };
 use haggle::types::instance::{Held, Phase, Rental};
-use haggle::types::intent::{Component, Entry, EntryKind};
+use haggle::types::ledger::{Component, Entry, EntryKind, Payer};
 use haggle::types::money::{Money, Rate};
 use haggle::types::state::{Change, JobRecord, State, TickRecord};
 use haggle::types::time::Time;
@@ -116,6 +117,8 @@ pub(crate) fn spent(
 ) -> Change {
     Change::Entry(Entry {
         at: Time(at),
+        day: Time(at).day(Tz::UTC),
+        payer: Payer::default(),
         kind: EntryKind::Accrue,
         replica: replica_of(name, 0),
         intent: IntentId(1),
@@ -138,7 +141,7 @@ pub(crate) fn numbered_batch(number: u64) -> Vec<Change> {
         Change::Held(Box::new(held(number % 7, "H100", number as i64))),
         spent(number as i64, "train", number % 7, Component::Gpu, 1),
         Change::Job(JobRecord {
-            posted: Money(number as i64),
+            on_demand_equivalent: Money(number as i64),
             ..JobRecord::new(job("train"))
         }),
         tick(number, None, "{}"),

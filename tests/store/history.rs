@@ -8,7 +8,8 @@ use chrono_tz::Tz;
 use haggle::ports::Store;
 use haggle::store::{EntryFilter, Group, append_request};
 use haggle::types::ids::{InstanceId, IntentId, JobName, ReplicaId};
-use haggle::types::intent::{Component, Effect, Entry, EntryKind, Intent, IntentState};
+use haggle::types::intent::{Effect, Intent, IntentState};
+use haggle::types::ledger::{Component, Entry, EntryKind, Payer};
 use haggle::types::money::Money;
 use haggle::types::state::{Ask, Change, Event, Severity};
 use haggle::types::time::Time;
@@ -109,6 +110,8 @@ fn spending_adds_up_by_job_gpu_day_and_month() {
     let mut store = home.open();
     let reserve = Change::Entry(Entry {
         at: Time(EVENING),
+        day: Time(EVENING).day(Tz::UTC),
+        payer: Payer::default(),
         kind: EntryKind::Reserve,
         replica: replica_of("train", 0),
         intent: IntentId(9),
@@ -118,6 +121,8 @@ fn spending_adds_up_by_job_gpu_day_and_month() {
     });
     let correct = Change::Entry(Entry {
         at: Time(EVENING - 86_400_000),
+        day: Time(EVENING - 86_400_000).day(Tz::UTC),
+        payer: Payer::default(),
         kind: EntryKind::Correct,
         replica: replica_of("train", 1),
         intent: IntentId(1),

@@ -9,7 +9,8 @@ use haggle::types::ids::{
     AccountId, HostId, InstanceId, IntentId, MachineId, OfferId, ReplicaId, Slot,
 };
 use haggle::types::instance::{DestroyWhy, Held, Rental};
-use haggle::types::intent::{Component, Effect, Entry, EntryKind, Intent, IntentState};
+use haggle::types::intent::{Effect, Intent, IntentState};
+use haggle::types::ledger::{Component, Entry, EntryKind, Payer};
 use haggle::types::money::{Money, Rate};
 use haggle::types::offer::{Country, Coverage, Extent, Market, Offer, OfferQuery, Snapshot};
 use haggle::types::state::{
@@ -97,12 +98,22 @@ pub(crate) fn any_held() -> impl Strategy<Value = Change> {
         })
 }
 
+fn any_payer() -> impl Strategy<Value = Payer> {
+    (
+        proptest::option::of("[a-c]{1,3}"),
+        proptest::collection::btree_set("\\PC{0,4}", 0..3),
+    )
+        .prop_map(|(owner, tags)| Payer { owner, tags })
+}
+
 pub(crate) fn any_entry() -> impl Strategy<Value = Change> {
     let kind = prop_oneof![
         Just(EntryKind::Reserve),
-        Just(EntryKind::Release),
+        Just(EntryKind::Post),
+        Just(EntryKind::Void),
         Just(EntryKind::Accrue),
         Just(EntryKind::Correct),
+        Just(EntryKind::Bill),
     ];
     let component = proptest::option::of(prop_oneof![
         Just(Component::Gpu),
@@ -117,26 +128,30 @@ pub(crate) fn any_entry() -> impl Strategy<Value = Change> {
         proptest::option::of(0_u64..4),
         component,
         any_money(),
+        any_payer(),
     )
-        .prop_map(|(at, kind, replica, intent, instance, component, amount)| {
-            Change::Entry(Entry {
-                at,
-                kind,
-                replica,
-                intent: IntentId(intent),
-                instance: instance.map(InstanceId),
-                component,
-                amount,
-            })
-        })
+        .prop_map(
+            |(at, kind, replica, intent, instance, component, amount, payer)| {
+                Change::Entry(Entry {
+                    at,
+                    day: at.day(Tz::UTC),
+                    payer,
+                    kind,
+                    replica,
+                    intent: IntentId(intent),
+                    instance: instance.map(InstanceId),
+                    component,
+                    amount,
+                })
+            },
+        )
 }
 
 pub(crate) fn any_record() -> impl Strategy<Value = Change> {
     prop_oneof![
-        ("[a-c]", any_money(), any_time()).prop_map(|(name, posted, day)| Change::Job(JobRecord {
+        ("[a-c]", any_money()).prop_map(|(name, on_demand_equivalent)| Change::Job(JobRecord {
             wish: Wish::Pause,
-            posted,
-            today: Some(day.day(Tz::UTC)),
+            on_demand_equivalent,
             ..JobRecord::new(job(&name))
         })),
         (

@@ -7,7 +7,7 @@ use super::BadRow;
 use super::lenient::{Num, Text};
 use crate::ports::Charge;
 use crate::types::ids::InstanceId;
-use crate::types::intent::Component;
+use crate::types::ledger::Component;
 use crate::types::money::Money;
 use crate::types::time::Time;
 

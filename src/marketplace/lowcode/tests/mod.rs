@@ -20,7 +20,7 @@ use crate::ports::{
     TransportError,
 };
 use crate::types::ids::{AccountId, InstanceId, MachineId, OfferId};
-use crate::types::intent::Component;
+use crate::types::ledger::Component;
 use crate::types::money::{Money, Rate};
 use crate::types::offer::{Market, OfferQuery};
 use crate::types::time::Time;

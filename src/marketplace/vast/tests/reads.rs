@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::types::instance::Account;
-use crate::types::intent::Component;
+use crate::types::ledger::Component;
 use crate::types::notification::NotificationKind;
 
 #[test]
