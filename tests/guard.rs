@@ -176,6 +176,15 @@ impl World {
         serde_json::from_slice(&text).unwrap()
     }
 
+    /// Makes the database one that cannot be read.
+    fn damage(&self) {
+        fs::write(self.path("haggle.db"), "x".repeat(5000)).unwrap();
+        // Its pages would be taken from there.
+        for beside in ["haggle.db-wal", "haggle.db-shm"] {
+            let _ = fs::remove_file(self.path(beside));
+        }
+    }
+
     /// A database of an installation that never rented.
     fn database(&self) -> String {
         let made = self.run(&["run", "--once"]);
@@ -531,7 +540,7 @@ fn the_red_button_works_though_the_database_does_not_and_says_what_would_rent_ag
     world.rent(&[&ours(2)]);
     fs::remove_file(world.path("haggle.db.killed")).unwrap();
     fs::create_dir(world.path("haggle.db.killed.new")).unwrap();
-    fs::write(world.path("haggle.db"), "x".repeat(5000)).unwrap();
+    world.damage();
     let (document, said) = kill();
     assert_eq!(document["daemon_elsewhere_would_rent"], true);
     assert!(said.contains("going on without the database"), "{said}");

@@ -29,6 +29,11 @@ impl Source {
         let Some((_, rest)) = named.split_once("://") else {
             return Ok(Self::File(named.into()));
         };
+        if rest.is_empty() || rest.starts_with('/') {
+            return Err(
+                Failure::mendable("--heartbeat is an address without a machine").hint(HINT),
+            );
+        }
         // What is served beside it is never meant.
         let url = match rest.split_once('/') {
             None => format!("{named}/heartbeat"),

@@ -148,7 +148,7 @@ impl Town {
                 let Some((label, bid)) = all.get(made.len()) else {
                     break;
                 };
-                if !machines.insert(offer.machine_id) {
+                if !offer.rentable || !machines.insert(offer.machine_id) {
                     continue;
                 }
                 let params = CreateParams {
