@@ -391,11 +391,7 @@ fn a_daemon_that_was_killed_is_told_of_and_without_being_asked_nothing_is_touche
         );
     }
     // The red button needs neither the daemon nor its database.
-    fs::write(
-        world.path("haggle.db"),
-        "no database at all, and long enough not to be empty",
-    )
-    .unwrap();
+    world.damage();
     let killed = world.run(&["kill", "--yes", "--clock", "market", "--json"]);
     assert!(killed.status.success(), "{}", text(&killed.stderr));
     let document: Value = serde_json::from_slice(&killed.stdout).unwrap();
@@ -465,19 +461,7 @@ fn a_server_that_answers_while_its_loop_hangs_is_no_life() {
     let world = World::new();
     let installation = world.database();
     let heartbeat = fs::read_to_string(world.path("haggle.db.heartbeat")).unwrap();
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    std::thread::spawn(move || {
-        for stream in listener.incoming() {
-            let mut stream = stream.unwrap();
-            let _ = stream.read(&mut [0; 4096]);
-            let length = heartbeat.len();
-            let _ = write!(
-                stream,
-                "HTTP/1.1 200 OK\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{heartbeat}"
-            );
-        }
-    });
+    let url = serve(vec![heartbeat]);
     let mut seen = Value::Null;
     until("it is dead", || {
         let output = world.run(&[
@@ -486,7 +470,7 @@ fn a_server_that_answers_while_its_loop_hangs_is_no_life() {
             "--state",
             "guard.json",
             "--heartbeat",
-            &format!("http://{address}/heartbeat"),
+            &url,
             "--after",
             "10m",
             "--clock",
@@ -576,6 +560,83 @@ fn the_red_button_works_though_the_database_does_not_and_says_what_would_rent_ag
         "{said}"
     );
     assert_eq!(world.left(), theirs, "{said}");
+}
+
+/// Says what a heartbeat is to be, request by request; the last again and again.
+fn serve(heartbeats: Vec<String>) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for (asked, stream) in listener.incoming().enumerate() {
+            let mut stream = stream.unwrap();
+            let _ = stream.read(&mut [0; 4096]);
+            let heartbeat = &heartbeats[asked.min(heartbeats.len() - 1)];
+            let length = heartbeat.len();
+            let _ = write!(
+                stream,
+                "HTTP/1.1 200 OK\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{heartbeat}"
+            );
+        }
+    });
+    format!("http://{address}/heartbeat")
+}
+
+#[test]
+fn before_it_touches_anything_the_guard_makes_sure() {
+    let world = World::new();
+    let installation = world.database();
+    let ours = world.rent(&[&format!("hg-{installation}-a-r0-1")]);
+    let mut heartbeat = world.heartbeat_file();
+    let account = world.api("GET", "/api/v0/users/current/", "")["id"]
+        .as_u64()
+        .unwrap();
+    // A day of silence was seen already, so that the next look acts.
+    let look = |last: &Value, source: &str, base: Option<&str>| {
+        let state = serde_json::json!({"last": last, "silent_ms": 86_400_000});
+        fs::write(world.path("guard.json"), state.to_string()).unwrap();
+        let mut command = world.haggle(&["guard", "--once", "--state", "guard.json"]);
+        command.args(["--heartbeat", source, "--then", "destroy"]);
+        if let Some(base) = base {
+            command.env("HAGGLE_PROVIDER__BASE_URL", base);
+        }
+        let output = command.output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{}", text(&output.stderr));
+        assert_eq!(world.left(), ours, "{}", text(&output.stderr));
+        text(&output.stderr)
+    };
+    let beat = "haggle.db.heartbeat";
+    let said = look(&Value::Null, "nowhere", None);
+    assert!(said.contains("not known what is ours"), "{said}");
+    let mut unsaid = heartbeat.clone();
+    unsaid["account"] = Value::Null;
+    fs::write(world.path("unsaid"), unsaid.to_string()).unwrap();
+    let said = look(&unsaid, "unsaid", None);
+    assert!(said.contains("never said on which account"), "{said}");
+    heartbeat["account"] = (account + 1).into();
+    let said = look(&heartbeat, "gone", None);
+    assert!(
+        said.contains(&format!("belongs to account {account}")),
+        "{said}"
+    );
+    heartbeat["account"] = account.into();
+    fs::write(world.path(beat), heartbeat.to_string()).unwrap();
+    let said = look(&heartbeat, beat, Some("http://127.0.0.1:9"));
+    assert!(
+        said.contains("alert: cannot-act") && said.contains("cannot be reached"),
+        "{said}"
+    );
+    // It comes back at the last moment: before anything was asked, and after all was read.
+    for still in [1, 2] {
+        let mut alive = heartbeat.clone();
+        alive["tick"] = (heartbeat["tick"].as_u64().unwrap() + 1).into();
+        let mut told = vec![heartbeat.to_string(); still];
+        told.push(alive.to_string());
+        let said = look(&heartbeat, &serve(told), None);
+        assert!(
+            said.contains("ticks after all: nothing is touched"),
+            "{said}"
+        );
+    }
 }
 
 #[test]

@@ -81,12 +81,13 @@ pub(crate) fn run(context: &Context, args: &KillArgs) -> Done {
         // Nobody is asked, so spending is forbidden first, whatever comes of the rest.
         let early = args.yes.then(|| record(context, &config.database));
         let listing = marketplace.instances().await.map_err(|error| {
-            let forbidden = early.as_ref().is_some_and(Recorded::anywhere);
-            let doing = if forbidden {
-                "the instances cannot be listed; nothing was destroyed, and spending is forbidden"
-            } else {
-                "the instances cannot be listed; nothing was destroyed"
-            };
+            let mut doing = "the instances cannot be listed; nothing was destroyed".to_owned();
+            if let Some(recorded) = &early {
+                warn_of_daemons(context.output, recorded);
+                if recorded.is_heard() {
+                    doing.push_str(", and spending is forbidden until `haggle resume --all`");
+                }
+            }
             Failure::from(error).context(doing)
         })?;
         let known: BTreeSet<InstanceId> = state
@@ -121,11 +122,10 @@ pub(crate) fn run(context: &Context, args: &KillArgs) -> Done {
             instances_left: left.iter().flatten().map(|id| id.0).collect(),
             kill_file_written: recorded.file,
             kill_recorded_in_database: recorded.database,
-            daemon_elsewhere_would_rent: !recorded.database
-                && !(recorded.file && config.database.exists()),
+            daemon_elsewhere_would_rent: !recorded.is_heard(),
             daemon_running: daemon_running(&config.database),
         };
-        warn_of_daemons(context.output, &config.database, &recorded);
+        warn_of_daemons(context.output, &recorded);
         finish(context.output, &document)
     })
 }
@@ -156,19 +156,17 @@ fn finish(output: Output, document: &KillDocument) -> Done {
 }
 
 /// Says where a daemon may live that does not hear of the kill.
-fn warn_of_daemons(output: Output, database: &Path, recorded: &Recorded) {
-    let text = match (recorded.database, recorded.file, database.exists()) {
-        (true, ..) | (_, true, true) => return,
-        (_, true, false) => format!(
-            "warning: there is no database at {}: the kill file there stops only a daemon that is \
-             started with it; one that lives elsewhere would rent again: stop it, or kill there too",
-            database.display()
-        ),
-        (_, false, _) => "warning: the kill could be recorded neither in the database nor beside \
-                          it; a daemon that lives would rent again: stop it"
-            .to_owned(),
-    };
-    output.note(&text);
+fn warn_of_daemons(output: Output, recorded: &Recorded) {
+    if recorded.is_heard() {
+        return;
+    }
+    output.note(if recorded.file {
+        "warning: there is no database here: the kill file stops only a daemon that is started \
+         beside it; one that lives elsewhere would rent again: stop it, or kill there too"
+    } else {
+        "warning: the kill could be recorded neither in the database nor beside it; a daemon that \
+         lives would rent again: stop it"
+    });
 }
 
 /// The state, where the database can be read. It is not needed, so a bad one only gets a note.
@@ -258,14 +256,19 @@ fn confirm(args: &KillArgs, installation: &Installation, count: usize) -> Result
     }
 }
 
+/// Where a kill was recorded.
 struct Recorded {
     file: bool,
     database: bool,
+    /// Whether there is a database that a daemon could be working on.
+    is_there: bool,
 }
 
 impl Recorded {
-    fn anywhere(&self) -> bool {
-        self.file || self.database
+    /// Whether a daemon of this database hears of it: from the database, or from the file, which
+    /// it looks for at every tick.
+    fn is_heard(&self) -> bool {
+        self.database || (self.file && self.is_there)
     }
 }
 
@@ -288,6 +291,7 @@ fn record(context: &Context, database: &Path) -> Recorded {
     Recorded {
         file: file.is_ok(),
         database: matches!(request, Some(Ok(_))),
+        is_there: request.is_some(),
     }
 }
 

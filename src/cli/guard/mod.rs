@@ -61,7 +61,8 @@ pub(crate) struct GuardArgs {
     /// Whose heartbeat it has to be; without it, that of the first that is seen.
     #[arg(long, value_name = "ID")]
     installation: Option<Installation>,
-    /// Look once and end, for a timer: 0 where all is well, 2 where the daemon is dead.
+    /// Look once and end, for a timer: 0 where nothing is wrong, 2 where the daemon is dead, 1
+    /// where what was seen cannot be remembered.
     #[arg(long, requires = "state")]
     once: bool,
     /// Where to remember what was seen.
@@ -135,8 +136,8 @@ pub(crate) fn run(context: &Context, args: &GuardArgs) -> Done {
         args.on_alert.as_deref(),
         args.alert_url.as_deref(),
     )?;
-    if args.then.how().is_some() {
-        // Better now than when it is needed.
+    if args.then.how().is_some() && !args.once {
+        // Better now than when it is needed. A timer has nobody to tell but by alerts.
         super::connect::token(&config.provider)?;
     }
     let followed;
@@ -161,6 +162,7 @@ pub(crate) fn run(context: &Context, args: &GuardArgs) -> Done {
         why: None,
         wound: None,
         mode: None,
+        is_kept: true,
     };
     block_on(guard.watch())
 }
@@ -202,6 +204,8 @@ struct Guard<'a> {
     wound: Option<Wound>,
     /// Whether the daemon was last said to be live, and killed.
     mode: Option<(bool, bool)>,
+    /// Whether what it knows could be kept for the next process.
+    is_kept: bool,
 }
 
 impl Guard<'_> {
@@ -219,8 +223,11 @@ impl Guard<'_> {
             self.look_until_interrupted().await;
         }
         self.show()?;
-        let dead = self.args.once && self.status == Status::Silent;
-        Ok(if dead { Exit::World } else { Exit::Success })
+        Ok(match self.status {
+            Status::Silent if self.args.once => Exit::World,
+            _ if self.args.once && !self.is_kept => Exit::Mendable,
+            _ => Exit::Success,
+        })
     }
 
     async fn look_until_interrupted(&mut self) {
@@ -519,7 +526,9 @@ impl Guard<'_> {
         let Some(path) = &self.args.state else {
             return;
         };
-        if let Err(error) = write_memory(path, &self.memory) {
+        let kept = write_memory(path, &self.memory);
+        self.is_kept = kept.is_ok();
+        if let Err(error) = kept {
             let path = path.display();
             let text = format!("what the guard sees cannot be remembered in {path}: {error}");
             self.raise(Kind::MemoryLost, text);
