@@ -15,6 +15,7 @@ use crate::config::Config;
 use crate::ports::Marketplace;
 use crate::store::set_kill_file;
 use crate::types::ids::{AccountId, Installation, InstanceId};
+use crate::types::money::Rate;
 
 /// How ours are taken down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -196,7 +197,7 @@ fn parked(end: Option<crate::cli::winddown::Parked>) -> Wound {
         settled: end.settled,
         left: numbers(&end.left),
         parked: numbers(&end.parked),
-        storage_dollars_per_hour: end.storage.map(|rate| rate.decimal()),
+        storage_dollars_per_hour: end.storage.map(Rate::decimal),
         ..Wound::default()
     }
 }

@@ -8,6 +8,8 @@ mod act;
 mod alert;
 mod memory;
 mod source;
+#[cfg(test)]
+mod tests;
 
 use std::fs;
 use std::io;
@@ -129,7 +131,6 @@ struct GuardDocument {
 pub(crate) fn run(context: &Context, args: &GuardArgs) -> Done {
     let config = context.config()?;
     check(args)?;
-    let source = Source::new(&args.heartbeat, args.every)?;
     let ways = Ways::new(
         context,
         &config.provider,
@@ -148,22 +149,7 @@ pub(crate) fn run(context: &Context, args: &GuardArgs) -> Done {
             &followed
         }
     };
-    let mut guard = Guard {
-        context,
-        config: &config,
-        args,
-        source,
-        ways,
-        memory: Memory::default(),
-        looked: None,
-        try_at: Mono(0),
-        try_again: TRY_AGAIN_FIRST,
-        status: Status::default(),
-        why: None,
-        wound: None,
-        mode: None,
-        is_kept: true,
-    };
+    let mut guard = Guard::new(context, &config, args, ways)?;
     block_on(guard.watch())
 }
 
@@ -208,7 +194,31 @@ struct Guard<'a> {
     is_kept: bool,
 }
 
-impl Guard<'_> {
+impl<'a> Guard<'a> {
+    fn new(
+        context: &'a Context,
+        config: &'a Config,
+        args: &'a GuardArgs,
+        ways: Ways,
+    ) -> Result<Self, Failure> {
+        Ok(Self {
+            context,
+            config,
+            args,
+            source: Source::new(&args.heartbeat, args.every)?,
+            ways,
+            memory: Memory::default(),
+            looked: None,
+            try_at: Mono(0),
+            try_again: TRY_AGAIN_FIRST,
+            status: Status::default(),
+            why: None,
+            wound: None,
+            mode: None,
+            is_kept: true,
+        })
+    }
+
     async fn watch(&mut self) -> Done {
         self.remember().await;
         if self.args.once {

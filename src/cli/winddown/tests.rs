@@ -1,3 +1,5 @@
+#![allow(clippy::print_stdout, reason = "a test says how long it took")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
