@@ -269,7 +269,12 @@ impl<'a> Guard<'a> {
         };
         let read = self.source.read().await;
         let expected = self.args.installation.as_ref();
-        let sight = self.memory.take(read, step, self.args.after, expected);
+        let mut sight = self.memory.take(read, step, self.args.after, expected);
+        let waits = self.memory.silence() >= self.args.after;
+        if sight == Sight::Still && waits && self.source.process_has_ended() {
+            // Its file stays, and what it announced is announced no longer.
+            sight = Sight::Unreadable("the daemon's process has ended".to_owned());
+        }
         self.memory.looked_at = Some(now);
         self.why = match &sight {
             Sight::First | Sight::Moved => None,

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::cli::failure::{Failure, OrFail};
+use crate::cli::wish::daemon_running;
 use crate::daemon::heartbeat::{HEARTBEAT_BYTES_MAX, Heartbeat};
 use crate::marketplace::http::HttpTransport;
 use crate::ports::{Method, Request, Transport};
@@ -46,6 +47,22 @@ impl Source {
             .map(Self::Http)
             .or_mendable("--heartbeat is not an address that can be asked")
             .map_err(|failure| failure.hint(HINT))
+    }
+
+    /// Whether the process that wrote the file has surely ended: it was on this machine, and no
+    /// longer holds the lock of its database. For a moment this holds the lock itself, so it is not
+    /// asked at every look.
+    pub(super) fn process_has_ended(&self) -> bool {
+        let Self::File(path) = self else {
+            return false;
+        };
+        let name = path.to_string_lossy();
+        let Some(database) = name.strip_suffix(".heartbeat").map(PathBuf::from) else {
+            return false;
+        };
+        // Without a lock's file it was written elsewhere, or never by a daemon.
+        let lock = PathBuf::from(format!("{}.lock", database.display()));
+        lock.is_file() && !daemon_running(&database)
     }
 
     /// The heartbeat, or in a few words why there is none.

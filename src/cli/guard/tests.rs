@@ -37,7 +37,7 @@ impl Place {
             path("open"),
             path("alerts")
         );
-        let (config, beat) = (path("haggle.toml"), path("beat"));
+        let (config, beat) = (path("haggle.toml"), path("db.heartbeat"));
         let mut line = vec!["haggle", "guard", "--config", &config, "--heartbeat", &beat];
         line.extend(["--on-alert", &on_alert]);
         line.extend(flags);
@@ -64,6 +64,10 @@ impl Place {
     }
 
     fn beat(&self, tick: u64, live: bool) {
+        self.beat_until(tick, live, 300);
+    }
+
+    fn beat_until(&self, tick: u64, live: bool, next_tick_within_seconds: u64) {
         let heartbeat = Heartbeat {
             installation: Installation::from_seed(7),
             account: Some(AccountId(5)),
@@ -74,10 +78,10 @@ impl Place {
             held: vec![InstanceId(9001)],
             burn_dollars_per_hour: "0.62".into(),
             credit_dollars: None,
-            next_tick_within_seconds: 300,
+            next_tick_within_seconds,
         };
         let text = serde_json::to_string(&heartbeat).unwrap();
-        fs::write(self.directory.path().join("beat"), text).unwrap();
+        fs::write(self.directory.path().join("db.heartbeat"), text).unwrap();
     }
 
     async fn watch(&self, guard: &mut Guard<'_>, duration: Duration) {
@@ -189,4 +193,21 @@ async fn a_dry_run_that_holds_something_is_told_and_so_is_its_end() {
         "daemon-idle begins",
     ];
     assert_eq!(place.alerts(), expected);
+}
+
+#[tokio::test]
+async fn who_announced_a_long_silence_is_waited_for_while_its_process_is_there() {
+    let place = Place::new(&["--every", "5m", "--after", "30m"]);
+    place.beat_until(1, true, 86_400);
+    let mut guard = place.guard();
+    // No lock: it may be the copy of a file of another machine.
+    place.watch(&mut guard, Duration::from_hours(2)).await;
+    assert_eq!(guard.status, Status::Quiet);
+    let database = place.directory.path().join("db");
+    let lock = crate::store::DaemonLock::acquire(&database).unwrap();
+    place.watch(&mut guard, Duration::from_hours(2)).await;
+    assert_eq!(guard.status, Status::Quiet);
+    drop(lock);
+    place.watch(&mut guard, Duration::from_mins(5)).await;
+    assert_eq!(guard.status, Status::Silent);
 }
