@@ -88,6 +88,7 @@ fn help_and_version_are_data() {
         "stop",
         "done",
         "kill",
+        "guard",
         "check",
         "init",
         "schema",

@@ -14,6 +14,7 @@ mod demo;
 mod doctor;
 mod explain;
 mod failure;
+mod guard;
 mod init;
 mod instances;
 mod jobs;
@@ -28,6 +29,7 @@ mod schema;
 mod show_plan;
 mod sources;
 mod spend;
+mod winddown;
 mod wish;
 mod words;
 
@@ -82,6 +84,8 @@ enum Command {
     Done(wish::JobArg),
     /// The red button: destroy all that is ours, and forbid spending until `resume --all`.
     Kill(kill::KillArgs),
+    /// Watch the daemon from outside: alert, or wind down, when it no longer ticks.
+    Guard(guard::GuardArgs),
     /// Check policies: every error, with its place and what would be right.
     Check(check::CheckArgs),
     /// Write a commented policy to begin with.
@@ -139,6 +143,7 @@ fn dispatch(context: &Context, command: Command) -> Done {
         Command::Stop(arg) => wish::run(context, &arg.job, Wish::Stop),
         Command::Done(arg) => wish::run(context, &arg.job, Wish::Done),
         Command::Kill(args) => kill::run(context, &args),
+        Command::Guard(args) => guard::run(context, &args),
         Command::Check(args) => check::run(context, &args),
         Command::Init(args) => init::run(context, &args),
         Command::Schema => schema::run(context),

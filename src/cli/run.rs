@@ -20,6 +20,7 @@ use super::sources::{PolicyDirectory, SystemSecrets};
 use crate::config::{Config, Poll};
 use crate::daemon::Secrets;
 use crate::daemon::events::Mailbox;
+use crate::daemon::heartbeat::Pulse;
 use crate::daemon::metrics::Metrics;
 use crate::daemon::watch::Watch;
 use crate::daemon::web::{self, Shared};
@@ -104,6 +105,9 @@ pub(crate) fn run(context: &Context, args: &RunArgs) -> Done {
     let database = Some(config.database.clone());
     let watch = Watch::new(Arc::clone(&metrics), Arc::clone(&shared), database);
     watch.prime(&state);
+    let engine = config.engine();
+    let mut pulse = Pulse::new(Arc::clone(&shared), &config.database, pace(&config.poll));
+    pulse.prime(&state, context.now(), config.live, engine.poll_every);
     let patience = if args.once {
         Patience::GiveUp
     } else {
@@ -116,10 +120,10 @@ pub(crate) fn run(context: &Context, args: &RunArgs) -> Done {
         clock: context.clock.clone(),
         policies: Box::new(PolicyDirectory(config.policies.clone())),
         secrets: Box::new(SystemSecrets(Arc::clone(&context.redactor))),
-        observers: vec![Box::new(watch)],
+        observers: vec![Box::new(watch), Box::new(pulse)],
     };
     let settings = Settings {
-        engine: config.engine(),
+        engine,
         live: config.live,
         pace: pace(&config.poll),
         seed: seed(context),

@@ -7,6 +7,7 @@ mod doors;
 pub mod events;
 mod execute;
 mod glance;
+pub mod heartbeat;
 mod journal;
 pub mod metrics;
 pub mod plan_searches;

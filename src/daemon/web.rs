@@ -31,6 +31,7 @@ pub struct Shared {
     metrics: RwLock<Arc<str>>,
     unready: RwLock<Arc<[String]>>,
     summary: RwLock<Arc<str>>,
+    heartbeat: RwLock<Arc<str>>,
     webhook: Option<Webhook>,
 }
 
@@ -49,6 +50,7 @@ impl Shared {
                 "no poll of the marketplace has succeeded yet",
             )])),
             summary: RwLock::new(Arc::from("")),
+            heartbeat: RwLock::new(Arc::from("")),
             webhook: None,
         }
     }
@@ -75,6 +77,16 @@ impl Shared {
     /// Publishes lines for the pointer page, plain text.
     pub fn publish_summary(&self, text: String) {
         put(&self.summary, Arc::from(text));
+    }
+
+    /// Publishes the heartbeat, one JSON object without a secret.
+    pub fn publish_heartbeat(&self, text: String) {
+        put(&self.heartbeat, Arc::from(text));
+    }
+
+    /// The heartbeat that was published last; empty: none was.
+    pub fn heartbeat(&self) -> Arc<str> {
+        get_of(&self.heartbeat)
     }
 
     /// Why the daemon is not ready; empty: it is.
@@ -128,7 +140,8 @@ pub fn router(shared: Arc<Shared>) -> Router {
         .route("/", get(page))
         .route("/metrics", get(metrics))
         .route("/healthz", get(healthz))
-        .route("/readyz", get(readyz));
+        .route("/readyz", get(readyz))
+        .route("/heartbeat", get(heartbeat));
     // Without a secret nothing could be told from a forgery, so there is no endpoint.
     if shared.webhook.is_some() {
         let receive = post(deliver).layer(DefaultBodyLimit::max(BODY_MAX));
@@ -195,6 +208,16 @@ async fn readyz(Extract(shared): Extract<Arc<Shared>>) -> Response {
     (status, axum::Json(Readiness { ready, reasons })).into_response()
 }
 
+/// The loop's last word. That it is served proves nothing: that its tick moves does.
+async fn heartbeat(Extract(shared): Extract<Arc<Shared>>) -> Response {
+    let text = shared.heartbeat();
+    if text.is_empty() {
+        return (StatusCode::SERVICE_UNAVAILABLE, "no heartbeat yet\n").into_response();
+    }
+    let json = [(header::CONTENT_TYPE, "application/json")];
+    (json, text.to_string()).into_response()
+}
+
 async fn page(Extract(shared): Extract<Arc<Shared>>) -> Response {
     let summary = escape(&get_of(&shared.summary));
     let page = format!(
@@ -203,6 +226,8 @@ async fn page(Extract(shared): Extract<Arc<Shared>>) -> Response {
          <li><a href=\"/metrics\">/metrics</a> for Prometheus</li>\n\
          <li><a href=\"/healthz\">/healthz</a> whether the process lives</li>\n\
          <li><a href=\"/readyz\">/readyz</a> whether it sees the market and can write</li>\n\
+         <li><a href=\"/heartbeat\">/heartbeat</a> for <code>haggle guard</code>: its tick moves while the loop \
+         lives</li>\n\
          </ul>\n<p>On this machine, <code>haggle jobs</code>, <code>haggle instances</code> and \
          <code>haggle explain JOB</code> say more.</p>\n</html>\n",
         version = env!("CARGO_PKG_VERSION"),
@@ -262,6 +287,15 @@ mod tests {
         assert!(metrics.ends_with("haggle_live 1\n"), "{metrics}");
         let page = get("/").await.unwrap();
         assert!(page.contains("<pre>&lt;b&gt;</pre>"), "{page}");
+
+        assert!(get("/heartbeat").await.unwrap().starts_with("HTTP/1.1 503"));
+        shared.publish_heartbeat(r#"{"tick":3}"#.into());
+        let heartbeat = get("/heartbeat").await.unwrap();
+        assert!(
+            heartbeat.contains("content-type: application/json"),
+            "{heartbeat}"
+        );
+        assert!(heartbeat.ends_with(r#"{"tick":3}"#), "{heartbeat}");
 
         stop.send(()).unwrap();
         server.await.unwrap().unwrap();

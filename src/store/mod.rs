@@ -11,6 +11,7 @@ mod audit;
 mod changes;
 mod error;
 mod files;
+mod killed;
 mod migrate;
 mod offer_rows;
 mod offers;
@@ -205,6 +206,9 @@ impl Store for SqliteStore {
     }
 
     fn requests(&mut self) -> Result<Vec<UserRequest>, StoreError> {
+        if let Some(path) = &self.path {
+            killed::take_up(&self.connection, path)?;
+        }
         let mut statement = self
             .connection
             .prepare_cached("SELECT id, at, ask FROM requests WHERE done = 0 ORDER BY id")?;
