@@ -9,6 +9,7 @@ mod execute;
 mod glance;
 mod journal;
 pub mod metrics;
+pub mod older;
 pub mod plan_searches;
 mod poll;
 mod record;
@@ -218,6 +219,10 @@ pub struct Daemon {
     has_reconciled: bool,
     /// Instances on the bill that nobody here knows, told of already.
     unknown_billed: BTreeSet<InstanceId>,
+    /// Set while the database may be older than what was done with it.
+    comparing: Option<older::Comparing>,
+    /// Whether this process has had a complete listing.
+    has_listed: bool,
 }
 
 impl Daemon {
@@ -255,8 +260,11 @@ impl Daemon {
             has_reconciled: false,
             account_read: false,
             unknown_billed: BTreeSet::new(),
+            comparing: None,
+            has_listed: false,
         };
         daemon.recover()?;
+        daemon.look_for_loss()?;
         Ok(daemon)
     }
 

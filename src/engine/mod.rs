@@ -12,6 +12,7 @@ pub mod check;
 pub mod decide;
 mod draft;
 pub mod eligible;
+pub mod forgotten;
 pub mod observe;
 pub mod price;
 #[cfg(test)]

@@ -84,7 +84,7 @@ pub(super) fn write_installation(
 }
 
 /// Writes a small file so that it is either there whole or not at all, also after a power cut.
-fn write_durably(path: &Path, text: &str) -> Result<(), StoreError> {
+pub(super) fn write_durably(path: &Path, text: &str) -> Result<(), StoreError> {
     let temporary = beside(path, ".new");
     let write = || {
         let mut file = File::create(&temporary)?;

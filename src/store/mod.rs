@@ -10,6 +10,7 @@
 mod changes;
 mod error;
 mod files;
+mod mark;
 mod migrate;
 mod offer_rows;
 mod offers;
@@ -22,16 +23,19 @@ mod tests;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rusqlite::{Connection, OpenFlags, OptionalExtension, TransactionBehavior, params};
+use rusqlite::{
+    Connection, OpenFlags, OptionalExtension, Transaction, TransactionBehavior, params,
+};
 
 pub use files::{
     DaemonLock, LockError, clear_kill_file, installation_file, kill_file, kill_file_present,
     read_installation, set_kill_file,
 };
+pub use mark::mark_file;
 pub use reader::{Ended, EntryFilter, Reader, SlotHistory, SlotVersion};
 pub use spend::{Group, Spend};
 
-use crate::ports::{Store, StoreError};
+use crate::ports::{Standing, Store, StoreError};
 use crate::types::ids::Installation;
 use crate::types::instance::Held;
 use crate::types::offer::Snapshot;
@@ -39,6 +43,7 @@ use crate::types::state::{Ask, Change, State, UserRequest};
 use crate::types::time::Time;
 
 use error::{json_at, to_json};
+use mark::Mark;
 use offers::Image;
 
 /// How long a write waits for another process's write. Theirs are single rows.
@@ -62,6 +67,9 @@ pub struct SqliteStore {
     path: Option<PathBuf>,
     /// The last snapshot as stored; `None` until it is needed, and after a failed write.
     image: Option<Image>,
+    /// How far it has come.
+    mark: Mark,
+    standing: Standing,
 }
 
 impl SqliteStore {
@@ -108,6 +116,8 @@ impl SqliteStore {
             connection,
             path: Some(path.to_path_buf()),
             image: None,
+            mark: Mark::default(),
+            standing: Standing::Whole,
         })
     }
 
@@ -124,6 +134,8 @@ impl SqliteStore {
             connection,
             path: None,
             image: None,
+            mark: Mark::default(),
+            standing: Standing::Whole,
         })
     }
 
@@ -150,7 +162,16 @@ impl Store for SqliteStore {
         let mut state = changes::load(&transaction)?;
         transaction.finish()?;
         state.killed |= self.path.as_deref().is_some_and(kill_file_present);
+        self.mark = Mark::of(&state);
+        self.standing = match &self.path {
+            Some(path) => self.mark.standing(Mark::read(path)?),
+            None => Standing::Whole,
+        };
         Ok(state)
+    }
+
+    fn standing(&mut self) -> Standing {
+        self.standing
     }
 
     fn commit(&mut self, changes: &[Change]) -> Result<(), StoreError> {
@@ -163,30 +184,18 @@ impl Store for SqliteStore {
         for change in changes {
             changes::write(&transaction, change)?;
         }
-        let killed = changes.iter().rev().find_map(|change| match change {
-            Change::Killed { killed } => Some(*killed),
-            _ => None,
-        });
-        match (killed, self.path.as_deref()) {
-            (Some(true), Some(path)) => {
-                // The file outlives the database. It comes first: if only one of the two takes it,
-                // spending is forbidden. That the file fails alone is no reason to spend on.
-                let _ = set_kill_file(path);
-                Ok(transaction.commit()?)
-            }
-            (Some(false), Some(path)) => {
-                // Removed before the commit, or a restart would forbid what was allowed. If the
-                // commit then fails, nothing was allowed and the file is put back.
-                let was_there = kill_file_present(path);
-                clear_kill_file(path)?;
-                let committed = transaction.commit();
-                if committed.is_err() && was_there {
-                    set_kill_file(path)?;
-                }
-                Ok(committed?)
-            }
-            _ => Ok(transaction.commit()?),
+        commit_with_kill_file(transaction, changes, self.path.as_deref())?;
+        // After the commit and before any request leaves: the mark is never ahead of the database,
+        // and knows every label that was sent.
+        if self.mark.take(changes)
+            && let Some(path) = &self.path
+        {
+            let level: i64 =
+                self.connection
+                    .pragma_query_value(None, "synchronous", |row| row.get(0))?;
+            self.mark.write(path, level > 0)?;
         }
+        Ok(())
     }
 
     fn snapshot(&mut self, snapshot: &Snapshot) -> Result<i64, StoreError> {
@@ -227,6 +236,38 @@ impl Store for SqliteStore {
     fn prune(&mut self, before: Time) -> Result<(), StoreError> {
         prune::prune(&mut self.connection, before)?;
         Ok(())
+    }
+}
+
+/// Commits, and with it sets or clears the file that forbids spending.
+fn commit_with_kill_file(
+    transaction: Transaction<'_>,
+    changes: &[Change],
+    path: Option<&Path>,
+) -> Result<(), StoreError> {
+    let killed = changes.iter().rev().find_map(|change| match change {
+        Change::Killed { killed } => Some(*killed),
+        _ => None,
+    });
+    match (killed, path) {
+        (Some(true), Some(path)) => {
+            // The file outlives the database. It comes first: if only one of the two takes it,
+            // spending is forbidden. That the file fails alone is no reason to spend on.
+            let _ = set_kill_file(path);
+            Ok(transaction.commit()?)
+        }
+        (Some(false), Some(path)) => {
+            // Removed before the commit, or a restart would forbid what was allowed. If the
+            // commit then fails, nothing was allowed and the file is put back.
+            let was_there = kill_file_present(path);
+            clear_kill_file(path)?;
+            let committed = transaction.commit();
+            if committed.is_err() && was_there {
+                set_kill_file(path)?;
+            }
+            Ok(committed?)
+        }
+        _ => Ok(transaction.commit()?),
     }
 }
 

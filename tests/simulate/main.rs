@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 mod late;
+mod older;
 mod parity;
 mod scenarios;
 
