@@ -97,7 +97,7 @@ pub(super) fn write_durably(path: &Path, text: &str) -> Result<(), StoreError> {
 }
 
 /// A rename or a removal is durable once its directory is.
-fn sync_directory(path: &Path) -> Result<(), StoreError> {
+pub(super) fn sync_directory(path: &Path) -> Result<(), StoreError> {
     let directory = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),

@@ -7,6 +7,7 @@
 //!
 #![doc = include_str!("schema.md")]
 
+mod backup;
 mod changes;
 mod error;
 mod files;
@@ -16,6 +17,7 @@ mod offer_rows;
 mod offers;
 mod prune;
 mod reader;
+mod restore;
 mod spend;
 #[cfg(test)]
 mod tests;
@@ -27,12 +29,14 @@ use rusqlite::{
     Connection, OpenFlags, OptionalExtension, Transaction, TransactionBehavior, params,
 };
 
+pub use backup::{Contents, CopyError, back_up, prove};
 pub use files::{
     DaemonLock, LockError, clear_kill_file, installation_file, kill_file, kill_file_present,
     read_installation, set_kill_file,
 };
 pub use mark::mark_file;
 pub use reader::{Ended, EntryFilter, Reader, SlotHistory, SlotVersion};
+pub use restore::{Restored, restore};
 pub use spend::{Group, Spend};
 
 use crate::ports::{Standing, Store, StoreError};
