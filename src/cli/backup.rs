@@ -89,9 +89,7 @@ impl From<CopyError> for Failure {
             CopyError::Store(error) => error.into(),
             CopyError::Exists(_) => Self::new(Exit::Mendable, error.into())
                 .hint("name another file, or add --force to overwrite it"),
-            CopyError::Same(_) => {
-                Self::new(Exit::Mendable, error.into()).hint("name another file")
-            }
+            CopyError::Same(_) => Self::new(Exit::Mendable, error.into()).hint("name another file"),
             CopyError::Damaged { .. } => Self::new(Exit::World, error.into())
                 .hint("keep it, and try an older copy; `haggle kill` works without a database"),
             CopyError::OtherInstallation { .. } => Self::new(Exit::Mendable, error.into()).hint(

@@ -151,6 +151,8 @@ metric_set! { Gauges of GaugeVec {
     instance_running: "haggle_instance_running" ["instance", "job", "gpu_name", "rental"] "1 where it runs.",
     instance_spend: "haggle_instance_spend_dollars" ["instance", "job"] "What the instance has cost so far.",
     store_bytes: "haggle_store_size_bytes" [] "Size of the database.",
+    store_failing: "haggle_store_failing" ["why"] "1 while the database cannot be written and nothing is sent.",
+    idle: "haggle_idle_dollars_per_hour" ["why"] "What instances of ours cost that are not at work, by what they do instead.",
 } }
 
 metric_set! { Counters of CounterVec {
@@ -254,6 +256,14 @@ impl Metrics {
             .notified
             .with_label_values(&[way.as_str(), kind.as_str(), outcome])
             .inc();
+    }
+
+    /// Takes up why the store fails, if it does.
+    pub fn store_failed(&self, why: Option<&str>) {
+        self.gauges.store_failing.reset();
+        if let Some(why) = why {
+            self.gauges.store_failing.with_label_values(&[why]).set(1.0);
+        }
     }
 
     /// Takes up how long an urgent notification waited for its tick.

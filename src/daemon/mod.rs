@@ -156,6 +156,10 @@ pub trait Observer: Send {
     fn woken(&mut self, after: Duration) {
         let _ = after;
     }
+    /// The store fails, and the daemon waits for it; `None`: it works again.
+    fn store_failed(&mut self, error: Option<&StoreError>) {
+        let _ = error;
+    }
     /// A tick was decided and carried out.
     fn ticked(&mut self, view: &TickView<'_>) {
         let _ = view;

@@ -145,7 +145,8 @@ impl Daemon {
         };
         let shown = listing.rows.iter().filter_map(|row| row.label.as_deref());
         self.notice_labels(shown)?;
-        if !self.has_listed && !self.is_comparing()
+        if !self.has_listed
+            && !self.is_comparing()
             && let Some(id) = self.raised_by_another(listing)
         {
             let why = format!("instance {id} has a higher bid than any that it knows of");
@@ -183,7 +184,9 @@ impl Daemon {
             let held = self.state.held.get(&row.id);
             held.is_some_and(|held| {
                 was_read(held)
-                    && row.price.is_some_and(|price| price > self.dearest(held) + BID_STEP)
+                    && row
+                        .price
+                        .is_some_and(|price| price > self.dearest(held) + BID_STEP)
             })
         };
         listing.rows.iter().find(raised).map(|row| row.id)

@@ -8,6 +8,7 @@ use super::events::Way;
 use super::metrics::{Metrics, MetricsInput};
 use super::web::Shared;
 use super::{Observer, TickView};
+use crate::ports::StoreError;
 use crate::types::notification::NotificationKind;
 use crate::types::state::{Change, State};
 
@@ -53,6 +54,13 @@ impl Observer for Watch {
 
     fn woken(&mut self, after: Duration) {
         self.metrics.woken(after);
+    }
+
+    fn store_failed(&mut self, error: Option<&StoreError>) {
+        self.metrics.store_failed(error.map(StoreError::as_str));
+        self.shared.publish_metrics(self.metrics.render());
+        let reason = error.map(|error| format!("spending stops: {error}"));
+        self.shared.publish_unready(reason.into_iter().collect());
     }
 
     fn ticked(&mut self, view: &TickView<'_>) {

@@ -160,7 +160,10 @@ mod tests {
         assert!(!behind(mark(9, 4), mark(7, 3)), "the process died between");
         assert!(behind(mark(6, 3), mark(7, 3)));
         assert!(behind(mark(7, 2), mark(7, 3)));
-        assert!(behind(mark(0, 0), mark(7, 3)), "a new one beside an old mark");
+        assert!(
+            behind(mark(0, 0), mark(7, 3)),
+            "a new one beside an old mark"
+        );
         assert_eq!(mark(7, 3).standing(None), Standing::Unmarked);
         assert_eq!(mark(0, 0).standing(None), Standing::Whole);
     }

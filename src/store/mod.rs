@@ -194,9 +194,9 @@ impl Store for SqliteStore {
         if self.mark.take(changes)
             && let Some(path) = &self.path
         {
-            let level: i64 =
-                self.connection
-                    .pragma_query_value(None, "synchronous", |row| row.get(0))?;
+            let level: i64 = self
+                .connection
+                .pragma_query_value(None, "synchronous", |row| row.get(0))?;
             self.mark.write(path, level > 0)?;
         }
         Ok(())

@@ -103,7 +103,8 @@ fn set_aside(database: &Path) -> Result<Option<PathBuf>, StoreError> {
     for tail in TAILS {
         let (from, to) = (beside(database, tail), beside(&aside, tail));
         if from.exists() {
-            fs::rename(&from, &to).map_err(|error| io_error(&from.display().to_string(), &error))?;
+            fs::rename(&from, &to)
+                .map_err(|error| io_error(&from.display().to_string(), &error))?;
         }
     }
     sync_directory(database)?;

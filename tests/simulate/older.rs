@@ -5,18 +5,20 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path as Dir;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use haggle::clock::SimClock;
-use haggle::daemon::{Daemon, Looking, Pace, Settings};
+use haggle::daemon::{Daemon, Looking, Observer, Pace, Settings};
 use haggle::market::faults::Faults;
 use haggle::market::{Market, MarketOptions, MarketServer, WireOptions};
 use haggle::ports::Clock;
 use haggle::simulate::{Checker, Path, Rig, TOKEN, Way};
 use haggle::store::{Reader, mark_file};
 use haggle::types::ids::InstanceId;
-use haggle::types::state::Ask;
+use haggle::types::instance::DestroyWhy;
+use haggle::types::intent::{Effect, Intent};
+use haggle::types::state::{Ask, Change};
 use haggle::types::time::Time;
 use haggle::types::world::EngineConfig;
 
@@ -35,6 +37,24 @@ enum Mark {
     Old,
 }
 
+/// Tells the checker what the daemon says that it destroys for a limit.
+struct Announced(Arc<Mutex<Checker>>);
+
+impl Observer for Announced {
+    fn committed(&mut self, changes: &[Change]) {
+        for change in changes {
+            if let Change::Intent(Intent {
+                effect: Effect::Destroy { instance, why },
+                ..
+            }) = change
+                && *why == DestroyWhy::Limit
+            {
+                self.0.lock().unwrap().announced(instance.0);
+            }
+        }
+    }
+}
+
 struct Scene {
     rig: Rig,
     clock: Arc<SimClock>,
@@ -48,7 +68,7 @@ impl Scene {
         let mut market = Market::generated(MarketOptions {
             seed,
             start: START,
-            machines: Some(100),
+            machines: Some(60),
             intensity: 4.0,
             ..MarketOptions::default()
         });
@@ -71,7 +91,10 @@ impl Scene {
                 live: true,
                 pace: Pace::Every,
                 seed,
-                looking: Looking::default(),
+                looking: Looking {
+                    instances_every: Duration::from_mins(1),
+                    history_every: None,
+                },
             },
             jobs(),
         );
@@ -81,6 +104,11 @@ impl Scene {
             account,
             directory,
         }
+    }
+
+    fn start(&self) -> Daemon {
+        let told = Announced(Arc::clone(&self.rig.checker));
+        self.rig.start(vec![Box::new(told)]).unwrap()
     }
 
     async fn run(&self, daemon: &mut Daemon, hours: f64) {
@@ -133,15 +161,15 @@ async fn goes_on_with_an_older_copy(seed: u64, path: Path, left: Mark) {
     let copy = scene.directory.path().join("copy.db");
     let case = format!("seed {seed}, {path:?}, mark {left:?}");
 
-    let mut daemon = scene.rig.start(Vec::new()).unwrap();
+    let mut daemon = scene.start();
     scene.run(&mut daemon, 0.5).await;
     drop(daemon);
     put_back(&database, &copy);
     fs::copy(mark_file(&database), mark_file(&copy)).unwrap();
     let before = scene.rented();
 
-    let mut daemon = scene.rig.start(Vec::new()).unwrap();
-    scene.run(&mut daemon, 4.0).await;
+    let mut daemon = scene.start();
+    scene.run(&mut daemon, 2.5).await;
     let known: BTreeSet<u64> = daemon.state().held.keys().map(|id| id.0).collect();
     let highest = daemon.state().replicas.clone();
     drop(daemon);
@@ -155,7 +183,7 @@ async fn goes_on_with_an_older_copy(seed: u64, path: Path, left: Mark) {
         Mark::Gone => fs::remove_file(mark_file(&database)).unwrap(),
         Mark::Old => drop(fs::copy(mark_file(&copy), mark_file(&database)).unwrap()),
     }
-    let mut daemon = scene.rig.start(Vec::new()).unwrap();
+    let mut daemon = scene.start();
     let lacks = |daemon: &Daemon| {
         let held = |id: &&u64| !daemon.state().held.contains_key(&InstanceId(**id));
         forgotten.iter().filter(held).count()
@@ -163,7 +191,11 @@ async fn goes_on_with_an_older_copy(seed: u64, path: Path, left: Mark) {
     assert_eq!(lacks(&daemon), forgotten.len(), "{case}: the copy is older");
     daemon.tick().await.unwrap();
     assert_eq!(scene.told("database-older"), 1, "{case}");
-    assert_eq!(lacks(&daemon), 0, "{case}: all of ours is taken over at once");
+    assert_eq!(
+        lacks(&daemon),
+        0,
+        "{case}: all of ours is taken over at once"
+    );
     let rented = scene.rented();
     for _ in 0..2 {
         // Two minutes are not over yet: nothing new is rented, whatever the jobs want.
@@ -172,29 +204,40 @@ async fn goes_on_with_an_older_copy(seed: u64, path: Path, left: Mark) {
         assert!(scene.rented().is_subset(&rented), "{case}");
         assert_eq!(scene.told("database-compared"), 0, "{case}");
     }
-    scene.run(&mut daemon, 6.0).await;
+    scene.run(&mut daemon, 3.0).await;
     assert_eq!(scene.told("database-older"), 1, "{case}");
     assert_eq!(scene.told("database-compared"), 1, "{case}");
     assert_eq!(scene.told("unknown-charges"), 0, "{case}");
     assert_eq!(scene.told("not-as-asked"), 0, "{case}");
     for (id, record) in &highest {
         let now = daemon.state().replica(id).generation;
-        assert!(now > record.generation, "{case}: generations of {id} repeat");
+        assert!(
+            now > record.generation,
+            "{case}: generations of {id} repeat"
+        );
     }
+    scene.rig.checker.lock().unwrap().ending();
     let ended = daemon.destroy_all(Duration::from_hours(1)).await.unwrap();
     assert!(ended.remaining.is_empty(), "{case}");
     drop(daemon);
     scene.rig.ask(&Ask::Kill).unwrap();
 
     scene.clock.advance(Duration::from_hours(24 * 4));
-    let mut daemon = scene.rig.start(Vec::new()).unwrap();
+    let mut daemon = scene.start();
     daemon.tick().await.unwrap();
     let labels = scene.labels();
     let distinct: BTreeSet<&String> = labels.iter().collect();
-    assert_eq!(distinct.len(), labels.len(), "{case}: a label was used twice");
+    assert_eq!(
+        distinct.len(),
+        labels.len(),
+        "{case}: a label was used twice"
+    );
     assert_eq!(scene.rig.violations(), Vec::<String>::new(), "{case}");
     let checker = scene.rig.checker.lock().unwrap();
-    let charged = scene.rig.server.with_market(|market| checker.charged(market));
+    let charged = scene
+        .rig
+        .server
+        .with_market(|market| checker.charged(market));
     for (job, bill) in charged {
         assert_eq!(daemon.state().job(&job).posted, bill, "{case}: {job}");
     }
