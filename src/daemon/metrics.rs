@@ -15,6 +15,7 @@ use prometheus::{
 };
 
 use super::events::Way;
+use crate::engine::leaks::{costs_now, idle};
 use crate::types::ids::{InstanceId, JobName, Label, ReplicaId};
 use crate::types::instance::{Account, Held, Listing, Phase, Rental};
 use crate::types::intent::{Component, EntryKind, Intent, IntentState};
@@ -585,7 +586,20 @@ impl Metrics {
             &g.destroying,
             count(|held| held.destroying.is_some()) as f64,
         );
+        for why in Phase::ALL
+            .map(Phase::as_str)
+            .into_iter()
+            .chain(["parked", "destroying"])
+        {
+            if why != Phase::Running.as_str() {
+                g.idle.with_label_values(&[why]).set(0.0);
+            }
+        }
         for held in state.held.values() {
+            if let Some(why) = idle(held) {
+                let costs = costs_now(held).as_dollars();
+                g.idle.with_label_values(&[why]).add(costs);
+            }
             self.show_instance(held);
         }
         for action in ["rent", "set-bid", "stop", "start", "destroy"] {
@@ -703,6 +717,7 @@ mod tests {
             on_demand_rate: None,
             destroying: None,
             destroy_sent_at: None,
+            destroying_since: None,
         }
     }
 

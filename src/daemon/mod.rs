@@ -33,6 +33,7 @@ pub use run::{Remaining, RunEnd};
 pub use settle::{AFTER_REQUEST, APART};
 pub use tick::TickView;
 
+use crate::engine::leaks::Told;
 use crate::ports::{Clock, Marketplace, ReadError, Store, StoreError};
 use crate::types::ids::{AccountId, InstanceId, JobName, OfferId};
 use crate::types::job::{Job, SecretRef};
@@ -212,6 +213,8 @@ pub struct Daemon {
     on_demand: BTreeMap<JobName, Rate>,
     /// Notices told already, so that each is told once.
     told: BTreeSet<String>,
+    /// When each leak was told of last.
+    leaks_told: Told,
     /// Set while the daemon takes its instances down for good.
     wind_down: bool,
     /// The account refused to spend: nothing is rented before this.
@@ -258,6 +261,7 @@ impl Daemon {
             known_policies: BTreeMap::new(),
             on_demand: BTreeMap::new(),
             told: BTreeSet::new(),
+            leaks_told: Told::new(),
             wind_down: false,
             account_waits_until: None,
             last_reconcile: None,

@@ -9,6 +9,7 @@ use super::verify::Wrong;
 use super::{Daemon, DaemonError, journal};
 use crate::engine::check::check;
 use crate::engine::decide::decide;
+use crate::engine::leaks::leaks;
 use crate::engine::observe::{Observation, observe};
 use crate::engine::reconcile::{BILL_BACK_MAX, bill_from, reconcile};
 use crate::ports::ReadError;
@@ -71,6 +72,7 @@ impl Daemon {
         let wrong = self.not_as_asked(&polled);
         self.observe(&jobs, &polled, &settled, &wrong)?;
         self.saw(polled.listing.as_ref());
+        self.tell_leaks(&polled)?;
         self.destroy_all_wrong(&wrong).await?;
         let mut decision = self.decide(&jobs, &polled);
         let (kept, dropped) = check(&decision.world, &decision.plan);
@@ -234,6 +236,14 @@ impl Daemon {
             self.condemn(wrong, &mut changes);
         }
         self.commit(&changes)
+    }
+
+    /// Tells of what costs money without being at work.
+    fn tell_leaks(&mut self, polled: &Polled) -> Result<(), DaemonError> {
+        let listing = polled.listing.as_ref();
+        let events = leaks(&self.state, listing, polled.at, &mut self.leaks_told);
+        let told: Vec<Change> = events.into_iter().map(Change::Event).collect();
+        self.commit(&told)
     }
 
     fn decide(&mut self, jobs: &Jobs, polled: &Polled) -> Decision {

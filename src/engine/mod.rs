@@ -13,6 +13,7 @@ pub mod decide;
 mod draft;
 pub mod eligible;
 pub mod forgotten;
+pub mod leaks;
 pub mod observe;
 pub mod price;
 #[cfg(test)]

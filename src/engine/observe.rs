@@ -287,6 +287,9 @@ impl Fold<'_> {
         self.refresh(&mut held, row);
         let ran_ms = self.account(&mut held, before, known);
         self.settle_changes(&held, row);
+        if held.destroying.is_some() {
+            held.destroying_since.get_or_insert(self.seen.now);
+        }
         if known || before.phase != held.phase {
             self.transition(&mut held, before.phase, ran_ms);
         }

@@ -10,6 +10,8 @@
 mod backup;
 mod changes;
 mod error;
+#[cfg(test)]
+mod failures;
 mod files;
 mod mark;
 mod migrate;
@@ -115,6 +117,7 @@ impl SqliteStore {
         set_up(&connection)?;
         take_wal(&connection)?;
         migrate::migrate(&mut connection)?;
+        check_pages(&connection)?;
         settle_installation(&connection, path, installation_hint, seed)?;
         Ok(Self {
             connection,
@@ -330,6 +333,38 @@ fn take_wal(connection: &Connection) -> Result<(), StoreError> {
         "its file system cannot keep a write-ahead log (journal mode stays \"{mode}\"); \
          put the database on a local disk"
     )))
+}
+
+/// Reads every page that money depends on: one that is damaged ends spending now, and not when it
+/// is first needed. The market's history and the journal are left out: they are large, and nothing
+/// is owed by them.
+fn check_pages(connection: &Connection) -> Result<(), StoreError> {
+    const HISTORY: [&str; 7] = [
+        "coverages",
+        "events",
+        "offer_specs",
+        "offer_versions",
+        "slots",
+        "snapshots",
+        "ticks",
+    ];
+    let mut statement =
+        connection.prepare("SELECT name FROM sqlite_schema WHERE type = 'table'")?;
+    let names = statement.query_map([], |row| row.get::<_, String>(0))?;
+    for name in names {
+        let name = name?;
+        if HISTORY.contains(&name.as_str()) || name.starts_with("sqlite_") {
+            continue;
+        }
+        let found: String =
+            connection.query_row(&format!("PRAGMA quick_check('{name}')"), [], |row| {
+                row.get(0)
+            })?;
+        if found != "ok" {
+            return Err(StoreError::Corrupt(found.replace('\n', "; ")));
+        }
+    }
+    Ok(())
 }
 
 /// Finds out which installation this is and writes it where it is missing.

@@ -169,7 +169,13 @@ async fn goes_on_with_an_older_copy(seed: u64, path: Path, left: Mark) {
     let before = scene.rented();
 
     let mut daemon = scene.start();
-    scene.run(&mut daemon, 2.5).await;
+    // Until something was rented that the copy does not know of.
+    for _ in 0..16 {
+        scene.run(&mut daemon, 0.5).await;
+        if !scene.rented().is_subset(&before) {
+            break;
+        }
+    }
     let known: BTreeSet<u64> = daemon.state().held.keys().map(|id| id.0).collect();
     let highest = daemon.state().replicas.clone();
     drop(daemon);
