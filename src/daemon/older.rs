@@ -23,7 +23,12 @@ use crate::types::state::{Change, Event, Severity};
 use crate::types::time::{Mono, Time};
 
 /// While this is remembered, the marketplace has not been compared with yet. It says why.
-const COMPARING: &str = "older";
+pub(super) const COMPARING: &str = "older";
+
+/// Why, where nothing but a missing mark says so: then the listings are enough, for there may be no
+/// bill to be had, and nothing shows that anything was forgotten.
+const UNMARKED: &str = "the mark beside it is missing, as after a move by hand, so nothing says how \
+                        far it had come";
 
 /// What a database says that was put back with `haggle restore`.
 pub const RESTORED: &str = "restored";
@@ -70,11 +75,7 @@ impl Daemon {
             Standing::Whole | Standing::Unmarked if restored.is_some() => {
                 self.begin_comparing(Severity::Warning, &restored.unwrap_or_default(), None)
             }
-            Standing::Unmarked => self.begin_comparing(
-                Severity::Warning,
-                "the mark beside it is missing, as after a move by hand, so nothing says how far it had come",
-                None,
-            ),
+            Standing::Unmarked => self.begin_comparing(Severity::Warning, UNMARKED, None),
             Standing::Whole => Ok(()),
         }
     }
@@ -102,7 +103,8 @@ impl Daemon {
         why: &str,
         known: Option<IntentId>,
     ) -> Result<(), DaemonError> {
-        let already = self.state.wire.contains_key(COMPARING);
+        let known_why = self.state.wire.get(COMPARING);
+        let already = known_why.is_some_and(|known| known != UNMARKED || why == UNMARKED);
         let (now, begun) = (self.now(), self.parts.clock.monotonic());
         let mut changes = Vec::new();
         let last = self.last_intent().max(known);
@@ -157,6 +159,14 @@ impl Daemon {
             && listing.complete
         {
             comparing.listed(polled.listing_begun);
+        }
+        if self
+            .state
+            .wire
+            .get(COMPARING)
+            .is_some_and(|why| why == UNMARKED)
+        {
+            return self.compared();
         }
         Ok(())
     }
@@ -219,9 +229,9 @@ impl Daemon {
         Ok(gone)
     }
 
-    /// The bill was compared, or there is none to be had. With the listings before it, what there is
-    /// and what was paid are known again.
-    pub(super) fn bill_compared(&mut self) -> Result<(), DaemonError> {
+    /// The bill was compared, or none is wanted. With both listings before it, what there is and what
+    /// was paid are known again.
+    pub(super) fn compared(&mut self) -> Result<(), DaemonError> {
         if !self.wants_bill() {
             return Ok(());
         }

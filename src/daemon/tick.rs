@@ -328,7 +328,7 @@ impl Daemon {
         let from = self.bill_wanted_from(usual, now - BILL_BACK_MAX);
         let charges = match self.parts.marketplace.charges(from, now).await {
             Ok(charges) => charges,
-            Err(ReadError::Unsupported(_)) => return self.bill_compared(),
+            Err(ReadError::Unsupported(_)) => return self.compared(),
             Err(error) => {
                 tracing::warn!("the bill cannot be read: {error}");
                 return Ok(());
@@ -348,7 +348,7 @@ impl Daemon {
         self.commit(&seen.changes)?;
         self.unknown_billed.extend(seen.unknown);
         self.has_reconciled = true;
-        self.bill_compared()
+        self.compared()
     }
 
     /// What ended and may be billed otherwise than it is booked. The first time it is also what

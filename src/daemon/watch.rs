@@ -96,6 +96,13 @@ fn unready(view: &TickView<'_>) -> Vec<String> {
         .iter()
         .map(ToString::to_string)
         .collect();
+    if view.live
+        && let Some(why) = view.state.wire.get(super::older::COMPARING)
+    {
+        reasons.push(format!(
+            "nothing new is rented until the database was compared with the account: {why}"
+        ));
+    }
     if view.world.market.coverage.is_empty() && !view.world.jobs.is_empty() {
         reasons.push("no search of the market was answered yet".to_owned());
     }
