@@ -177,7 +177,7 @@ impl Daemon {
         &mut self,
         labels: impl Iterator<Item = &'a str>,
     ) -> Result<(), DaemonError> {
-        let named = last_rent_named(&self.state.installation, labels);
+        let named = last_rent_named(&self.state.installation, labels, self.now());
         let Some(last) = named.filter(|named| Some(*named) > self.last_intent()) else {
             return Ok(());
         };

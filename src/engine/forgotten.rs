@@ -5,11 +5,13 @@
 //! limits, instead of being nobody's.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use crate::types::ids::{Installation, InstanceId, IntentId, Label, ReplicaId};
 use crate::types::instance::{DestroyWhy, Held, Phase};
 use crate::types::intent::Charge;
 use crate::types::state::State;
+use crate::types::time::Time;
 
 /// Records of billed instances that carry this installation's label and are neither held, nor what
 /// an open rent may have made. Nothing is posted for them yet. The caller sees to it that they are
@@ -37,14 +39,21 @@ pub fn forgotten(state: &State, charges: &[Charge]) -> BTreeMap<InstanceId, Held
     records
 }
 
-/// The latest rent that labels of this installation name.
+/// Intents are numbered by the wall clock, which may be off, but hardly by more than this.
+const CLOCK_OFF_MAX: Duration = Duration::from_hours(24 * 366);
+
+/// The latest rent that labels of this installation name. A number that no clock can have given out
+/// is none: somebody wrote that label by hand, and counting on from it would leave no numbers.
 pub fn last_rent_named<'a>(
     installation: &Installation,
     labels: impl Iterator<Item = &'a str>,
+    now: Time,
 ) -> Option<IntentId> {
+    let latest = u64::try_from((now + CLOCK_OFF_MAX).0).unwrap_or(0);
     labels
         .filter_map(|label| ours(installation, label))
         .map(|(_, intent)| intent)
+        .filter(|intent| intent.0 <= latest)
         .max()
 }
 
@@ -66,7 +75,6 @@ fn ours(installation: &Installation, label: &str) -> Option<(ReplicaId, IntentId
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
-    use std::time::Duration;
 
     use chrono_tz::Tz;
 
@@ -87,14 +95,14 @@ mod tests {
         }
     }
 
-    fn label(installation: &Installation, intent: u64) -> Option<String> {
+    fn label(installation: &Installation, intent: u64) -> String {
         let job = job("a").name;
         let label = Label {
             installation: installation.clone(),
             replica: ReplicaId { job, index: 0 },
             intent: IntentId(intent),
         };
-        Some(label.to_string())
+        label.to_string()
     }
 
     #[test]
@@ -102,10 +110,10 @@ mod tests {
         let mut state = world(Vec::new()).state;
         let known = held(5, &job("a"), &offer(9), usd(0.2));
         state.held.insert(known.id, known);
-        let ours = label(&state.installation, 70);
-        let theirs = label(&Installation::from_seed(77), 70);
+        let ours = Some(label(&state.installation, 70));
+        let theirs = Some(label(&Installation::from_seed(77), 70));
         let charges = [
-            charge(5, label(&state.installation, 3), Component::Gpu, 1),
+            charge(5, Some(label(&state.installation, 3)), Component::Gpu, 1),
             charge(8, ours.clone(), Component::Gpu, 600),
             charge(8, ours.clone(), Component::Disk, 50),
             charge(9, theirs, Component::Gpu, 7),
@@ -144,7 +152,7 @@ mod tests {
         state.intents.insert(rent.id, rent);
         let charges = [charge(
             8,
-            label(&state.installation, 70),
+            Some(label(&state.installation, 70)),
             Component::Gpu,
             600,
         )];
@@ -154,16 +162,15 @@ mod tests {
     #[test]
     fn the_latest_rent_is_found_among_our_labels_only() {
         let ours = Installation::from_seed(3);
-        let labels: Vec<String> = [
+        let labels = [
             label(&ours, 70),
             label(&ours, 90),
             label(&Installation::from_seed(4), 100),
-        ]
-        .into_iter()
-        .flatten()
-        .collect();
-        let last = last_rent_named(&ours, labels.iter().map(String::as_str));
+            // Written by hand, or worse.
+            label(&ours, u64::MAX),
+        ];
+        let last = last_rent_named(&ours, labels.iter().map(String::as_str), NOW);
         assert_eq!(last, Some(IntentId(90)));
-        assert_eq!(last_rent_named(&ours, ["hg-", "x"].into_iter()), None);
+        assert_eq!(last_rent_named(&ours, ["hg-", "x"].into_iter(), NOW), None);
     }
 }

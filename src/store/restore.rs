@@ -93,13 +93,18 @@ fn installation_here(database: &Path) -> Result<Option<Installation>, StoreError
 /// Moves what is there out of the way, together, so that it can still be opened; the log first.
 fn set_aside(database: &Path) -> Result<Option<PathBuf>, StoreError> {
     const TAILS: [&str; 3] = ["-wal", "-shm", ""];
+    const ASIDE_MAX: u32 = 999;
     if !TAILS.iter().any(|tail| beside(database, tail).exists()) {
         return Ok(None);
     }
-    let aside = (1..)
+    let aside = (1..=ASIDE_MAX)
         .map(|n: u32| beside(database, &format!(".before-restore-{n}")))
         .find(|path| !TAILS.iter().any(|tail| beside(path, tail).exists()))
-        .unwrap_or_else(|| beside(database, ".before-restore"));
+        .ok_or_else(|| {
+            StoreError::Other(format!(
+                "there are {ASIDE_MAX} databases that were set aside already; remove some"
+            ))
+        })?;
     for tail in TAILS {
         let (from, to) = (beside(database, tail), beside(&aside, tail));
         if from.exists() {

@@ -16,7 +16,7 @@ use haggle::ports::Clock;
 use haggle::simulate::{Checker, Path, Rig, TOKEN, Way};
 use haggle::store::{Reader, mark_file};
 use haggle::types::ids::InstanceId;
-use haggle::types::instance::DestroyWhy;
+use haggle::types::instance::{DestroyWhy, Phase, Rental};
 use haggle::types::intent::{Effect, Intent};
 use haggle::types::state::{Ask, Change};
 use haggle::types::time::Time;
@@ -271,6 +271,36 @@ async fn a_database_whose_mark_is_missing_is_not_held_up_where_nothing_was_forgo
     daemon.tick().await.unwrap();
     assert_eq!(scene.told("database-older"), 1);
     assert_eq!(scene.rig.violations(), Vec::<String>::new());
+}
+
+/// The database and its mark were put back, and no later rent shows: only a bid does that was raised
+/// since. It is no bid that came out as something else, so the instance stays.
+#[tokio::test]
+async fn a_bid_that_was_raised_since_the_copy_is_no_reason_to_destroy() {
+    let scene = Scene::new(9, Path::New);
+    let mut daemon = scene.start();
+    let raised = loop {
+        scene.run(&mut daemon, 0.5).await;
+        let mut held = daemon.state().held.values();
+        let bid = held.find(|held| held.rental == Rental::Bid && held.phase == Phase::Running);
+        if let Some(held) = bid {
+            break held.clone();
+        }
+    };
+    drop(daemon);
+    let more = raised.price.as_dollars() + 0.05;
+    scene.rig.server.with_market(|market| {
+        market
+            .set_bid(scene.account, raised.id.0, Some(more))
+            .unwrap();
+    });
+    let mut daemon = scene.start();
+    daemon.tick().await.unwrap();
+    assert_eq!(scene.told("database-older"), 1);
+    assert_eq!(scene.told("not-as-asked"), 0);
+    assert!(scene.rented().contains(&raised.id.0));
+    let known = daemon.state().held[&raised.id].price;
+    assert!(known > raised.price, "what it costs is known at once");
 }
 
 #[tokio::test]
