@@ -135,3 +135,25 @@ fn summary(view: &TickView<'_>) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_store_that_fails_is_told_to_whoever_asks_until_it_works_again() {
+        let (metrics, shared) = (Arc::new(Metrics::new()), Arc::new(Shared::new()));
+        let mut watch = Watch::new(Arc::clone(&metrics), Arc::clone(&shared), None);
+        watch.store_failed(Some(&StoreError::Full));
+        let told = shared.unready();
+        assert!(
+            told.iter().any(|reason| reason.contains("disk")),
+            "{told:?}"
+        );
+        let series = "haggle_store_failing{why=\"full\"} 1";
+        assert!(metrics.render().contains(series), "{}", metrics.render());
+        watch.store_failed(None);
+        assert!(shared.unready().is_empty());
+        assert!(!metrics.render().contains(series));
+    }
+}
