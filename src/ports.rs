@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use crate::types::ids::{InstanceId, MachineId, OfferId};
+use crate::types::ids::{InstanceId, IntentId, MachineId, OfferId};
 use crate::types::instance::{Account, Held, Instance, Listing};
 pub use crate::types::intent::Charge;
 use crate::types::money::Rate;
@@ -403,10 +403,54 @@ pub enum StoreError {
     Other(String),
 }
 
+impl StoreError {
+    /// Whether it may pass by itself, or by what somebody does beside the daemon: space is freed, a
+    /// lock is let go, a disk is mounted for writing again. Damage and a newer schema do not.
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::Full | Self::Locked | Self::ReadOnly | Self::Other(_) => true,
+            Self::Corrupt(_) | Self::Newer { .. } => false,
+        }
+    }
+
+    /// The word in metrics.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Full => "full",
+            Self::Locked => "locked",
+            Self::ReadOnly => "read-only",
+            Self::Corrupt(_) => "corrupt",
+            Self::Newer { .. } => "newer",
+            Self::Other(_) => "other",
+        }
+    }
+}
+
+/// Whether a store holds all that was ever written to it, as far as it can tell without the
+/// marketplace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// Nothing says otherwise.
+    Whole,
+    /// What would say it is not there: it may have been moved here without it.
+    Unmarked,
+    /// More was written once than it holds: it is an older copy, or it lost something.
+    Behind {
+        /// The last intent that was ever recorded.
+        last_intent: Option<IntentId>,
+        /// Ticks that were ever recorded.
+        ticks: u64,
+    },
+}
+
 /// What is durable. Synchronous: it is called inline by the one loop that writes.
 pub trait Store: Send {
     /// All that is known.
     fn load(&mut self) -> Result<State, StoreError>;
+    /// Whether what [`Store::load`] gave is all that was ever written.
+    fn standing(&mut self) -> Standing {
+        Standing::Whole
+    }
     /// Makes changes durable, all or none, at once, before it returns.
     fn commit(&mut self, changes: &[Change]) -> Result<(), StoreError>;
     /// Stores a snapshot, only what changed since the last; the returned number names it.

@@ -5,6 +5,7 @@
 
 mod adapters;
 mod api;
+mod backup;
 mod check;
 mod clock;
 mod completions;
@@ -24,6 +25,7 @@ mod logging;
 mod market;
 mod output;
 mod plan;
+mod restore;
 mod run;
 mod schema;
 mod show_plan;
@@ -94,6 +96,10 @@ enum Command {
     Schema,
     /// Start the embedded marketplace as a server, to try everything on play money.
     Market(market::MarketArgs),
+    /// Copy the database, whole and proven, whether or not the daemon runs.
+    Backup(backup::BackupArgs),
+    /// Put a copy back in the database's place; the present one is set aside.
+    Restore(restore::RestoreArgs),
     /// Look whether everything is in order.
     Doctor(doctor::DoctorArgs),
     /// Run any operation of the marketplace by hand, or list them all.
@@ -148,6 +154,8 @@ fn dispatch(context: &Context, command: Command) -> Done {
         Command::Init(args) => init::run(context, &args),
         Command::Schema => schema::run(context),
         Command::Market(args) => market::run(context, &args),
+        Command::Backup(args) => backup::run(context, &args),
+        Command::Restore(args) => restore::run(context, &args),
         Command::Doctor(args) => doctor::run(context, &args),
         Command::Api(args) => api::run(context, &args),
         Command::Completions(args) => completions::run(context, &args),

@@ -230,7 +230,12 @@ async fn drive(
     let told = "ending: what was sent is settled first; interrupt again to quit at once";
     let (first, second) = interruptions(context.output, told);
     let work = async {
-        daemon.run(None, first).await?;
+        if let Err(error) = daemon.run(None, first).await {
+            if matches!(error, DaemonError::Store(_)) {
+                note_what_goes_on(context, &daemon.end());
+            }
+            return Err(error.into());
+        }
         end(context, args, daemon).await
     };
     let ended = tokio::select! {
@@ -255,6 +260,17 @@ async fn end(context: &Context, args: &RunArgs, mut daemon: Daemon) -> Done {
     tell_end(context, &ended)?;
     let failed = args.destroy_on_exit && !ended.remaining.is_empty();
     Ok(if failed { Exit::World } else { Exit::Success })
+}
+
+/// Says what goes on billing although nobody can record it any more.
+fn note_what_goes_on(context: &Context, end: &RunEnd) {
+    for remaining in &end.remaining {
+        context.output.note(&format!(
+            "instance {} of {} goes on billing, at most {:.4}/h; `haggle kill` destroys it without a \
+             database",
+            remaining.instance, remaining.replica, remaining.rate
+        ));
+    }
 }
 
 fn tell_end(context: &Context, ended: &RunEnd) -> Result<(), Failure> {

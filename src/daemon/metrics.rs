@@ -15,6 +15,7 @@ use prometheus::{
 };
 
 use super::events::Way;
+use crate::engine::leaks::{costs_now, idle};
 use crate::types::ids::{InstanceId, JobName, Label, ReplicaId};
 use crate::types::instance::{Account, Held, Listing, Phase, Rental};
 use crate::types::intent::{Intent, IntentState};
@@ -152,6 +153,8 @@ metric_set! { Gauges of GaugeVec {
     instance_running: "haggle_instance_running" ["instance", "job", "gpu_name", "rental"] "1 where it runs.",
     instance_spend: "haggle_instance_spend_dollars" ["instance", "job"] "What the instance has cost so far.",
     store_bytes: "haggle_store_size_bytes" [] "Size of the database.",
+    store_failing: "haggle_store_failing" ["why"] "1 while the database cannot be written and nothing is sent.",
+    idle: "haggle_idle_dollars_per_hour" ["why"] "What instances of ours cost that are not at work, by what they do instead.",
 } }
 
 metric_set! { Counters of CounterVec {
@@ -255,6 +258,14 @@ impl Metrics {
             .notified
             .with_label_values(&[way.as_str(), kind.as_str(), outcome])
             .inc();
+    }
+
+    /// Takes up why the store fails, if it does.
+    pub fn store_failed(&self, why: Option<&str>) {
+        self.gauges.store_failing.reset();
+        if let Some(why) = why {
+            self.gauges.store_failing.with_label_values(&[why]).set(1.0);
+        }
     }
 
     /// Takes up how long an urgent notification waited for its tick.
@@ -572,7 +583,20 @@ impl Metrics {
             &g.destroying,
             count(|held| held.destroying.is_some()) as f64,
         );
+        for why in Phase::ALL
+            .map(Phase::as_str)
+            .into_iter()
+            .chain(["parked", "destroying"])
+        {
+            if why != Phase::Running.as_str() {
+                g.idle.with_label_values(&[why]).set(0.0);
+            }
+        }
         for held in state.held.values() {
+            if let Some(why) = idle(held) {
+                let costs = costs_now(held).as_dollars();
+                g.idle.with_label_values(&[why]).add(costs);
+            }
             self.show_instance(held);
         }
         for action in ["rent", "set-bid", "stop", "start", "destroy"] {
@@ -691,6 +715,7 @@ mod tests {
             on_demand_rate: None,
             destroying: None,
             destroy_sent_at: None,
+            destroying_since: None,
         }
     }
 

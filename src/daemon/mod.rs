@@ -10,6 +10,7 @@ mod glance;
 pub mod heartbeat;
 mod journal;
 pub mod metrics;
+pub mod older;
 pub mod plan_searches;
 mod poll;
 mod record;
@@ -33,6 +34,7 @@ pub use run::{Remaining, RunEnd};
 pub use settle::{AFTER_REQUEST, APART};
 pub use tick::TickView;
 
+use crate::engine::leaks::Told;
 use crate::ports::{Clock, Marketplace, ReadError, Store, StoreError};
 use crate::types::ids::{AccountId, InstanceId, JobName, OfferId};
 use crate::types::job::{Job, SecretRef};
@@ -156,6 +158,10 @@ pub trait Observer: Send {
     fn woken(&mut self, after: Duration) {
         let _ = after;
     }
+    /// The store fails, and the daemon waits for it; `None`: it works again.
+    fn store_failed(&mut self, error: Option<&StoreError>) {
+        let _ = error;
+    }
     /// A tick was decided and carried out.
     fn ticked(&mut self, view: &TickView<'_>) {
         let _ = view;
@@ -208,6 +214,8 @@ pub struct Daemon {
     on_demand: BTreeMap<JobName, Rate>,
     /// Notices told already, so that each is told once.
     told: BTreeSet<String>,
+    /// When each leak was told of last.
+    leaks_told: Told,
     /// Set while the daemon takes its instances down for good.
     wind_down: bool,
     /// The account refused to spend: nothing is rented before this.
@@ -219,6 +227,10 @@ pub struct Daemon {
     has_reconciled: bool,
     /// Instances on the bill that nobody here knows, told of already.
     unknown_billed: BTreeSet<InstanceId>,
+    /// Set while the database may be older than what was done with it.
+    comparing: Option<older::Comparing>,
+    /// Whether this process has had a complete listing.
+    has_listed: bool,
 }
 
 impl Daemon {
@@ -250,14 +262,18 @@ impl Daemon {
             known_policies: BTreeMap::new(),
             on_demand: BTreeMap::new(),
             told: BTreeSet::new(),
+            leaks_told: Told::new(),
             wind_down: false,
             account_waits_until: None,
             last_reconcile: None,
             has_reconciled: false,
             account_read: false,
             unknown_billed: BTreeSet::new(),
+            comparing: None,
+            has_listed: false,
         };
         daemon.recover()?;
+        daemon.look_for_loss()?;
         Ok(daemon)
     }
 

@@ -152,7 +152,9 @@ impl Daemon {
         let renting = intents
             .filter(|intent| matches!(intent.effect, Effect::Rent { .. }))
             .count()
-            > 0;
+            > 0
+            // What was forgotten may show, too.
+            || self.is_comparing();
         if !listing.complete || (self.state.held.is_empty() && !renting) {
             return;
         }

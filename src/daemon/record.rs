@@ -49,7 +49,7 @@ impl Daemon {
         reserved: Money,
     ) -> Result<Intent, DaemonError> {
         let now = self.now();
-        let id = IntentId::next(self.state.last_intent, now.0);
+        let id = IntentId::next(self.last_intent(), now.0);
         let intent = Intent {
             id,
             at: now,

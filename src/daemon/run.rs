@@ -2,17 +2,18 @@
 
 use std::collections::BTreeSet;
 use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Daemon, DaemonError, Pace};
-use crate::ports::ReadError;
+use crate::ports::{ReadError, StoreError};
 use crate::types::ids::InstanceId;
 use crate::types::instance::{DestroyWhy, Held, Phase, Rental};
 use crate::types::intent::Effect;
 use crate::types::money::{BID_PARKED, Money, Rate};
 use crate::types::plan::{Action, Why};
-use crate::types::time::Time;
+use crate::types::time::{Time, human};
 
 /// Requests of the user are looked for this often between ticks.
 const LOOK_FOR_REQUESTS: Duration = Duration::from_secs(10);
@@ -25,6 +26,25 @@ const SETTLE_EVERY: Duration = Duration::from_secs(5);
 
 /// Between two looks while everything is being destroyed.
 const DESTROY_EVERY: Duration = Duration::from_secs(20);
+
+/// A store that failed is tried again after this, then after twice as long, and so on.
+const STORE_AGAIN: Duration = Duration::from_secs(1);
+
+/// And at least this often.
+const STORE_AGAIN_MAX: Duration = Duration::from_secs(30);
+
+/// A store that fails for so long ends the daemon: somebody has to look, and a supervisor may start
+/// it again.
+pub(super) const STORE_PATIENCE: Duration = Duration::from_mins(10);
+
+/// What a run remembers from tick to tick.
+#[derive(Default)]
+struct Seen {
+    /// Whether a tick was made.
+    ticked: bool,
+    /// What could not be read in the last one.
+    unread: BTreeSet<String>,
+}
 
 /// An instance that goes on billing after the daemon ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,38 +77,111 @@ impl Daemon {
         shutdown: impl Future<Output = ()> + Send,
     ) -> Result<(), DaemonError> {
         tokio::pin!(shutdown);
-        let mut first = true;
-        let mut unread = BTreeSet::new();
+        let mut seen = Seen::default();
         loop {
-            let failures = self.tick().await?;
-            // Where something is ours it is not left alone for one answer: a key may be refused for
-            // a moment, and what is rented goes on billing. And one that read the account is good:
-            // it is something else that was refused.
-            let ours = !self.state.held.is_empty() || !self.state.intents.is_empty();
-            if first
-                && !ours
-                && !self.account_read
-                && let Some(error) = refused_token(&failures)
-            {
-                return Err(DaemonError::Token(error));
-            }
-            first = false;
-            unread = tell_unread(&unread, &failures);
-            let now = self.now();
-            let Some(next) = self.next_tick(now) else {
-                tracing::warn!("the poll schedule has no further run; the daemon ends");
-                return Ok(());
-            };
-            if until.is_some_and(|until| next >= until) {
-                return Ok(());
-            }
-            let sleep = self.sleep(next);
-            tokio::select! {
-                biased;
-                () = &mut shutdown => return Ok(()),
-                slept = sleep => slept?,
+            match self.round(&mut seen, until, shutdown.as_mut()).await {
+                Ok(true) => {}
+                Ok(false) => return Ok(()),
+                Err(DaemonError::Store(error)) if error.may_pass() => {
+                    if !self.outlast(error, shutdown.as_mut()).await? {
+                        return Ok(());
+                    }
+                }
+                Err(error) => return Err(error),
             }
         }
+    }
+
+    /// One tick and the wait for the next; whether there is a next.
+    async fn round(
+        &mut self,
+        seen: &mut Seen,
+        until: Option<Time>,
+        mut shutdown: Pin<&mut (impl Future<Output = ()> + Send)>,
+    ) -> Result<bool, DaemonError> {
+        let failures = self.tick().await?;
+        // Where something is ours it is not left alone for one answer: a key may be refused for
+        // a moment, and what is rented goes on billing. And one that read the account is good:
+        // it is something else that was refused.
+        let ours = !self.state.held.is_empty() || !self.state.intents.is_empty();
+        if !seen.ticked
+            && !ours
+            && !self.account_read
+            && let Some(error) = refused_token(&failures)
+        {
+            return Err(DaemonError::Token(error));
+        }
+        seen.ticked = true;
+        seen.unread = tell_unread(&seen.unread, &failures);
+        let now = self.now();
+        let Some(next) = self.next_tick(now) else {
+            tracing::warn!("the poll schedule has no further run; the daemon ends");
+            return Ok(false);
+        };
+        if until.is_some_and(|until| next >= until) {
+            return Ok(false);
+        }
+        let sleep = self.sleep(next);
+        tokio::select! {
+            biased;
+            () = &mut shutdown => Ok(false),
+            slept = sleep => slept.map(|()| true),
+        }
+    }
+
+    /// The store failed, and nothing can be recorded: so nothing is sent, and the store is tried
+    /// again, less and less often, until it takes a write or [`STORE_PATIENCE`] is over. Whether
+    /// the daemon goes on; an error where the store did not recover.
+    async fn outlast(
+        &mut self,
+        error: StoreError,
+        mut shutdown: Pin<&mut (impl Future<Output = ()> + Send)>,
+    ) -> Result<bool, DaemonError> {
+        let begun = self.parts.clock.monotonic();
+        let mut wait = STORE_AGAIN;
+        let mut error = error;
+        tracing::error!(
+            "spending stops: {error}; what is rented goes on billing, and nothing is sent until the \
+             database can be written again"
+        );
+        loop {
+            for observer in &mut self.parts.observers {
+                observer.store_failed(Some(&error));
+            }
+            let again = self.now() + wait;
+            tokio::select! {
+                biased;
+                () = &mut shutdown => return Ok(false),
+                () = self.parts.clock.sleep_until(again) => {}
+            }
+            let failed_for = self.parts.clock.monotonic().since(begun);
+            match self.begin_again(failed_for, &error) {
+                Ok(()) => break,
+                Err(DaemonError::Store(next)) if next.may_pass() && failed_for < STORE_PATIENCE => {
+                    error = next;
+                }
+                Err(error) => return Err(error),
+            }
+            wait = (wait * 2).min(STORE_AGAIN_MAX);
+        }
+        for observer in &mut self.parts.observers {
+            observer.store_failed(None);
+        }
+        Ok(true)
+    }
+
+    /// Believes what is durable and nothing else, as a new process would: a transaction whose end
+    /// was not heard of may have been made, and a request whose outcome could not be recorded is
+    /// unknown. The event is what shows that the store takes writes again.
+    fn begin_again(&mut self, after: Duration, error: &StoreError) -> Result<(), DaemonError> {
+        self.state = self.parts.store.load()?;
+        self.recover()?;
+        let text = format!(
+            "the database failed for {} and works again ({error}); nothing was sent meanwhile",
+            human(after)
+        );
+        let event = self.warn("store-failed", text, None);
+        self.commit(&[event])
     }
 
     fn next_tick(&self, now: Time) -> Option<Time> {
@@ -152,7 +245,8 @@ impl Daemon {
         Ok(self.end())
     }
 
-    fn end(&self) -> RunEnd {
+    /// What goes on billing if the daemon ends now.
+    pub fn end(&self) -> RunEnd {
         let remaining = |held: &Held| Remaining {
             instance: held.id,
             replica: held.replica.to_string(),

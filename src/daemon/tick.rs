@@ -9,6 +9,7 @@ use super::verify::Wrong;
 use super::{Daemon, DaemonError, journal};
 use crate::engine::check::check;
 use crate::engine::decide::decide;
+use crate::engine::leaks::leaks;
 use crate::engine::observe::{Observation, observe};
 use crate::engine::reconcile::{BILL_BACK_MAX, bill_from, reconcile};
 use crate::ports::ReadError;
@@ -66,10 +67,12 @@ impl Daemon {
         let polled = self.poll(&jobs.valid, false).await?;
         self.account_read = polled.account.is_some();
         self.remember_wire()?;
+        self.notice_later_doings(&polled)?;
         let settled = self.settle_absences(&polled).await;
         let wrong = self.not_as_asked(&polled);
         self.observe(&jobs, &polled, &settled, &wrong)?;
         self.saw(polled.listing.as_ref());
+        self.tell_leaks(&polled)?;
         self.destroy_all_wrong(&wrong).await?;
         let mut decision = self.decide(&jobs, &polled);
         let (kept, dropped) = check(&decision.world, &decision.plan);
@@ -141,6 +144,7 @@ impl Daemon {
             searched: 0,
             deferred: 0,
         };
+        self.notice_later_doings(&polled)?;
         let settled = self.settle_absences(&polled).await;
         let wrong = self.not_as_asked(&polled);
         self.observe(&jobs, &polled, &settled, &wrong)
@@ -234,10 +238,20 @@ impl Daemon {
         self.commit(&changes)
     }
 
+    /// Tells of what costs money without being at work.
+    fn tell_leaks(&mut self, polled: &Polled) -> Result<(), DaemonError> {
+        let listing = polled.listing.as_ref();
+        let events = leaks(&self.state, listing, polled.at, &mut self.leaks_told);
+        let told: Vec<Change> = events.into_iter().map(Change::Event).collect();
+        self.commit(&told)
+    }
+
     fn decide(&mut self, jobs: &Jobs, polled: &Polled) -> Decision {
         let now = self.now();
         // An account that refused to spend has nothing to spend until the wait is over.
-        let waits = self.account_waits_until.is_some_and(|until| now < until);
+        let waits = self.account_waits_until.is_some_and(|until| now < until)
+            // Nor has one of which the database may have forgotten what it paid for.
+            || (self.settings.live && self.is_comparing());
         let world = World {
             now,
             seed: self.settings.seed.wrapping_add(self.state.ticks),
@@ -295,9 +309,10 @@ impl Daemon {
 
     async fn reconcile_when_due(&mut self) -> Result<(), DaemonError> {
         let now = self.now();
-        if self
-            .last_reconcile
-            .is_none_or(|last| now.since(last) >= RECONCILE_EVERY)
+        if self.wants_bill()
+            || self
+                .last_reconcile
+                .is_none_or(|last| now.since(last) >= RECONCILE_EVERY)
         {
             self.last_reconcile = Some(now);
             self.reconcile().await?;
@@ -309,16 +324,19 @@ impl Daemon {
     pub async fn reconcile(&mut self) -> Result<(), DaemonError> {
         let now = self.now();
         let recent = self.bills_to_see(now)?;
-        let from = bill_from(&self.state, &recent, now);
+        let usual = bill_from(&self.state, &recent, now);
+        let from = self.bill_wanted_from(usual, now - BILL_BACK_MAX);
         let charges = match self.parts.marketplace.charges(from, now).await {
             Ok(charges) => charges,
+            Err(ReadError::Unsupported(_)) => return self.compared(),
             Err(error) => {
                 tracing::warn!("the bill cannot be read: {error}");
                 return Ok(());
             }
         };
         // A bill that goes further back holds what ended before, too.
-        let ended = self.parts.store.ended_since(from)?;
+        let mut ended = self.parts.store.ended_since(from)?;
+        ended.extend(self.forgotten(&charges).await?);
         let seen = reconcile(
             &self.state,
             &ended,
@@ -330,7 +348,7 @@ impl Daemon {
         self.commit(&seen.changes)?;
         self.unknown_billed.extend(seen.unknown);
         self.has_reconciled = true;
-        Ok(())
+        self.compared()
     }
 
     /// What ended and may be billed otherwise than it is booked. The first time it is also what

@@ -3,6 +3,7 @@
 //! A gateway may rent on-demand where a bid was meant, and nothing in the answer to the create
 //! says so. Only the instance itself does.
 
+use super::older::was_read;
 use super::poll::Polled;
 use super::{Daemon, DaemonError};
 use crate::engine::observe::EVIDENCE_MS;
@@ -58,18 +59,12 @@ impl Daemon {
             Some(Wrong { id, asked, reason })
         };
         if let Some(held) = self.state.held.get(&row.id) {
-            let open = self
-                .state
-                .intents
-                .values()
-                .filter_map(|intent| match intent.effect {
-                    Effect::SetBid { instance, bid } if instance == held.id => Some(bid),
-                    _ => None,
-                });
-            let most = open
-                .chain(self.bid_lately(held))
-                .chain(held.bid_before_park)
-                .fold(held.price, Rate::max);
+            // A price that a later state of the database may have set says nothing against it.
+            let most = if self.is_comparing() && was_read(held) {
+                row.price.unwrap_or_default().max(held.price)
+            } else {
+                self.dearest(held)
+            };
             return if held.destroying.is_some() {
                 None
             } else {
@@ -80,6 +75,22 @@ impl Daemon {
             Effect::Rent { rental, price, .. } => wrong(rental, price),
             _ => None,
         }
+    }
+
+    /// The most that an instance may cost as far as we know: what it cost last, what was asked for
+    /// and is not settled, what was bid lately, and what it had before it was parked.
+    pub(super) fn dearest(&self, held: &Held) -> Rate {
+        let open = self
+            .state
+            .intents
+            .values()
+            .filter_map(|intent| match intent.effect {
+                Effect::SetBid { instance, bid } if instance == held.id => Some(bid),
+                _ => None,
+            });
+        open.chain(self.bid_lately(held))
+            .chain(held.bid_before_park)
+            .fold(held.price, Rate::max)
     }
 
     /// The highest that we bid for an instance's slot lately. A listing may show a bid from before

@@ -8,6 +8,7 @@ use super::events::Way;
 use super::metrics::{Metrics, MetricsInput};
 use super::web::Shared;
 use super::{Observer, TickView};
+use crate::ports::StoreError;
 use crate::types::notification::NotificationKind;
 use crate::types::state::{Change, State};
 
@@ -55,6 +56,13 @@ impl Observer for Watch {
         self.metrics.woken(after);
     }
 
+    fn store_failed(&mut self, error: Option<&StoreError>) {
+        self.metrics.store_failed(error.map(StoreError::as_str));
+        self.shared.publish_metrics(self.metrics.render());
+        let reason = error.map(|error| format!("spending stops: {error}"));
+        self.shared.publish_unready(reason.into_iter().collect());
+    }
+
     fn ticked(&mut self, view: &TickView<'_>) {
         let world = view.world;
         let polled = view.polled;
@@ -88,6 +96,13 @@ fn unready(view: &TickView<'_>) -> Vec<String> {
         .iter()
         .map(ToString::to_string)
         .collect();
+    if view.live
+        && let Some(why) = view.state.wire.get(super::older::COMPARING)
+    {
+        reasons.push(format!(
+            "nothing new is rented until the database was compared with the account: {why}"
+        ));
+    }
     if view.world.market.coverage.is_empty() && !view.world.jobs.is_empty() {
         reasons.push("no search of the market was answered yet".to_owned());
     }
@@ -119,4 +134,26 @@ fn summary(view: &TickView<'_>) -> String {
         ));
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_store_that_fails_is_told_to_whoever_asks_until_it_works_again() {
+        let (metrics, shared) = (Arc::new(Metrics::new()), Arc::new(Shared::new()));
+        let mut watch = Watch::new(Arc::clone(&metrics), Arc::clone(&shared), None);
+        watch.store_failed(Some(&StoreError::Full));
+        let told = shared.unready();
+        assert!(
+            told.iter().any(|reason| reason.contains("disk")),
+            "{told:?}"
+        );
+        let series = "haggle_store_failing{why=\"full\"} 1";
+        assert!(metrics.render().contains(series), "{}", metrics.render());
+        watch.store_failed(None);
+        assert!(shared.unready().is_empty());
+        assert!(!metrics.render().contains(series));
+    }
 }

@@ -572,6 +572,7 @@ pub(crate) mod samples {
             on_demand_rate: None,
             destroying: None,
             destroy_sent_at: None,
+            destroying_since: None,
         }
     }
 }

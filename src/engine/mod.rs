@@ -12,6 +12,8 @@ pub mod check;
 pub mod decide;
 mod draft;
 pub mod eligible;
+pub mod forgotten;
+pub mod leaks;
 pub mod observe;
 pub mod price;
 #[cfg(test)]

@@ -301,6 +301,9 @@ impl Fold<'_> {
         self.refresh(&mut held, row);
         let ran_ms = self.account(&mut held, before, known);
         self.settle_changes(&held, row);
+        if held.destroying.is_some() {
+            held.destroying_since.get_or_insert(self.seen.now);
+        }
         if known || before.phase != held.phase {
             self.transition(&mut held, before.phase, ran_ms);
         }
@@ -523,8 +526,10 @@ impl Fold<'_> {
             }
             Effect::SetBid { .. } => held.stop_asked |= stopped && held.price <= BID_PARKED,
             Effect::Stop { .. } => held.stop_asked &= stopped,
-            Effect::Start { .. } => held.stop_asked |= stopped,
-            Effect::Rent { .. } | Effect::Destroy { .. } => {}
+            // A start that found no free GPU is queued at the marketplace, and may come true and bill
+            // at any later time. Until it is seen to run, or a stop is read back, it counts as one
+            // that may run: nothing takes its place, and its whole rate is reckoned with.
+            Effect::Start { .. } | Effect::Rent { .. } | Effect::Destroy { .. } => {}
         }
     }
 }
@@ -904,6 +909,44 @@ mod tests {
         // It is newer than the one that was known, so it carries the next generation.
         assert_eq!(scene.state.held[&InstanceId(8)].generation, 1);
         assert_eq!(scene.events, ["adopted"]);
+    }
+
+    #[test]
+    fn a_start_whose_answer_was_lost_may_come_true_at_any_time_until_a_stop_is_read_back() {
+        let mut scene = Scene::new(job("a"));
+        scene.row.is_bid = Some(false);
+        scene.row.intended = Some(RawState::Stopped);
+        let held = scene.state.held.get_mut(&InstanceId(5)).unwrap();
+        (held.rental, held.stop_asked) = (Rental::OnDemand, true);
+        held.first_ran_at = Some(NOW);
+        scene.minute(RawState::Stopped, Some(RawState::Exited));
+        assert!(scene.held().parked);
+        // The start is recorded and its answer lost; the row shows nothing of it.
+        let start = Intent {
+            id: IntentId(90),
+            at: scene.now,
+            effect: Effect::Start {
+                instance: InstanceId(5),
+            },
+            reserved: Money(1000),
+            state: IntentState::Unknown { since: scene.now },
+        };
+        scene.state.reserved.insert(start.id, start.reserved);
+        scene.state.intents.insert(start.id, start);
+        let held = scene.state.held.get_mut(&InstanceId(5)).unwrap();
+        (held.stop_asked, held.parked) = (false, false);
+        scene.now = Time(scene.now.0 + 3 * MINUTE);
+        scene.see(Some((vec![scene.row.clone()], true)), &[], &[90]);
+        assert!(scene.state.intents.is_empty());
+        for _ in 0..3 {
+            assert!(!scene.held().parked, "it may be queued still");
+            assert_eq!(scene.held().worst_rate(), usd(0.36) + usd(0.01));
+            scene.minute(RawState::Stopped, Some(RawState::Exited));
+        }
+        // A stop was sent and answered; the row is what it was.
+        scene.state.held.get_mut(&InstanceId(5)).unwrap().stop_asked = true;
+        scene.minute(RawState::Stopped, Some(RawState::Exited));
+        assert!(scene.held().parked);
     }
 
     #[test]

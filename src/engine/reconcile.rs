@@ -226,6 +226,7 @@ mod tests {
     fn charge(component: Component, hours: u64, amount: i64) -> Charge {
         Charge {
             instance: Some(InstanceId(5)),
+            label: None,
             component: Some(component),
             start: NOW,
             end: NOW + Duration::from_hours(hours),

@@ -84,7 +84,7 @@ pub(super) fn write_installation(
 }
 
 /// Writes a small file so that it is either there whole or not at all, also after a power cut.
-fn write_durably(path: &Path, text: &str) -> Result<(), StoreError> {
+pub(super) fn write_durably(path: &Path, text: &str) -> Result<(), StoreError> {
     let temporary = beside(path, ".new");
     let write = || {
         let mut file = File::create(&temporary)?;
@@ -97,7 +97,7 @@ fn write_durably(path: &Path, text: &str) -> Result<(), StoreError> {
 }
 
 /// A rename or a removal is durable once its directory is.
-fn sync_directory(path: &Path) -> Result<(), StoreError> {
+pub(super) fn sync_directory(path: &Path) -> Result<(), StoreError> {
     let directory = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),

@@ -89,6 +89,12 @@ pub(super) fn inspect(connection: &Connection) -> Result<Schema, StoreError> {
     })
 }
 
+/// The newest version of the schema that this program knows.
+pub(super) fn newest() -> i64 {
+    let versions = runner().get_migrations().iter().map(version).max();
+    versions.unwrap_or(0)
+}
+
 /// Brings a database up to date, in one transaction.
 ///
 /// # Errors

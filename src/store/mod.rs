@@ -8,15 +8,20 @@
 #![doc = include_str!("schema.md")]
 
 mod audit;
+mod backup;
 mod changes;
 mod error;
+#[cfg(test)]
+mod failures;
 mod files;
 mod killed;
+mod mark;
 mod migrate;
 mod offer_rows;
 mod offers;
 mod prune;
 mod reader;
+mod restore;
 mod spend;
 #[cfg(test)]
 mod tests;
@@ -24,17 +29,22 @@ mod tests;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rusqlite::{Connection, OpenFlags, OptionalExtension, TransactionBehavior, params};
+use rusqlite::{
+    Connection, OpenFlags, OptionalExtension, Transaction, TransactionBehavior, params,
+};
 
 pub use audit::Audit;
+pub use backup::{Contents, CopyError, back_up, prove};
 pub use files::{
     DaemonLock, LockError, clear_kill_file, installation_file, kill_file, kill_file_present,
     read_installation, set_kill_file,
 };
+pub use mark::mark_file;
 pub use reader::{Ended, EntryFilter, Reader, SlotHistory, SlotVersion};
+pub use restore::{Restored, restore};
 pub use spend::{Group, Spend};
 
-use crate::ports::{Store, StoreError};
+use crate::ports::{Standing, Store, StoreError};
 use crate::types::ids::Installation;
 use crate::types::instance::Held;
 use crate::types::offer::Snapshot;
@@ -42,6 +52,7 @@ use crate::types::state::{Ask, Change, State, UserRequest};
 use crate::types::time::Time;
 
 use error::{json_at, to_json};
+use mark::Mark;
 use offers::Image;
 
 /// How long a write waits for another process's write. Theirs are single rows.
@@ -65,6 +76,9 @@ pub struct SqliteStore {
     path: Option<PathBuf>,
     /// The last snapshot as stored; `None` until it is needed, and after a failed write.
     image: Option<Image>,
+    /// How far it has come.
+    mark: Mark,
+    standing: Standing,
 }
 
 impl SqliteStore {
@@ -106,11 +120,14 @@ impl SqliteStore {
         set_up(&connection)?;
         take_wal(&connection)?;
         migrate::migrate(&mut connection)?;
+        check_pages(&connection)?;
         settle_installation(&connection, path, installation_hint, seed)?;
         Ok(Self {
             connection,
             path: Some(path.to_path_buf()),
             image: None,
+            mark: Mark::default(),
+            standing: Standing::Whole,
         })
     }
 
@@ -127,6 +144,8 @@ impl SqliteStore {
             connection,
             path: None,
             image: None,
+            mark: Mark::default(),
+            standing: Standing::Whole,
         })
     }
 
@@ -153,7 +172,16 @@ impl Store for SqliteStore {
         let mut state = changes::load(&transaction)?;
         transaction.finish()?;
         state.killed |= self.path.as_deref().is_some_and(kill_file_present);
+        self.mark = Mark::of(&state);
+        self.standing = match &self.path {
+            Some(path) => self.mark.standing(Mark::read(path)?),
+            None => Standing::Whole,
+        };
         Ok(state)
+    }
+
+    fn standing(&mut self) -> Standing {
+        self.standing
     }
 
     fn commit(&mut self, changes: &[Change]) -> Result<(), StoreError> {
@@ -166,30 +194,18 @@ impl Store for SqliteStore {
         for change in changes {
             changes::write(&transaction, change)?;
         }
-        let killed = changes.iter().rev().find_map(|change| match change {
-            Change::Killed { killed } => Some(*killed),
-            _ => None,
-        });
-        match (killed, self.path.as_deref()) {
-            (Some(true), Some(path)) => {
-                // The file outlives the database. It comes first: if only one of the two takes it,
-                // spending is forbidden. That the file fails alone is no reason to spend on.
-                let _ = set_kill_file(path);
-                Ok(transaction.commit()?)
-            }
-            (Some(false), Some(path)) => {
-                // Removed before the commit, or a restart would forbid what was allowed. If the
-                // commit then fails, nothing was allowed and the file is put back.
-                let was_there = kill_file_present(path);
-                clear_kill_file(path)?;
-                let committed = transaction.commit();
-                if committed.is_err() && was_there {
-                    set_kill_file(path)?;
-                }
-                Ok(committed?)
-            }
-            _ => Ok(transaction.commit()?),
+        commit_with_kill_file(transaction, changes, self.path.as_deref())?;
+        // After the commit and before any request leaves: the mark is never ahead of the database,
+        // and knows every label that was sent.
+        if self.mark.take(changes)
+            && let Some(path) = &self.path
+        {
+            let level: i64 = self
+                .connection
+                .pragma_query_value(None, "synchronous", |row| row.get(0))?;
+            self.mark.write(path, level > 0)?;
         }
+        Ok(())
     }
 
     fn snapshot(&mut self, snapshot: &Snapshot) -> Result<i64, StoreError> {
@@ -233,6 +249,38 @@ impl Store for SqliteStore {
     fn prune(&mut self, before: Time) -> Result<(), StoreError> {
         prune::prune(&mut self.connection, before)?;
         Ok(())
+    }
+}
+
+/// Commits, and with it sets or clears the file that forbids spending.
+fn commit_with_kill_file(
+    transaction: Transaction<'_>,
+    changes: &[Change],
+    path: Option<&Path>,
+) -> Result<(), StoreError> {
+    let killed = changes.iter().rev().find_map(|change| match change {
+        Change::Killed { killed } => Some(*killed),
+        _ => None,
+    });
+    match (killed, path) {
+        (Some(true), Some(path)) => {
+            // The file outlives the database. It comes first: if only one of the two takes it,
+            // spending is forbidden. That the file fails alone is no reason to spend on.
+            let _ = set_kill_file(path);
+            Ok(transaction.commit()?)
+        }
+        (Some(false), Some(path)) => {
+            // Removed before the commit, or a restart would forbid what was allowed. If the
+            // commit then fails, nothing was allowed and the file is put back.
+            let was_there = kill_file_present(path);
+            clear_kill_file(path)?;
+            let committed = transaction.commit();
+            if committed.is_err() && was_there {
+                set_kill_file(path)?;
+            }
+            Ok(committed?)
+        }
+        _ => Ok(transaction.commit()?),
     }
 }
 
@@ -291,6 +339,38 @@ fn take_wal(connection: &Connection) -> Result<(), StoreError> {
         "its file system cannot keep a write-ahead log (journal mode stays \"{mode}\"); \
          put the database on a local disk"
     )))
+}
+
+/// Reads every page that money depends on: one that is damaged ends spending now, and not when it
+/// is first needed. The market's history and the journal are left out: they are large, and nothing
+/// is owed by them.
+fn check_pages(connection: &Connection) -> Result<(), StoreError> {
+    const HISTORY: [&str; 7] = [
+        "coverages",
+        "events",
+        "offer_specs",
+        "offer_versions",
+        "slots",
+        "snapshots",
+        "ticks",
+    ];
+    let mut statement =
+        connection.prepare("SELECT name FROM sqlite_schema WHERE type = 'table'")?;
+    let names = statement.query_map([], |row| row.get::<_, String>(0))?;
+    for name in names {
+        let name = name?;
+        if HISTORY.contains(&name.as_str()) || name.starts_with("sqlite_") {
+            continue;
+        }
+        let found: String =
+            connection.query_row(&format!("PRAGMA quick_check('{name}')"), [], |row| {
+                row.get(0)
+            })?;
+        if found != "ok" {
+            return Err(StoreError::Corrupt(found.replace('\n', "; ")));
+        }
+    }
+    Ok(())
 }
 
 /// Finds out which installation this is and writes it where it is missing.

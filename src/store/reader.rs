@@ -98,6 +98,14 @@ impl Reader {
         })
     }
 
+    /// Over a connection to the database, or to a copy, that was at `path`.
+    pub(super) fn over(connection: Connection, path: &Path) -> Self {
+        Self {
+            connection,
+            path: path.to_path_buf(),
+        }
+    }
+
     /// All that is known, as the daemon would load it.
     ///
     /// # Errors

@@ -12,11 +12,11 @@ use crate::types::ledger::{Component, Entry, EntryKind, Payer, Scope};
 use crate::types::money::Money;
 use crate::types::state::{Event, Severity};
 
-fn open(path: &Path) -> Result<SqliteStore, StoreError> {
+pub(super) fn open(path: &Path) -> Result<SqliteStore, StoreError> {
     SqliteStore::open(path, None, 7)
 }
 
-fn replica() -> ReplicaId {
+pub(super) fn replica() -> ReplicaId {
     ReplicaId {
         job: "train".parse().unwrap(),
         index: 0,
@@ -34,7 +34,7 @@ fn event(text: &str) -> Change {
     })
 }
 
-fn entry(kind: EntryKind, amount: i64) -> Change {
+pub(super) fn entry(kind: EntryKind, amount: i64) -> Change {
     Change::Entry(Entry {
         at: Time(1),
         day: chrono::NaiveDate::default(),

@@ -299,6 +299,9 @@ pub struct Held {
     pub destroying: Option<DestroyWhy>,
     /// When the last destroy request ended.
     pub destroy_sent_at: Option<Time>,
+    /// Since when it is seen to be there although it is being destroyed.
+    #[serde(default)]
+    pub destroying_since: Option<Time>,
 }
 
 impl Held {
@@ -342,6 +345,7 @@ impl Held {
             on_demand_rate: None,
             destroying: None,
             destroy_sent_at: None,
+            destroying_since: None,
         }
     }
 

@@ -133,6 +133,9 @@ pub struct Intent {
 pub struct Charge {
     /// For which instance; `None` where the row does not say.
     pub instance: Option<InstanceId>,
+    /// The instance's label; `None` where the row does not say. It outlives the instance, so it says
+    /// for which job was paid what no record is left of.
+    pub label: Option<String>,
     /// For what; `None` where the row does not say.
     pub component: Option<Component>,
     /// From when.

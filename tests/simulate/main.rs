@@ -5,7 +5,9 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
+mod failing;
 mod late;
+mod older;
 mod parity;
 mod scenarios;
 

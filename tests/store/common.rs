@@ -92,6 +92,7 @@ pub(crate) fn held(id: u64, gpu_name: &str, billed: i64) -> Held {
         on_demand_rate: None,
         destroying: None,
         destroy_sent_at: None,
+        destroying_since: None,
     }
 }
 

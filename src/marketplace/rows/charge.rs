@@ -32,7 +32,17 @@ struct Row<'a> {
     timestamp: Num,
     amount: Num,
     #[serde(borrow)]
+    metadata: Option<Metadata<'a>>,
+    #[serde(borrow)]
     items: Option<Vec<Item<'a>>>,
+}
+
+/// What the marketplace documents beside a row: among other things the instance's label.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Metadata<'a> {
+    #[serde(borrow)]
+    label: Text<'a>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -62,8 +72,10 @@ pub fn charges(row: &Value) -> Result<ChargeRows, BadRow> {
         .ok_or(BadRow("start"))?;
     let end = row.end.time().unwrap_or(start).max(start);
     let instance = instance_of(&row);
+    let label = row.metadata.as_ref().and_then(|more| more.label.get());
     let charge = |component, amount| Charge {
         instance,
+        label: label.map(str::to_owned),
         component,
         start,
         end,
@@ -158,6 +170,19 @@ mod tests {
             (read[0].start, read[0].end),
             (Time(1_000_000), Time(4_600_000))
         );
+    }
+
+    #[test]
+    fn a_row_says_the_label_of_what_it_is_for_where_it_knows_it() {
+        let of = |metadata| {
+            let row = json!({"start":1000,"end":4600,"source":"instance-1","amount":0.5,
+                "metadata":metadata});
+            charges(&row).unwrap()[0].label.clone()
+        };
+        assert_eq!(of(json!({"label":"hg-abc"})).as_deref(), Some("hg-abc"));
+        for none in [json!({}), json!(null), json!({"label":null})] {
+            assert_eq!(of(none), None);
+        }
     }
 
     #[test]
