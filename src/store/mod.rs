@@ -111,6 +111,17 @@ impl SqliteStore {
         })
     }
 
+    /// The same database for simulation, where processes die but power does not fail: what was
+    /// committed is with the operating system when a commit returns, and nothing waits for a disk.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_for_simulation(path: &Path, seed: u64) -> Result<Self, StoreError> {
+        let store = Self::open(path, None, seed)?;
+        store.connection.pragma_update(None, "synchronous", "OFF")?;
+        Ok(store)
+    }
+
     /// A database in memory, for simulation: the same tables and statements, nothing durable.
     ///
     /// # Errors
