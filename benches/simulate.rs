@@ -186,6 +186,7 @@ fn rig(seed: u64, dir: &Dir, jobs: &[Arc<Job>]) -> Rig {
         seed,
         looking: Looking {
             instances_every: EVERY,
+            requests_every: EVERY,
             ..Looking::default()
         },
     };
