@@ -16,9 +16,7 @@ use std::time::{Duration, Instant};
 use haggle::clock::SimClock;
 use haggle::daemon::{DaemonError, Looking, Pace, Settings};
 use haggle::market::faults::{FaultScript, Faults};
-use haggle::market::{
-    Disputed, Envelope, Market, MarketOptions, MarketServer, Paths, WireOptions,
-};
+use haggle::market::{Disputed, Envelope, Market, MarketOptions, MarketServer, Paths, WireOptions};
 use haggle::marketplace::lowcode::{LowCode, LowCodeOptions};
 use haggle::marketplace::vast::{Vast, VastOptions};
 use haggle::ports::{Clock, Marketplace, Store};
@@ -200,7 +198,15 @@ fn rig(seed: u64, dir: &Dir, jobs: &[Arc<Job>]) -> Rig {
     };
     let checker = Checker::new(account, jobs, engine);
     let adapters = adapters(dir, seed, path);
-    Rig::new(clock, server, way, checker, adapters, settings, jobs.to_vec())
+    Rig::new(
+        clock,
+        server,
+        way,
+        checker,
+        adapters,
+        settings,
+        jobs.to_vec(),
+    )
 }
 
 /// Runs daemons, one after each crash, until a moment.
@@ -228,10 +234,7 @@ async fn day(rig: &Rig) -> Vec<String> {
         .lock()
         .unwrap_or_else(PoisonError::into_inner)
         .ending();
-    daemon
-        .destroy_all(Duration::from_hours(1))
-        .await
-        .unwrap();
+    daemon.destroy_all(Duration::from_hours(1)).await.unwrap();
     rig.violations()
 }
 

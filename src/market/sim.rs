@@ -423,10 +423,10 @@ impl Market {
             return Money::ZERO;
         };
         let settled = self.settled_in_all.get(&account).copied();
-        self.living_bills(account)
-            .fold(held.balance - settled.unwrap_or_default(), |left, (_, bill)| {
-                left - bill.total()
-            })
+        self.living_bills(account).fold(
+            held.balance - settled.unwrap_or_default(),
+            |left, (_, bill)| left - bill.total(),
+        )
     }
 
     /// The bill of each instance that the account ever had, destroyed ones too.

@@ -186,7 +186,9 @@ mod tests {
             prop_oneof![
                 prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
                 prop::collection::btree_map(names(), inner, 0..4).prop_map(|map| {
-                    let map = map.into_iter().map(|(name, value)| (name.to_owned(), value));
+                    let map = map
+                        .into_iter()
+                        .map(|(name, value)| (name.to_owned(), value));
                     Value::Object(map.collect())
                 }),
             ]
