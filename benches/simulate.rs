@@ -244,8 +244,11 @@ fn journal(dir: &Dir) -> String {
     let ticks = reader.ticks(1_000_000).unwrap();
     let text = serde_json::to_vec(&ticks).unwrap();
     let hash = Sha256::digest(&text);
-    let head: String = hash.iter().take(6).map(|b| format!("{b:02x}")).collect();
-    format!("{head} of {} ticks", ticks.len())
+    let head = hash
+        .iter()
+        .take(6)
+        .fold(0_u64, |head, &byte| head << 8 | u64::from(byte));
+    format!("{head:012x} of {} ticks", ticks.len())
 }
 
 /// How long this process has kept a core busy: others may be at work on the machine. By the wall's
@@ -271,7 +274,7 @@ fn main() {
         let before = busy(began);
         let rig = rig(seed, dir.path(), &jobs);
         let violations = runtime.block_on(day(&rig));
-        let this = busy(began) - before;
+        let this = busy(began).saturating_sub(before);
         took += this;
         println!(
             "seed {seed:>3} {:>7.1} ms {:>6} requests, journal {}{}",
