@@ -152,6 +152,7 @@ fn look(
         looking: crate::daemon::Looking {
             instances_every: config.instances_every,
             history_every: config.history_every,
+            ..crate::daemon::Looking::default()
         },
     };
     block_on(async {

@@ -130,6 +130,7 @@ pub(crate) fn run(context: &Context, args: &RunArgs) -> Done {
         looking: Looking {
             instances_every: config.instances_every,
             history_every: config.history_every,
+            ..Looking::default()
         },
     };
     let daemon = Daemon::new(parts, settings)?.with_mailbox(mailbox);

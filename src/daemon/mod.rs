@@ -109,6 +109,8 @@ pub struct Looking {
     pub instances_every: Duration,
     /// Time between two searches for history; `None`: none are made.
     pub history_every: Option<Duration>,
+    /// Time between two looks for what the user asks through another process.
+    pub requests_every: Duration,
 }
 
 impl Default for Looking {
@@ -116,6 +118,7 @@ impl Default for Looking {
         Self {
             instances_every: Duration::from_secs(15),
             history_every: Some(Duration::from_mins(5)),
+            requests_every: Duration::from_secs(10),
         }
     }
 }

@@ -15,9 +15,6 @@ use crate::types::money::{BID_PARKED, Money, Rate};
 use crate::types::plan::{Action, Why};
 use crate::types::time::{Time, human};
 
-/// Requests of the user are looked for this often between ticks.
-const LOOK_FOR_REQUESTS: Duration = Duration::from_secs(10);
-
 /// On shutdown, open intents are settled for this long.
 const SETTLE_ON_SHUTDOWN: Duration = Duration::from_secs(30);
 
@@ -209,7 +206,7 @@ impl Daemon {
             }
             let look = self.next_look(now);
             let until = look.map_or(next, |look| next.min(look.max(now)));
-            let until = until.min(now + LOOK_FOR_REQUESTS);
+            let until = until.min(now + self.settings.looking.requests_every);
             let mailbox = Arc::clone(&self.mailbox);
             let told = tokio::select! {
                 biased;

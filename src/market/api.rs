@@ -189,6 +189,27 @@ impl MarketError {
     }
 }
 
+/// An instance of an account, as far as a checker compares it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rented<'a> {
+    /// Which.
+    pub id: u64,
+    /// Its label as it is shown.
+    pub label: Option<&'a str>,
+    /// The label that it was made with, whatever of it is shown.
+    pub label_asked: Option<&'a str>,
+    /// What its container does, in the marketplace's words.
+    pub actual_status: Option<&'a str>,
+    /// Whether it is interruptible.
+    pub is_bid: bool,
+    /// Its GPUs.
+    pub num_gpus: u32,
+    /// What it costs per hour while it runs, disk included.
+    pub price: Rate,
+    /// What it is charged per hour now.
+    pub burn: Rate,
+}
+
 /// The market's own exact books of one instance.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ExactBill {

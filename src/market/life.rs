@@ -218,7 +218,7 @@ impl Market {
         let ms = contract
             .task_mut()
             .map_or(5_000, |task| task.dice.seconds(5, 50));
-        self.past.insert(id, (contract, now));
+        self.close_books(contract);
         self.renew_ask(machine, slice);
         self.later(ms, Due::Auction(machine));
         Some(machine)

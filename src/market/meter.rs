@@ -124,10 +124,6 @@ impl Meter {
 
     /// The bill up to now: what the days come to, for a charge is of one day.
     pub(crate) fn bill(&self, now: Time) -> ExactBill {
-        let mut open: BTreeMap<i64, Use> = BTreeMap::new();
-        for (day, ms) in days(self.since, now) {
-            open.entry(day).or_default().add(self.rates, ms);
-        }
         let mut sum = ExactBill::default();
         let mut count = |used: &Use| {
             let bill = used.bill();
@@ -135,15 +131,17 @@ impl Meter {
             sum.disk += bill.disk;
             sum.traffic += bill.traffic;
         };
-        for (day, closed) in &self.days {
-            let mut used = *closed;
-            if let Some(open) = open.remove(day) {
-                used.merge(&open);
+        // The days since the last change come last, and the first of them may be one of the others.
+        let first_open = days(self.since, now).next().map(|(day, _)| day);
+        for (&day, closed) in &self.days {
+            if first_open.is_none_or(|first| day < first) {
+                count(closed);
             }
-            count(&used);
         }
-        for used in open.values() {
-            count(used);
+        for (day, ms) in days(self.since, now) {
+            let mut used = self.days.get(&day).copied().unwrap_or_default();
+            used.add(self.rates, ms);
+            count(&used);
         }
         sum
     }

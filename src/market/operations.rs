@@ -137,9 +137,20 @@ pub(crate) fn nothing(operation: Operation) -> Option<&'static str> {
 }
 
 fn text(answer: &impl Serialize) -> Result<String, MarketError> {
-    serde_json::to_string(answer).map_err(|error| {
+    text_of(answer, 256)
+}
+
+/// About as long is the row of an offer, as text.
+pub(super) const OFFER_BYTES: usize = 3000;
+
+/// The text of an answer that is about so long.
+pub(super) fn text_of(answer: &impl Serialize, length: usize) -> Result<String, MarketError> {
+    let cannot = |error: &dyn std::fmt::Display| {
         MarketError::new(500, "server_error", format!("cannot be written: {error}"))
-    })
+    };
+    let mut text = Vec::with_capacity(length);
+    serde_json::to_writer(&mut text, answer).map_err(|error| cannot(&error))?;
+    String::from_utf8(text).map_err(|error| cannot(&error))
 }
 
 /// The answer where there is nothing to say but that it was done.
@@ -175,9 +186,9 @@ fn offers(market: &Market, call: &Call<'_>, search: Search) -> Result<String, Ma
     struct Answer {
         offers: Vec<RawOffer>,
     }
-    text(&Answer {
-        offers: market.search(call.account, &search),
-    })
+    let offers = market.search(call.account, &search);
+    let length = offers.len() * OFFER_BYTES;
+    text_of(&Answer { offers }, length)
 }
 
 // -------------------------------------------------------------------------------------- instances

@@ -245,7 +245,7 @@ impl Market {
     }
 
     fn billed(&self, account: u64, id: u64) -> Money {
-        let bill = self.bills_of(account).into_iter().find(|(of, _)| *of == id);
+        let bill = self.bills_of(account).find(|(of, _)| *of == id);
         bill.map_or(Money::ZERO, |(_, bill)| bill.total())
     }
 

@@ -30,6 +30,10 @@ pub struct Market {
     pub(super) contracts: BTreeMap<u64, Contract>,
     /// Accounts' contracts that were destroyed, and when.
     pub(super) past: BTreeMap<u64, (Contract, Time)>,
+    /// What those cost, and which account.
+    settled: BTreeMap<u64, (u64, ExactBill)>,
+    /// What those cost in all, by account.
+    settled_in_all: BTreeMap<u64, Money>,
     pub(super) accounts: BTreeMap<u64, Account>,
     /// The machines that accounts own.
     pub(super) estate: Estate,
@@ -140,6 +144,8 @@ impl Market {
             machines,
             contracts: BTreeMap::new(),
             past: BTreeMap::new(),
+            settled: BTreeMap::new(),
+            settled_in_all: BTreeMap::new(),
             accounts: BTreeMap::new(),
             estate: Estate::default(),
             asks,
@@ -416,24 +422,48 @@ impl Market {
         let Some(held) = self.accounts.get(&account) else {
             return Money::ZERO;
         };
-        self.bills_of(account)
-            .into_iter()
-            .fold(held.balance, |left, (_, bill)| left - bill.total())
+        let settled = self.settled_in_all.get(&account).copied();
+        self.living_bills(account).fold(
+            held.balance - settled.unwrap_or_default(),
+            |left, (_, bill)| left - bill.total(),
+        )
     }
 
     /// The bill of each instance that the account ever had, destroyed ones too.
-    pub(super) fn bills_of(&self, account: u64) -> Vec<(u64, ExactBill)> {
-        let living = self.contracts.values().map(|contract| (contract, self.now));
-        let past = self
-            .past
-            .values()
-            .map(|(contract, ended)| (contract, *ended));
-        past.chain(living)
-            .filter_map(|(contract, until)| {
-                let task = contract.task().filter(|task| task.account == account)?;
-                Some((contract.id, task.meter.bill(until)))
-            })
-            .collect()
+    pub(super) fn bills_of(&self, account: u64) -> impl Iterator<Item = (u64, ExactBill)> {
+        let settled = self
+            .settled
+            .iter()
+            .filter(move |(_, (whose, _))| *whose == account)
+            .map(|(id, (_, bill))| (*id, *bill));
+        settled.chain(self.living_bills(account))
+    }
+
+    fn living_bills(&self, account: u64) -> impl Iterator<Item = (u64, ExactBill)> {
+        self.contracts.values().filter_map(move |contract| {
+            let task = contract.task().filter(|task| task.account == account)?;
+            Some((contract.id, task.meter.bill(self.now)))
+        })
+    }
+
+    /// The exact books of one instance, living or destroyed, as of now; `None` where there was none
+    /// or it is not an account's. For checkers; no wire shows it.
+    pub fn bill_of(&self, instance: u64) -> Option<ExactBill> {
+        if let Some((_, bill)) = self.settled.get(&instance) {
+            return Some(*bill);
+        }
+        let task = self.contracts.get(&instance)?.task()?;
+        Some(task.meter.bill(self.now))
+    }
+
+    /// Closes the books of a contract that ended now.
+    pub(super) fn close_books(&mut self, contract: Contract) {
+        if let Some(task) = contract.task() {
+            let bill = task.meter.bill(self.now);
+            self.settled.insert(contract.id, (task.account, bill));
+            *self.settled_in_all.entry(task.account).or_default() += bill.total();
+        }
+        self.past.insert(contract.id, (contract, self.now));
     }
 
     /// A new offer id for a slice; the old one is remembered as gone.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::api::ExactBill;
+use super::api::{ExactBill, Rented};
 use super::contract::{Contract, Task};
 use super::disputed::BalanceMeans;
 use super::meter::Use;
@@ -24,6 +24,26 @@ impl Market {
             .values()
             .filter_map(|contract| self.shown(account, contract))
             .collect()
+    }
+
+    /// The account's instances, in order of id, as far as a checker compares them: the truth, without
+    /// rows made. For checkers; no wire shows it.
+    pub fn held(&self, account: u64) -> impl Iterator<Item = Rented<'_>> {
+        self.contracts.values().filter_map(move |contract| {
+            let task = contract.task().filter(|task| task.account == account)?;
+            let online = self.machines[contract.machine].online;
+            let burn = task.meter.rates();
+            Some(Rented {
+                id: contract.id,
+                label: task.label.as_deref(),
+                label_asked: task.params.label.as_deref(),
+                actual_status: contract.states(online).1,
+                is_bid: contract.bid.is_some(),
+                num_gpus: contract.gpus,
+                price: contract.price() + task.disk_rate,
+                burn: burn.gpu + burn.disk,
+            })
+        })
     }
 
     /// One instance of the account; `None` where there is none, or it was destroyed.
@@ -254,7 +274,7 @@ impl Market {
     /// The exact books of every instance the account ever had, as of now. For checkers; no wire
     /// shows it.
     pub fn exact_bill(&self, account: u64) -> BTreeMap<u64, ExactBill> {
-        self.bills_of(account).into_iter().collect()
+        self.bills_of(account).collect()
     }
 }
 

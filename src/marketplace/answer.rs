@@ -6,7 +6,8 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::marketplace::redact::{Redactor, message_of, message_of_value};
-use crate::marketplace::rows::{Flag, Num};
+use crate::marketplace::rows::{Flag, INSTANCE_FIELDS, Num};
+use crate::marketplace::sifted::sift;
 use crate::ports::{RefusedWhy, Reply};
 use crate::types::ids::InstanceId;
 use crate::types::time::Time;
@@ -28,8 +29,19 @@ pub(crate) struct Answer {
 
 impl Answer {
     pub(crate) fn read(reply: &Reply) -> Self {
+        Self::read_by(reply, |text| serde_json::from_str(text).ok())
+    }
+
+    /// A page of the list of instances, of whose rows only what [`instance`] reads is kept.
+    ///
+    /// [`instance`]: super::rows::instance
+    pub(crate) fn read_instances(reply: &Reply) -> Self {
+        Self::read_by(reply, |text| sift(text, "instances", &INSTANCE_FIELDS))
+    }
+
+    fn read_by(reply: &Reply, parse: impl FnOnce(&str) -> Option<Value>) -> Self {
         let text = String::from_utf8_lossy(&reply.body);
-        let body: Option<Value> = serde_json::from_str(&text).ok();
+        let body = parse(&text);
         let message = match &body {
             Some(body) => message_of_value(body),
             None => message_of(&text),

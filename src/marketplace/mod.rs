@@ -22,6 +22,7 @@ mod rental;
 pub mod rows;
 mod searching;
 mod sending;
+mod sifted;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod vast;

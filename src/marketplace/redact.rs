@@ -142,8 +142,12 @@ impl Redactor {
     /// cut.
     pub fn clean(&self, text: &str) -> String {
         let mut clean = self.clean_known(text);
+        // Blanking makes no name where there was none.
+        let lower = clean.to_ascii_lowercase();
         for name in SECRET_NAMES {
-            clean = blank_after(&clean, name);
+            if lower.contains(name) {
+                clean = blank_after(&clean, name);
+            }
         }
         blank_url_queries(&clean)
     }

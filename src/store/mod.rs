@@ -29,6 +29,7 @@ mod tests;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rusqlite::config::DbConfig;
 use rusqlite::{
     Connection, OpenFlags, OptionalExtension, Transaction, TransactionBehavior, params,
 };
@@ -68,6 +69,9 @@ const CACHE_KIB: i64 = 8192;
 /// Pages after which the write-ahead log is moved into the database: 4 MB of log.
 const WAL_PAGES_MAX: i64 = 1000;
 
+/// History may be kept for so much longer than it has to be.
+const PRUNE_EVERY: Duration = Duration::from_hours(1);
+
 /// The database, as the one process that writes it sees it.
 #[derive(Debug)]
 pub struct SqliteStore {
@@ -79,6 +83,8 @@ pub struct SqliteStore {
     /// How far it has come.
     mark: Mark,
     standing: Standing,
+    /// Up to when history is forgotten, once nothing older is left.
+    pruned_to: Option<Time>,
 }
 
 impl SqliteStore {
@@ -96,6 +102,15 @@ impl SqliteStore {
         path: &Path,
         installation_hint: Option<Installation>,
         seed: u64,
+    ) -> Result<Self, StoreError> {
+        Self::open_with(path, installation_hint, seed, take_wal)
+    }
+
+    fn open_with(
+        path: &Path,
+        installation_hint: Option<Installation>,
+        seed: u64,
+        take_log: fn(&Connection) -> Result<(), StoreError>,
     ) -> Result<Self, StoreError> {
         let parent = path.parent().filter(|p| !p.as_os_str().is_empty());
         if let Some(parent) = parent.filter(|parent| !parent.is_dir()) {
@@ -118,7 +133,7 @@ impl SqliteStore {
         // Looked at before anything is changed: a newer database is left exactly as it is.
         migrate::inspect(&connection)?;
         set_up(&connection)?;
-        take_wal(&connection)?;
+        take_log(&connection)?;
         migrate::migrate(&mut connection)?;
         check_pages(&connection)?;
         settle_installation(&connection, path, installation_hint, seed)?;
@@ -128,7 +143,18 @@ impl SqliteStore {
             image: None,
             mark: Mark::default(),
             standing: Standing::Whole,
+            pruned_to: None,
         })
+    }
+
+    /// The same database for simulation, where processes die but power does not fail: what was
+    /// committed is with the operating system when a commit returns, and nothing waits for a disk.
+    /// It is for this connection alone until that is dropped; others find it locked.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_for_simulation(path: &Path, seed: u64) -> Result<Self, StoreError> {
+        Self::open_with(path, None, seed, wait_for_no_disk)
     }
 
     /// A database in memory, for simulation: the same tables and statements, nothing durable.
@@ -146,6 +172,7 @@ impl SqliteStore {
             image: None,
             mark: Mark::default(),
             standing: Standing::Whole,
+            pruned_to: None,
         })
     }
 
@@ -247,7 +274,14 @@ impl Store for SqliteStore {
     }
 
     fn prune(&mut self, before: Time) -> Result<(), StoreError> {
-        prune::prune(&mut self.connection, before)?;
+        // To look for what is old costs the more, the more there is. So it waits until an hour's worth
+        // may have come.
+        let done = self.pruned_to;
+        if done.is_some_and(|done| before >= done && before.since(done) < PRUNE_EVERY) {
+            return Ok(());
+        }
+        let forgotten = prune::prune(&mut self.connection, before)?;
+        self.pruned_to = (forgotten < prune::ROWS_PER_CALL_MAX).then_some(before);
         Ok(())
     }
 }
@@ -318,6 +352,8 @@ fn require_file(path: &Path) -> Result<(), StoreError> {
 
 fn set_up(connection: &Connection) -> Result<(), StoreError> {
     connection.set_prepared_statement_cache_capacity(STATEMENTS_CACHED);
+    // Plans do not depend on what is bound, or each new value would have its statement prepared anew.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "foreign_keys", true)?;
     connection.pragma_update(None, "trusted_schema", false)?;
@@ -370,6 +406,15 @@ fn check_pages(connection: &Connection) -> Result<(), StoreError> {
             return Err(StoreError::Corrupt(found.replace('\n', "; ")));
         }
     }
+    Ok(())
+}
+
+/// What a simulation needs of durability: a transaction that is undone within a living process has
+/// its old pages in memory, and one that is done is with the operating system.
+fn wait_for_no_disk(connection: &Connection) -> Result<(), StoreError> {
+    connection.pragma_update(None, "synchronous", "OFF")?;
+    connection.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
+    connection.pragma_update(None, "journal_mode", "MEMORY")?;
     Ok(())
 }
 

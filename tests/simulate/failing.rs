@@ -148,6 +148,7 @@ impl Scene {
                 looking: Looking {
                     instances_every: Duration::from_mins(1),
                     history_every: None,
+                    ..Looking::default()
                 },
             },
             jobs(),

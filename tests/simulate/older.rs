@@ -94,6 +94,7 @@ impl Scene {
                 looking: Looking {
                     instances_every: Duration::from_mins(1),
                     history_every: None,
+                    ..Looking::default()
                 },
             },
             jobs(),

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::create::{self, arguments, environment, refused_part};
@@ -144,17 +145,39 @@ fn list_paged(market: &mut Market, call: &Call<'_>, account: u64) -> Result<Stri
     let more = rows.len() > limit;
     rows.truncate(limit);
     let next_token = rows.last().filter(|_| more).map(|row| listing.token(row));
-    let instances: Vec<Value> = match &columns {
-        None => rows.iter().map(|row| json!(row)).collect(),
-        Some(columns) => rows
-            .iter()
-            .map(|row| selected(&json!(row), columns))
-            .collect(),
-    };
-    written(&json!({
-        "success": true, "instances_found": instances.len(), "total_instances": total,
-        "label_counts": label_counts, "next_token": next_token, "instances": instances,
-    }))
+    match &columns {
+        None => written(&Page {
+            success: true,
+            instances_found: rows.len(),
+            total_instances: total,
+            label_counts,
+            next_token,
+            instances: &rows,
+        }),
+        Some(columns) => {
+            let rows = rows.iter().map(|row| selected(&json!(row), columns));
+            let instances: Vec<Value> = rows.collect();
+            written(&Page {
+                success: true,
+                instances_found: instances.len(),
+                total_instances: total,
+                label_counts,
+                next_token,
+                instances: &instances,
+            })
+        }
+    }
+}
+
+/// A page of the list.
+#[derive(Serialize)]
+struct Page<'a, R> {
+    success: bool,
+    instances_found: usize,
+    total_instances: usize,
+    label_counts: Value,
+    next_token: Option<String>,
+    instances: &'a [R],
 }
 
 /// What the account's instances can be told apart by.

@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 use super::routes::Operation;
 use super::{Call, invalid_request, not_here, written};
 use crate::market::api::MarketError;
+use crate::market::operations::{OFFER_BYTES, text_of};
 use crate::market::query::Search;
 use crate::market::raw::RawOffer;
 use crate::market::sim::Market;
@@ -72,7 +73,8 @@ fn found(market: &Market, call: &Call<'_>, search: &Search) -> Result<String, Ma
         offers: Vec<RawOffer>,
     }
     let offers = rows(market, call, search);
-    written(&Answer { offers })
+    let length = offers.len() * OFFER_BYTES;
+    text_of(&Answer { offers }, length)
 }
 
 fn rows(market: &Market, call: &Call<'_>, search: &Search) -> Vec<RawOffer> {

@@ -44,7 +44,7 @@ impl LowCode {
             .into_iter()
             .collect();
         let reply = self.read_plain(Operation::Instances, &query).await?;
-        let answer = Answer::read(&reply);
+        let answer = Answer::read_instances(&reply);
         self.check(&answer, "list instances")?;
         Ok(answer)
     }

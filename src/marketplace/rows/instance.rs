@@ -16,6 +16,34 @@ const DPH_MAX: f64 = 10_000.0;
 /// Labels are at most 1024 characters at the marketplace.
 const LABEL_BYTES_MAX: usize = 4096;
 
+/// The names of [`InstanceRow`]'s fields.
+pub(crate) const INSTANCE_FIELDS: [&str; 24] = [
+    "id",
+    "label",
+    "machine_id",
+    "host_id",
+    "num_gpus",
+    "gpu_ids",
+    "gpu_name",
+    "is_bid",
+    "dph_base",
+    "storage_cost",
+    "storage_total_cost",
+    "instance",
+    "cur_state",
+    "intended_status",
+    "next_state",
+    "actual_status",
+    "status_msg",
+    "start_date",
+    "end_date",
+    "disk_space",
+    "ssh_host",
+    "ssh_port",
+    "public_ipaddr",
+    "ports",
+];
+
 /// The fields of a row that we read, as they came.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
@@ -181,6 +209,38 @@ mod tests {
         assert_eq!(read.cur_state, Some(RawState::Running));
         assert_eq!(read.ssh.as_deref(), Some("ssh4.vast.ai:18210"));
         assert!(!read.status_msg.unwrap().contains("abc"));
+    }
+
+    #[test]
+    fn the_fields_that_are_kept_are_those_that_are_read() {
+        /// Refuses everything, but remembers which fields a struct asked for.
+        struct Asked<'a>(&'a mut Vec<&'static str>);
+        impl<'de> serde::Deserializer<'de> for Asked<'_> {
+            type Error = serde_json::Error;
+            fn deserialize_any<V: serde::de::Visitor<'de>>(
+                self,
+                _: V,
+            ) -> Result<V::Value, Self::Error> {
+                Err(serde::de::Error::custom("no value"))
+            }
+            fn deserialize_struct<V: serde::de::Visitor<'de>>(
+                self,
+                _: &'static str,
+                fields: &'static [&'static str],
+                visitor: V,
+            ) -> Result<V::Value, Self::Error> {
+                self.0.extend(fields);
+                self.deserialize_any(visitor)
+            }
+            serde::forward_to_deserialize_any! {
+                bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf
+                option unit unit_struct newtype_struct seq tuple tuple_struct map enum identifier
+                ignored_any
+            }
+        }
+        let mut asked = Vec::new();
+        assert!(InstanceRow::deserialize(Asked(&mut asked)).is_err());
+        assert_eq!(asked, INSTANCE_FIELDS);
     }
 
     #[test]

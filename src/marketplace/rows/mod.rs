@@ -12,7 +12,7 @@ mod told;
 
 pub(crate) use charge::touches;
 pub use charge::{ChargeRows, charges};
-pub(crate) use instance::row_id;
+pub(crate) use instance::{INSTANCE_FIELDS, row_id};
 pub use instance::{InstanceRow, instance};
 pub use lenient::{Flag, Ints, Num, Text};
 pub use offer::{GpuNames, OfferRow, SearchRows, offer, search_rows};

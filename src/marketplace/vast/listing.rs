@@ -50,7 +50,8 @@ impl Vast {
             if let Some(token) = gathered.after() {
                 call = call.asking("after_token", token);
             }
-            let answer = match self.read(call).await.map(|reply| Answer::read(&reply)) {
+            let reply = self.read(call).await;
+            let answer = match reply.map(|reply| Answer::read_instances(&reply)) {
                 Ok(answer) if number == 0 && Self::is_missing_route(&answer) => return Ok(None),
                 Ok(answer) => self.check(&answer).map(|()| answer),
                 Err(error) => Err(error),
