@@ -691,6 +691,8 @@ mod tests {
             on_demand_rate: None,
             destroying: None,
             destroy_sent_at: None,
+            destroyed_at: None,
+            lost_work: std::collections::BTreeMap::new(),
         }
     }
 

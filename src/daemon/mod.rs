@@ -216,8 +216,8 @@ pub struct Daemon {
     account_read: bool,
     /// Whether this process has compared the books with the bill.
     has_reconciled: bool,
-    /// Instances on the bill that nobody here knows, told of already.
-    unknown_billed: BTreeSet<InstanceId>,
+    /// When each instance was last looked at and did what it is known to do.
+    unchanged: BTreeMap<InstanceId, Time>,
 }
 
 impl Daemon {
@@ -254,7 +254,7 @@ impl Daemon {
             last_reconcile: None,
             has_reconciled: false,
             account_read: false,
-            unknown_billed: BTreeSet::new(),
+            unchanged: BTreeMap::new(),
         };
         daemon.recover()?;
         Ok(daemon)

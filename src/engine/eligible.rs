@@ -572,6 +572,8 @@ pub(crate) mod samples {
             on_demand_rate: None,
             destroying: None,
             destroy_sent_at: None,
+            destroyed_at: None,
+            lost_work: std::collections::BTreeMap::new(),
         }
     }
 }

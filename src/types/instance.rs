@@ -1,5 +1,8 @@
 //! Rented instances: as the marketplace reports them, and as we keep them.
 
+use std::collections::BTreeMap;
+
+use chrono::NaiveDate;
 use serde::{Deserialize, Serialize};
 
 use super::ids::{AccountId, HostId, InstanceId, IntentId, MachineId, ReplicaId, Slot};
@@ -299,6 +302,12 @@ pub struct Held {
     pub destroying: Option<DestroyWhy>,
     /// When the last destroy request ended.
     pub destroy_sent_at: Option<Time>,
+    /// When the marketplace answered that it destroyed it; not yet proven.
+    #[serde(default)]
+    pub destroyed_at: Option<Time>,
+    /// What the work cost that its host lost, by the first day of the month of the loss.
+    #[serde(default)]
+    pub lost_work: BTreeMap<NaiveDate, Money>,
 }
 
 impl Held {
@@ -342,6 +351,8 @@ impl Held {
             on_demand_rate: None,
             destroying: None,
             destroy_sent_at: None,
+            destroyed_at: None,
+            lost_work: BTreeMap::new(),
         }
     }
 
@@ -358,6 +369,16 @@ impl Held {
         } else {
             self.storage + self.price
         }
+    }
+
+    /// Whether it ended without ever having run, and not by our wish: what it cost bought nothing.
+    /// Meant for what is gone.
+    pub fn failed_to_start(&self) -> bool {
+        let by_the_host = matches!(
+            self.destroying,
+            None | Some(DestroyWhy::ProvisionTimeout | DestroyWhy::HostLost)
+        );
+        self.first_ran_at.is_none() && by_the_host
     }
 
     /// What it has cost.

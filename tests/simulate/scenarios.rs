@@ -192,6 +192,22 @@ pub(crate) fn scenario(seed: u64) -> Scenario {
     }
 }
 
+/// No faults, no crashes, and every disputed fact as it is documented.
+pub(crate) fn calm(seed: u64, poll_every: Duration) -> Scenario {
+    Scenario {
+        engine: EngineConfig {
+            poll_every,
+            ..EngineConfig::default()
+        },
+        trouble: Duration::from_secs(8 * 3600),
+        faults: FaultSpec::default(),
+        crash_per_mille: 0,
+        disputed: Disputed::default(),
+        path: Path::Native,
+        ..scenario(seed)
+    }
+}
+
 fn job(name: &str, text: &str) -> Arc<Job> {
     let parsed = haggle::policy::parse(&format!("{name}.toml"), text);
     Arc::new(parsed.unwrap_or_else(|errors| {

@@ -92,6 +92,8 @@ pub(crate) fn held(id: u64, gpu_name: &str, billed: i64) -> Held {
         on_demand_rate: None,
         destroying: None,
         destroy_sent_at: None,
+        destroyed_at: None,
+        lost_work: std::collections::BTreeMap::new(),
     }
 }
 
