@@ -126,3 +126,47 @@ pub(crate) fn lose_disk(job: &Job, replica: &mut ReplicaRecord) -> i64 {
     replica.lost_gpu_ms += lost;
     lost
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::eligible::samples::{NOW, held, job, offer, usd};
+    use super::*;
+
+    fn interval(before: Phase, after: Phase, unchanged: Option<u64>) -> (Held, Cost) {
+        let mut made = held(5, &job("a"), &offer(9), usd(0.36));
+        made.phase = after;
+        let was = Before {
+            phase: before,
+            ..Before::of(&made)
+        };
+        let unchanged = unchanged.map(|seconds| NOW + Duration::from_secs(seconds));
+        let cost = accrue(&mut made, was, unchanged, NOW + Duration::from_mins(10));
+        (made, cost)
+    }
+
+    #[test]
+    fn gpus_are_billed_from_the_last_look_at_which_they_were_not() {
+        let billed = |before, after, unchanged| interval(before, after, unchanged).0.billed_ms;
+        let all = 600_000;
+        assert_eq!(billed(Phase::Provisioning, Phase::Running, None), all);
+        assert_eq!(
+            billed(Phase::Provisioning, Phase::Running, Some(590)),
+            10_000
+        );
+        assert_eq!(billed(Phase::Stopped, Phase::Running, Some(590)), 10_000);
+        // Until when it ran is not known.
+        assert_eq!(billed(Phase::Running, Phase::Stopped, Some(300)), all);
+        assert_eq!(billed(Phase::Running, Phase::Running, Some(300)), all);
+        assert_eq!(billed(Phase::Stopped, Phase::Stopped, Some(300)), 0);
+        // A look in the future is one before the clock was set back.
+        assert_eq!(billed(Phase::Provisioning, Phase::Running, Some(900)), all);
+        let disk = |unchanged| {
+            interval(Phase::Provisioning, Phase::Running, unchanged)
+                .1
+                .disk
+        };
+        assert_eq!(disk(Some(590)), disk(None), "the disk is billed all along");
+    }
+}

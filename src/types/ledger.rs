@@ -240,10 +240,12 @@ impl Drift {
     }
 
     /// Whether it is more than a cent and a twentieth of the bill: rounding and the time between
-    /// two looks explain less.
+    /// two looks explain less. Where nothing was billed yet, nothing is known.
     pub fn is_worth_a_word(&self) -> bool {
         let off = i128::from(self.amount().0).abs();
-        off > i128::from(CENT.0) && off * 20 > i128::from(self.billed.0).abs()
+        self.billed != Money::ZERO
+            && off > i128::from(CENT.0)
+            && off * 20 > i128::from(self.billed.0).abs()
     }
 }
 
