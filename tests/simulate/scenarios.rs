@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use haggle::market::faults::FaultSpec;
 use haggle::market::{Disputed, Quirks};
 use haggle::marketplace::lowcode::{LowCode, LowCodeOptions};
 use haggle::marketplace::vast::{Vast, VastOptions};
