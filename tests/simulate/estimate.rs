@@ -14,7 +14,7 @@ use crate::scenarios::{calm, simulate};
 /// What was accrued and what was billed over some seeds, traffic left out.
 fn reckoned_and_billed() -> (Money, Money) {
     let first = number("HAGGLE_SEED").unwrap_or(1);
-    let count = number("HAGGLE_SEEDS").unwrap_or(4);
+    let count = number("HAGGLE_SEEDS").unwrap_or(2);
     let (mut reckoned, mut billed) = (Money::ZERO, Money::ZERO);
     for seed in first..first + count {
         let dir = tempfile::tempdir().unwrap();
