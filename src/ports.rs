@@ -5,10 +5,12 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use chrono::NaiveDate;
 
 use crate::types::ids::{InstanceId, IntentId, MachineId, OfferId};
 use crate::types::instance::{Account, Held, Instance, Listing};
 pub use crate::types::intent::Charge;
+use crate::types::ledger::{BilledDays, Drift};
 use crate::types::money::Rate;
 use crate::types::notification::{MachineReport, Notification, PriceIncrease};
 use crate::types::offer::{Offer, OfferQuery, Snapshot};
@@ -459,6 +461,12 @@ pub trait Store: Send {
     fn last_snapshot(&mut self) -> Result<Option<(i64, Snapshot)>, StoreError>;
     /// The last records of instances that were settled as gone since `from`.
     fn ended_since(&mut self, from: Time) -> Result<Vec<Held>, StoreError>;
+    /// The last record of an instance that was settled as gone, however long ago.
+    fn ended(&mut self, instance: InstanceId) -> Result<Option<Held>, StoreError>;
+    /// What the ledger's bill lines of an instance come to.
+    fn billed(&mut self, instance: InstanceId) -> Result<BilledDays, StoreError>;
+    /// What was reckoned and what was billed on a day in UTC, by instance.
+    fn drift(&mut self, day: NaiveDate) -> Result<Vec<Drift>, StoreError>;
     /// Requests of the user that were not taken up yet, oldest first.
     fn requests(&mut self) -> Result<Vec<UserRequest>, StoreError>;
     /// Forgets history older than `before`, a bounded piece at a time.

@@ -83,6 +83,8 @@ fn help_and_version_are_data() {
         "jobs",
         "instances",
         "spend",
+        "bill",
+        "receipt",
         "pause",
         "resume",
         "stop",
@@ -438,6 +440,8 @@ fn a_dry_run_leaves_what_reads_can_show() {
     for (args, key) in [
         (&["instances", "--all", "--json"][..], "instances"),
         (&["spend", "--by", "owner", "--json"], "rows"),
+        (&["bill", "--json"], "rows"),
+        (&["receipt", "--json"], "hosts"),
         (&["jobs", "--json"], "jobs"),
         (&["explain", "my-job", "--json"], "best"),
     ] {

@@ -6,6 +6,7 @@
 mod adapters;
 mod api;
 mod backup;
+mod bill;
 mod check;
 mod clock;
 mod completions;
@@ -25,6 +26,7 @@ mod logging;
 mod market;
 mod output;
 mod plan;
+mod receipt;
 mod restore;
 mod run;
 mod schema;
@@ -76,6 +78,10 @@ enum Command {
     Instances(instances::InstancesArgs),
     /// Show what was spent.
     Spend(spend::SpendArgs),
+    /// Show the marketplace's bill beside our own reckoning, by instance and day.
+    Bill(bill::BillArgs),
+    /// Show what a month came to: paid, saved, and lost to hosts that failed.
+    Receipt(receipt::ReceiptArgs),
     /// Park a job's bids and stop its instances; their disks are kept, and billed.
     Pause(wish::JobArg),
     /// Run a job again, or all.
@@ -144,6 +150,8 @@ fn dispatch(context: &Context, command: Command) -> Done {
         Command::Jobs => jobs::run(context),
         Command::Instances(args) => instances::run(context, &args),
         Command::Spend(args) => spend::run(context, &args),
+        Command::Bill(args) => bill::run(context, &args),
+        Command::Receipt(args) => receipt::run(context, &args),
         Command::Pause(arg) => wish::run(context, &arg.job, Wish::Pause),
         Command::Resume(args) => wish::resume(context, &args),
         Command::Stop(arg) => wish::run(context, &arg.job, Wish::Stop),

@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use chrono::NaiveDate;
 use secrecy::{ExposeSecret, SecretString};
 
 use super::failure::Failure;
@@ -13,9 +14,10 @@ use crate::marketplace::redact::Redactor;
 use crate::policy;
 use crate::ports::{Store, StoreError};
 use crate::store::Reader;
-use crate::types::ids::{Installation, JobName};
+use crate::types::ids::{Installation, InstanceId, JobName};
 use crate::types::instance::Held;
 use crate::types::job::SecretRef;
+use crate::types::ledger::{BilledDays, Drift};
 use crate::types::offer::Snapshot;
 use crate::types::state::{Change, State, UserRequest};
 use crate::types::time::Time;
@@ -128,6 +130,20 @@ impl Store for Aside {
     fn ended_since(&mut self, from: Time) -> Result<Vec<Held>, StoreError> {
         let since = self.ended.iter().filter(|(at, _)| *at >= from);
         Ok(since.map(|(_, held)| held.clone()).collect())
+    }
+
+    fn ended(&mut self, instance: InstanceId) -> Result<Option<Held>, StoreError> {
+        let found = self.ended.iter().find(|(_, held)| held.id == instance);
+        Ok(found.map(|(_, held)| held.clone()))
+    }
+
+    fn billed(&mut self, _instance: InstanceId) -> Result<BilledDays, StoreError> {
+        // Nothing is compared with a bill where nothing is written.
+        Ok(BilledDays::new())
+    }
+
+    fn drift(&mut self, _day: NaiveDate) -> Result<Vec<Drift>, StoreError> {
+        Ok(Vec::new())
     }
 
     fn requests(&mut self) -> Result<Vec<UserRequest>, StoreError> {

@@ -353,6 +353,7 @@ impl Daemon {
             Outcome::Done(()) => {
                 let story = self.story(&intent.effect);
                 self.believe_the_raise(&intent.effect)?;
+                self.believe_the_end(&intent.effect)?;
                 self.close(intent, IntentState::Done { instance }, story)
             }
             // What is unknown to the marketplace may be gone; that is for the listings to prove.
@@ -366,6 +367,18 @@ impl Daemon {
             }
             Outcome::Unknown(message) => self.unknown(intent, &message),
         }
+    }
+
+    /// When a destroy was first answered as done: what is proven gone was billed no longer.
+    fn believe_the_end(&mut self, effect: &Effect) -> Result<(), DaemonError> {
+        let Effect::Destroy { instance, .. } = *effect else {
+            return Ok(());
+        };
+        let Some(mut held) = self.state.held.get(&instance).cloned() else {
+            return Ok(());
+        };
+        held.destroyed_at = held.destroyed_at.or(Some(self.now()));
+        self.commit(&[Change::Held(Box::new(held))])
     }
 
     /// A raised bid is what we owe from now on; a lowered one only once it was read back.

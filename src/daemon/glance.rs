@@ -58,7 +58,8 @@ impl Daemon {
     /// Looks at the instances, and into the inbox. Whether something changed that a tick should
     /// know of.
     pub(super) async fn look_for_changes(&mut self) -> bool {
-        self.looked_at = Some(self.now());
+        let begun = self.now();
+        self.looked_at = Some(begun);
         self.read_inbox().await;
         if self.state.held.is_empty() && self.state.intents.is_empty() {
             return false;
@@ -67,6 +68,14 @@ impl Daemon {
             // Unknown, which is not a change.
             return false;
         };
+        self.unchanged
+            .retain(|id, _| self.state.held.contains_key(id));
+        for row in &listing.rows {
+            let held = self.state.held.get(&row.id);
+            if held.is_some_and(|held| held.phase == row.phase()) {
+                self.unchanged.insert(row.id, begun);
+            }
+        }
         let seen = self.sight.after(&self.state, &listing);
         let changed = seen != self.sight;
         self.sight = seen;

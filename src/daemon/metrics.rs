@@ -20,7 +20,7 @@ use crate::types::ids::{InstanceId, JobName, Label, ReplicaId};
 use crate::types::instance::{Account, Held, Listing, Phase, Rental};
 use crate::types::intent::{Intent, IntentState};
 use crate::types::job::Job;
-use crate::types::ledger::{Component, Scope};
+use crate::types::ledger::{Component, EntryKind, Scope};
 use crate::types::money::Money;
 use crate::types::notification::NotificationKind;
 use crate::types::offer::{Extent, Offer, Snapshot};
@@ -73,6 +73,7 @@ pub struct Metrics {
 #[derive(Debug, Default)]
 struct Known {
     spent: BTreeMap<(JobName, Component), Spent>,
+    drift: BTreeMap<JobName, Money>,
     held: BTreeMap<InstanceId, Held>,
     replicas: BTreeMap<ReplicaId, ReplicaRecord>,
 }
@@ -142,6 +143,7 @@ metric_set! { Gauges of GaugeVec {
     done: "haggle_job_work_done_gpu_seconds" ["job"] "Useful GPU time done.",
     work: "haggle_job_work_gpu_seconds" ["job"] "Useful GPU time asked for.",
     reserved: "haggle_reserved_dollars" [] "Money set aside for requests that are not settled.",
+    drift: "haggle_billing_drift_dollars" ["job"] "What bills corrected of our reckoning of GPUs and disks since this process began.",
     burn: "haggle_burn_dollars_per_hour" ["job"] "What is being billed now, GPUs and disks.",
     burn_worst: "haggle_burn_worst_dollars_per_hour" ["job"] "What may be billed at worst without our doing anything.",
     instances: "haggle_instances" ["phase"] "Instances of ours by what they do.",
@@ -302,6 +304,9 @@ impl Metrics {
                     if let (true, Some(component)) = (entry.kind.spends(), entry.component) {
                         let job = &entry.replica.job;
                         self.add_spend(&mut known, job, component, entry.amount);
+                        if entry.kind == EntryKind::Correct && component != Component::Traffic {
+                            *known.drift.entry(job.clone()).or_default() += entry.amount;
+                        }
                     }
                 }
                 Change::Held(now) => {
@@ -517,6 +522,11 @@ impl Metrics {
     fn show_jobs(&self, input: &MetricsInput<'_>) {
         let g = &self.gauges;
         let state = input.state;
+        for (job, drift) in &self.known().drift {
+            g.drift
+                .with_label_values(&[job.as_str()])
+                .set(drift.as_dollars());
+        }
         for job in input.jobs {
             let label = &[job.name.as_str()];
             if let Some(total) = job.budget.total {
@@ -666,7 +676,7 @@ mod tests {
     use crate::types::ids::{AccountId, Installation, IntentId, MachineId, OfferId, Slot};
     use crate::types::instance::DestroyWhy;
     use crate::types::intent::Effect;
-    use crate::types::ledger::{Entry, EntryKind, Payer};
+    use crate::types::ledger::{Entry, Payer};
     use crate::types::money::Rate;
     use crate::types::plan::{Action, Why};
 
@@ -716,6 +726,8 @@ mod tests {
             destroying: None,
             destroy_sent_at: None,
             destroying_since: None,
+            destroyed_at: None,
+            lost_work: std::collections::BTreeMap::new(),
         }
     }
 

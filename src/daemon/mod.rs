@@ -228,12 +228,12 @@ pub struct Daemon {
     account_read: bool,
     /// Whether this process has compared the books with the bill.
     has_reconciled: bool,
-    /// Instances on the bill that nobody here knows, told of already.
-    unknown_billed: BTreeSet<InstanceId>,
     /// Set while the database may be older than what was done with it.
     comparing: Option<older::Comparing>,
     /// Whether this process has had a complete listing.
     has_listed: bool,
+    /// When each instance was last looked at and did what it is known to do.
+    unchanged: BTreeMap<InstanceId, Time>,
 }
 
 impl Daemon {
@@ -271,9 +271,9 @@ impl Daemon {
             last_reconcile: None,
             has_reconciled: false,
             account_read: false,
-            unknown_billed: BTreeSet::new(),
             comparing: None,
             has_listed: false,
+            unchanged: BTreeMap::new(),
         };
         daemon.recover()?;
         daemon.look_for_loss()?;

@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use chrono_tz::Tz;
+
 use super::poll::{Jobs, Polled};
 use super::verify::Wrong;
 use super::{Daemon, DaemonError, journal};
@@ -11,7 +13,7 @@ use crate::engine::check::check;
 use crate::engine::decide::decide;
 use crate::engine::leaks::leaks;
 use crate::engine::observe::{Observation, observe};
-use crate::engine::reconcile::{BILL_BACK_MAX, bill_from, reconcile};
+use crate::engine::reconcile::{BILL_BACK_MAX, Books, bill_from, reconcile};
 use crate::ports::ReadError;
 use crate::types::ids::{InstanceId, IntentId};
 use crate::types::instance::Held;
@@ -23,6 +25,12 @@ use crate::types::world::World;
 
 /// How often the books are compared with the marketplace's bill.
 const RECONCILE_EVERY: Duration = Duration::from_secs(3600);
+
+/// The rows of a day are taken as final when it has been over for so long.
+const DAY_CLOSED_AFTER: Duration = Duration::from_secs(6 * 3600);
+
+/// Up to which day it was told where the bill differs, in what is kept beside the wire.
+const DRIFT_KEY: &str = "bill.drift-told";
 
 /// History older than this is forgotten; the ledger never is.
 const HISTORY_KEPT: Duration = Duration::from_secs(90 * 24 * 3600);
@@ -230,6 +238,7 @@ impl Daemon {
             proven_gone: &settled.gone,
             proven_void: &settled.void,
             on_demand: &self.on_demand,
+            unchanged: &self.unchanged,
         };
         let mut changes = observe(&self.state, &jobs.valid, &self.settings.engine, &seen);
         if self.settings.live {
@@ -337,18 +346,63 @@ impl Daemon {
         // A bill that goes further back holds what ended before, too.
         let mut ended = self.parts.store.ended_since(from)?;
         ended.extend(self.forgotten(&charges).await?);
-        let seen = reconcile(
-            &self.state,
-            &ended,
-            &charges,
-            &self.unknown_billed,
-            self.settings.engine.timezone,
-            now,
-        );
+        let mut billed = BTreeMap::new();
+        let named = charges.iter().filter_map(|charge| charge.instance);
+        let known = self.state.held.keys().copied();
+        let ids: BTreeSet<InstanceId> = known
+            .chain(ended.iter().map(|held| held.id))
+            .chain(named)
+            .collect();
+        for id in ids {
+            billed.insert(id, self.parts.store.billed(id)?);
+            // A row that comes very late is still of the job that it was for.
+            let here = self.state.held.contains_key(&id) || ended.iter().any(|held| held.id == id);
+            if !here && let Some(held) = self.parts.store.ended(id)? {
+                ended.push(held);
+            }
+        }
+        let books = Books {
+            state: &self.state,
+            ended: &ended,
+            billed: &billed,
+            zone: self.settings.engine.timezone,
+        };
+        let seen = reconcile(&books, &charges, now);
         self.commit(&seen.changes)?;
-        self.unknown_billed.extend(seen.unknown);
         self.has_reconciled = true;
+        self.tell_drift()?;
         self.compared()
+    }
+
+    /// Tells where a day's bill turned out otherwise than it was reckoned, once for each instance and
+    /// day, when its rows are likely to be final.
+    fn tell_drift(&mut self) -> Result<(), DaemonError> {
+        let now = self.now();
+        let Some(day) = (now - DAY_CLOSED_AFTER).day(Tz::UTC).pred_opt() else {
+            return Ok(());
+        };
+        let told = self.state.wire.get(DRIFT_KEY).map(String::as_str);
+        if told.is_some_and(|told| told >= day.to_string().as_str()) {
+            return Ok(());
+        }
+        let drifts = self.parts.store.drift(day)?;
+        let mut changes: Vec<Change> = drifts
+            .iter()
+            .filter(|drift| drift.is_worth_a_word())
+            .map(|drift| {
+                let text = format!(
+                    "on {day} instance {} was reckoned to cost {:.4} for GPUs and disk, and billed \
+                     {:.4}",
+                    drift.instance, drift.estimated, drift.billed
+                );
+                self.warn("billing-drift", text, Some(drift.instance))
+            })
+            .collect();
+        changes.push(Change::Wire {
+            key: DRIFT_KEY.to_owned(),
+            value: Some(day.to_string()),
+        });
+        self.commit(&changes)
     }
 
     /// What ended and may be billed otherwise than it is booked. The first time it is also what

@@ -105,6 +105,19 @@ impl<'a> Draft<'a> {
         }));
     }
 
+    /// Remembers something beside what was learnt about the wire.
+    pub(crate) fn remember(&mut self, key: String, value: String) {
+        self.log(Change::Wire {
+            key,
+            value: Some(value),
+        });
+    }
+
+    /// Forgets what was remembered.
+    pub(crate) fn forget(&mut self, key: String) {
+        self.log(Change::Wire { key, value: None });
+    }
+
     /// An instance is gone, settled. Its last record goes out before it.
     pub(crate) fn gone(&mut self, instance: InstanceId, at: Time) {
         self.gone.push((instance, at));

@@ -573,6 +573,8 @@ pub(crate) mod samples {
             destroying: None,
             destroy_sent_at: None,
             destroying_since: None,
+            destroyed_at: None,
+            lost_work: std::collections::BTreeMap::new(),
         }
     }
 }

@@ -74,15 +74,14 @@ fn ours(installation: &Installation, label: &str) -> Option<(ReplicaId, IntentId
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
     use chrono_tz::Tz;
 
     use super::super::eligible::samples::{NOW, held, job, offer, usd, world};
-    use super::super::reconcile::reconcile;
+    use super::super::reconcile::{Books, reconcile};
     use super::*;
     use crate::types::ledger::Component;
     use crate::types::money::Money;
+    use crate::types::state::Change;
 
     fn charge(id: u64, label: Option<String>, component: Component, amount: i64) -> Charge {
         Charge {
@@ -123,7 +122,13 @@ mod tests {
         assert_eq!(found.keys().collect::<Vec<_>>(), [&InstanceId(8)]);
         let ended: Vec<Held> = found.into_values().collect();
         let now = NOW + Duration::from_hours(3);
-        let seen = reconcile(&state, &ended, &charges, &BTreeSet::new(), Tz::UTC, now);
+        let books = Books {
+            state: &state,
+            ended: &ended,
+            billed: &BTreeMap::new(),
+            zone: Tz::UTC,
+        };
+        let seen = reconcile(&books, &charges, now);
         let posted = state.spent(&job("a").name);
         for change in &seen.changes {
             state.apply(change);
@@ -131,8 +136,12 @@ mod tests {
         // One nano-dollar more is what the known instance was billed over its books.
         let more = state.spent(&job("a").name) - posted;
         assert_eq!(more, Money(651));
-        let unknown: Vec<u64> = seen.unknown.iter().map(|id| id.0).collect();
-        assert_eq!(unknown, [9, 10], "others are told of as before");
+        let told = seen.changes.iter().filter_map(|change| match change {
+            Change::Event(event) if event.kind == "unknown-charges" => event.instance,
+            _ => None,
+        });
+        let told: Vec<u64> = told.map(|id| id.0).collect();
+        assert_eq!(told, [9, 10], "others are told of as before");
         assert!(!state.held.contains_key(&InstanceId(8)));
     }
 

@@ -36,6 +36,8 @@ pub struct Observation<'a> {
     pub proven_void: &'a BTreeSet<IntentId>,
     /// By job, the cheapest eligible on-demand landed rate per useful GPU-hour at the last tick.
     pub on_demand: &'a BTreeMap<JobName, Rate>,
+    /// When an instance was last looked at since and did what it is known to do.
+    pub unchanged: &'a BTreeMap<InstanceId, Time>,
 }
 
 /// How long a listing may show a bid from before its last raise. A raised bid counts until then.
@@ -299,7 +301,7 @@ impl Fold<'_> {
         // A first sight is no evidence of a run before it.
         let known = self.draft.was_known(held.id);
         self.refresh(&mut held, row);
-        let ran_ms = self.account(&mut held, before, known);
+        let ran_ms = self.account(&mut held, before, known, self.seen.now);
         self.settle_changes(&held, row);
         if held.destroying.is_some() {
             held.destroying_since.get_or_insert(self.seen.now);
@@ -356,11 +358,18 @@ impl Fold<'_> {
         }
     }
 
-    /// Posts what the time since the last sight cost and books what it achieved. Returns for how
-    /// long, at most, it ran without a break.
-    pub(crate) fn account(&mut self, held: &mut Held, before: Before, known: bool) -> i64 {
+    /// Posts what the time since the last sight cost, up to a moment, and books what it achieved.
+    /// Returns for how long, at most, it ran without a break.
+    pub(crate) fn account(
+        &mut self,
+        held: &mut Held,
+        before: Before,
+        known: bool,
+        until: Time,
+    ) -> i64 {
         let now = self.seen.now;
-        let cost = accrue(held, before, now);
+        let unchanged = self.seen.unchanged.get(&held.id).copied();
+        let cost = accrue(held, before, unchanged, until);
         for (component, amount) in [(Component::Gpu, cost.gpu), (Component::Disk, cost.disk)] {
             let entry = Line {
                 at: now,
@@ -400,9 +409,14 @@ impl Fold<'_> {
         }
         let yardstick = self.seen.on_demand.get(&job.name).copied();
         held.on_demand_rate = yardstick.or(held.on_demand_rate);
-        if let Some(rate) = held.on_demand_rate {
+        if added > 0 {
+            let instead = held.on_demand_rate.map(|rate| rate.cost_ms(added));
+            let instead = instead.unwrap_or_default();
             let mut record = self.draft.state.job(&job.name);
-            record.on_demand_equivalent += rate.cost_ms(added);
+            record.on_demand_equivalent += instead;
+            let month = record.month_of(self.seen.now.day(self.config.timezone));
+            month.useful_gpu_ms += added;
+            month.on_demand_equivalent += instead;
             self.draft.state.jobs.insert(job.name.clone(), record);
         }
     }
@@ -559,6 +573,7 @@ mod tests {
         row: Instance,
         now: Time,
         on_demand: BTreeMap<JobName, Rate>,
+        unchanged: BTreeMap<InstanceId, Time>,
         events: Vec<String>,
         entries: Vec<Entry>,
     }
@@ -598,6 +613,7 @@ mod tests {
                 row,
                 now: NOW,
                 on_demand: BTreeMap::new(),
+                unchanged: BTreeMap::new(),
                 events: Vec::new(),
                 entries: Vec::new(),
             }
@@ -617,6 +633,7 @@ mod tests {
                 proven_gone: &gone.iter().map(|&id| InstanceId(id)).collect(),
                 proven_void: &void.iter().map(|&id| IntentId(id)).collect(),
                 on_demand: &self.on_demand,
+                unchanged: &self.unchanged,
             };
             let jobs = [Arc::new(self.job.clone())];
             let config = EngineConfig::default();

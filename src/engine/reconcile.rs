@@ -1,22 +1,28 @@
 //! Agreeing with the marketplace's bill.
 //!
-//! The bill is compared by instance and component, in totals, so that comparing again changes
-//! nothing. What was billed over our own reckoning is posted at once. What was billed under it is
-//! given back only when the instance has ended and its bill is whole: until then the rows may just
-//! be late, and money given back early could be spent twice.
+//! What the marketplace reports is kept line by line: for each instance, component and day, the
+//! ledger's bill lines add up to the rows of that day as they were last reported. A day that is
+//! reported otherwise than before gets the difference, up or down; a day that is not reported stays
+//! as it was, for an answer may be partial, late or empty. So comparing again changes nothing.
+//!
+//! What counts as spent follows in totals by component. What was billed over our own reckoning is
+//! posted at once. What was billed under it is given back only when the instance has ended and its
+//! bill is whole: until then the rows may just be late, and money given back early could be spent
+//! twice.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use chrono::{Days, NaiveDate};
 use chrono_tz::Tz;
 
 use crate::types::ids::InstanceId;
 use crate::types::instance::Held;
 use crate::types::intent::{Charge, Effect};
-use crate::types::ledger::{Component, EntryKind, Line};
+use crate::types::ledger::{BilledDays, Component, EntryKind, Line};
 use crate::types::money::Money;
 use crate::types::state::{Change, Severity, State};
-use crate::types::time::{Time, millis};
+use crate::types::time::Time;
 
 use super::draft::Draft;
 
@@ -30,43 +36,77 @@ const LAST_ROW_WITHIN: Duration = Duration::from_mins(10);
 /// A bill does not change any more when its instance has been gone for so long.
 const BILL_CLOSED_AFTER: Duration = Duration::from_hours(24);
 
+/// Differences smaller than this are booked without a word: rows are shown with three decimals, and
+/// intervals are known to seconds.
+pub const TOLD_FROM: Money = Money(10_000_000);
+
+/// Bills are asked for no further back than this.
+pub const BILL_BACK_MAX: Duration = Duration::from_hours(30 * 24);
+
+/// What is remembered of an instance that the bill names and nobody here knows, so that it is told
+/// of once: the key, in what is kept beside the marketplace's wire.
+const UNKNOWN_KEY: &str = "bill.unknown.";
+
+/// The key under which it is remembered that an instance which nobody knows was told of.
+pub fn unknown_key(instance: InstanceId) -> String {
+    format!("{UNKNOWN_KEY}{instance}")
+}
+
+/// The rows of one instance in one answer.
 #[derive(Default)]
 struct Bill {
-    gpu: Money,
-    disk: Money,
-    traffic: Money,
+    days: BTreeMap<(NaiveDate, Option<Component>), Money>,
     first: Option<Time>,
     last: Option<Time>,
 }
 
 impl Bill {
     fn add(&mut self, charge: &Charge) {
-        match charge.component {
-            // A row that does not say for what is most likely for what costs most.
-            Some(Component::Gpu) | None => self.gpu += charge.amount,
-            Some(Component::Disk) => self.disk += charge.amount,
-            Some(Component::Traffic) => self.traffic += charge.amount,
-        }
+        *self
+            .days
+            .entry((charge.day(), charge.component))
+            .or_default() += charge.amount;
         self.first = Some(self.first.map_or(charge.start, |at| at.min(charge.start)));
         self.last = self.last.max(Some(charge.end));
     }
 
-    fn total(&self) -> Money {
-        self.gpu + self.disk + self.traffic
+    /// What is to be posted so that every day that was reported comes to what was reported. A
+    /// component that a reported day does not name was charged nothing on it.
+    fn differences(&self, known: &BilledDays) -> BilledDays {
+        let reported: BTreeSet<NaiveDate> = self.days.keys().map(|&(day, _)| day).collect();
+        let keys: BTreeSet<_> = known
+            .keys()
+            .filter(|(day, _)| reported.contains(day))
+            .chain(self.days.keys())
+            .copied()
+            .collect();
+        let of = |book: &BilledDays, key: &_| book.get(key).copied().unwrap_or_default();
+        keys.into_iter()
+            .map(|key| (key, of(&self.days, &key) - of(known, &key)))
+            .filter(|&(_, difference)| difference != Money::ZERO)
+            .collect()
     }
 }
 
 /// What a comparison with the bill came to.
 #[derive(Debug, Default)]
 pub struct Reconciled {
-    /// The corrections, and what is to be told.
+    /// The lines of the bill, the corrections, and what is to be told.
     pub changes: Vec<Change>,
-    /// Instances that the bill names and nobody here knows.
-    pub unknown: BTreeSet<InstanceId>,
 }
 
-/// Bills are asked for no further back than this.
-pub const BILL_BACK_MAX: Duration = Duration::from_hours(30 * 24);
+/// The books with which a bill is compared.
+#[derive(Clone, Copy, Debug)]
+pub struct Books<'a> {
+    /// What is known.
+    pub state: &'a State,
+    /// The last records of instances that are gone.
+    pub ended: &'a [Held],
+    /// What was billed so far, by instance.
+    pub billed: &'a BTreeMap<InstanceId, BilledDays>,
+    /// The time zone of days.
+    pub zone: Tz,
+}
 
 /// From when on the bill is needed, so that it holds every row of what is held and of what ended
 /// within a bill's time to close.
@@ -77,18 +117,11 @@ pub fn bill_from(state: &State, ended: &[Held], now: Time) -> Time {
     (earliest - FIRST_ROW_WITHIN).max(now - BILL_BACK_MAX)
 }
 
-/// The corrections that the charge rows call for. `ended` are the last records of instances that
-/// are gone; after an instance is gone and billed, the ledger's total for it is the bill's.
-/// Rows of instances that are nobody we know are told of, once for each: another program may share
-/// the account. `told` are those that were told of.
-pub fn reconcile(
-    state: &State,
-    ended: &[Held],
-    charges: &[Charge],
-    told: &BTreeSet<InstanceId>,
-    zone: Tz,
-    now: Time,
-) -> Reconciled {
+/// The lines and corrections that the charge rows call for. After an instance is gone and billed,
+/// what the ledger holds as spent on it is the bill's total. Rows of instances that are nobody we
+/// know are told of, once for each: another program may share the account.
+pub fn reconcile(books: &Books<'_>, charges: &[Charge], now: Time) -> Reconciled {
+    let state = books.state;
     let mut bills: BTreeMap<InstanceId, Bill> = BTreeMap::new();
     for charge in charges {
         if let Some(id) = charge.instance {
@@ -96,15 +129,26 @@ pub fn reconcile(
         }
     }
     let mut draft = Draft::new(state);
+    let nothing = BilledDays::new();
+    let known = |id| books.billed.get(&id).unwrap_or(&nothing);
     for held in state.held.values() {
         if let Some(bill) = bills.remove(&held.id)
-            && let Some(corrected) = correct(&mut draft, held, &bill, false, zone, now)
+            && let Some(corrected) = take_up(
+                &mut draft,
+                held,
+                known(held.id),
+                &bill,
+                false,
+                books.zone,
+                now,
+            )
         {
             draft.state.held.insert(held.id, corrected);
         }
     }
     let mut again = Vec::new();
-    for held in ended
+    for held in books
+        .ended
         .iter()
         .filter(|held| !state.held.contains_key(&held.id))
     {
@@ -115,7 +159,16 @@ pub fn reconcile(
         let whole = bill
             .last
             .is_some_and(|last| closed || last + LAST_ROW_WITHIN >= destroyed);
-        if let Some(corrected) = correct(&mut draft, held, &bill, whole, zone, now) {
+        let corrected = take_up(
+            &mut draft,
+            held,
+            known(held.id),
+            &bill,
+            whole,
+            books.zone,
+            now,
+        );
+        if let Some(corrected) = corrected {
             let at = held.accrued_to;
             again.push(Change::Held(Box::new(corrected)));
             again.push(Change::Gone {
@@ -124,80 +177,144 @@ pub fn reconcile(
             });
         }
     }
-    if bills.keys().any(|id| !told.contains(id)) {
-        unknown(&mut draft, &bills, now);
-    }
+    unknown(&mut draft, &bills, now);
     let mut changes = draft.finish();
     changes.extend(again);
-    Reconciled {
-        changes,
-        unknown: bills.into_keys().collect(),
-    }
+    Reconciled { changes }
 }
 
-/// The record after its corrections were posted; `None` where nothing differs.
-fn correct(
+/// The record after the bill's lines and its corrections were posted; `None` where nothing differs.
+fn take_up(
     draft: &mut Draft<'_>,
     held: &Held,
+    known: &BilledDays,
     bill: &Bill,
     whole: bool,
     zone: Tz,
     now: Time,
 ) -> Option<Held> {
-    let begins = bill
-        .first
-        .is_none_or(|first| first.ms_since(held.created_at) <= millis(FIRST_ROW_WITHIN));
-    let whole = whole && begins;
     let mut corrected = held.clone();
+    let line = |kind, component, amount| Line {
+        at: now,
+        kind,
+        replica: held.replica.clone(),
+        intent: held.intent,
+        instance: Some(held.id),
+        component,
+        amount,
+    };
+    let mut billed = known.clone();
+    let mut refunded = Money::ZERO;
+    for ((day, component), difference) in bill.differences(known) {
+        *billed.entry((day, component)).or_default() += difference;
+        refunded += difference.min(Money::ZERO);
+        draft.entry_of(day, line(EntryKind::Bill, component, difference));
+    }
+    if !billed.is_empty() {
+        corrected.billed = billed.values().copied().sum();
+    }
+    let begun = held.created_at + FIRST_ROW_WITHIN;
+    let begins = bill.first.is_none_or(|first| first <= begun)
+        || billed.keys().any(|&(day, _)| day < begun.day(Tz::UTC));
+    let whole = whole && begins;
+    let estimated = corrected.spent_gpu + corrected.spent_disk;
+    let mut over = Money::ZERO;
     // Traffic is known from the bill alone, so it is never ahead of it.
-    for (component, billed, spent) in [
-        (Component::Gpu, bill.gpu, &mut corrected.spent_gpu),
-        (Component::Disk, bill.disk, &mut corrected.spent_disk),
-        (
-            Component::Traffic,
-            bill.traffic,
-            &mut corrected.spent_traffic,
-        ),
+    for (component, spent) in [
+        (Component::Gpu, &mut corrected.spent_gpu),
+        (Component::Disk, &mut corrected.spent_disk),
+        (Component::Traffic, &mut corrected.spent_traffic),
     ] {
+        let of_it = billed.iter().filter(|((_, of), _)| {
+            // A row that does not say for what is most likely for what costs most.
+            of.unwrap_or(Component::Gpu) == component
+        });
+        let billed: Money = of_it.map(|(_, &amount)| amount).sum();
         let difference = billed - *spent;
         if difference > Money::ZERO || (whole && difference < Money::ZERO) {
-            *spent = billed;
-            draft.entry(
-                zone,
-                Line {
-                    at: now,
-                    kind: EntryKind::Correct,
-                    replica: held.replica.clone(),
-                    intent: held.intent,
-                    instance: Some(held.id),
-                    component: Some(component),
-                    amount: difference,
-                },
-            );
+            *spent += difference;
+            if component != Component::Traffic {
+                over += difference.max(Money::ZERO);
+            }
+            draft.entry(zone, line(EntryKind::Correct, Some(component), difference));
         }
     }
-    if begins {
-        corrected.billed = bill.total();
-    }
+    tell(draft, &corrected, (estimated, over, refunded), now);
     (corrected != *held).then_some(corrected)
 }
 
+/// Tells what a bill changed, where it is worth a word.
+fn tell(
+    draft: &mut Draft<'_>,
+    held: &Held,
+    (estimated, over, refunded): (Money, Money, Money),
+    now: Time,
+) {
+    let subject = (Some(&held.replica), Some(held.id));
+    if over >= TOLD_FROM {
+        let text = format!(
+            "instance {} was billed {over:.4} more for GPUs and disk than was reckoned; \
+             {estimated:.4} was reckoned so far, {:.4} was billed in all; the difference is posted",
+            held.id, held.billed
+        );
+        draft.event(now, Severity::Warning, "billed-overrun", subject, text);
+    }
+    if refunded <= -TOLD_FROM {
+        let text = format!(
+            "the bill of instance {} became {:.4} less than it was; {:.4} is billed for it now",
+            held.id, -refunded, held.billed
+        );
+        draft.event(now, Severity::Info, "refund", subject, text);
+    }
+}
+
+/// Tells of instances on the bill that nobody knows, each once and for ever: it is remembered
+/// beside the marketplace's wire.
 fn unknown(draft: &mut Draft<'_>, bills: &BTreeMap<InstanceId, Bill>, now: Time) {
-    let total: Money = bills.values().map(Bill::total).sum();
-    let Some((first, _)) = bills.first_key_value() else {
-        return;
-    };
+    let news: Vec<(InstanceId, Money)> = bills
+        .iter()
+        .filter(|(id, _)| !draft.state.wire.contains_key(&unknown_key(**id)))
+        .map(|(&id, bill)| (id, bill.days.values().copied().sum()))
+        .collect();
     // What a lost request made is billed before a listing shows it: it may be ours.
     let mut open = draft.state.intents.values();
     if open.any(|intent| matches!(intent.effect, Effect::Rent { .. })) {
         return;
     }
-    let text = format!(
-        "the bill holds {total:.4} for {} instances that are not in our records, such as {first}",
-        bills.len()
-    );
-    draft.event(now, Severity::Alarm, "unknown-charges", (None, None), text);
+    for (id, total) in news {
+        let text = format!(
+            "the bill holds {total:.4} so far for instance {id}, which is not in our records; \
+             another program on this account may have made it"
+        );
+        let subject = (None, Some(id));
+        draft.event(now, Severity::Alarm, "unknown-charges", subject, text);
+        draft.remember(unknown_key(id), now.day(Tz::UTC).to_string());
+    }
+    // What has left the bill for good need not be remembered.
+    let Some(old) = now
+        .day(Tz::UTC)
+        .checked_sub_days(Days::new(UNKNOWN_KEPT_DAYS))
+    else {
+        return;
+    };
+    let forgotten: Vec<String> = draft
+        .state
+        .wire
+        .iter()
+        .filter(|(key, told)| {
+            let id = key.strip_prefix(UNKNOWN_KEY).and_then(|id| id.parse().ok());
+            let listed = id.is_some_and(|id| bills.contains_key(&InstanceId(id)));
+            id.is_some() && !listed && told.parse().is_ok_and(|told: NaiveDate| told < old)
+        })
+        .map(|(key, _)| key.clone())
+        .collect();
+    for key in forgotten {
+        draft.forget(key);
+    }
 }
+
+/// An instance that left the bill is remembered for so long, which is longer than bills go back.
+const UNKNOWN_KEPT_DAYS: u64 = 62;
 
 #[cfg(test)]
 mod tests {
@@ -234,9 +351,37 @@ mod tests {
         }
     }
 
-    fn run(state: &mut State, ended: &mut [Held], charges: &[Charge]) -> Vec<Change> {
-        let now = NOW + Duration::from_hours(3);
-        let changes = reconcile(state, ended, charges, &BTreeSet::new(), Tz::UTC, now).changes;
+    /// The bill lines so far, as the store would add them up.
+    #[derive(Default)]
+    struct Ledger(BTreeMap<InstanceId, BilledDays>);
+
+    impl Ledger {
+        fn take(&mut self, changes: &[Change]) {
+            for change in changes {
+                if let Change::Entry(entry) = change
+                    && entry.kind == EntryKind::Bill
+                {
+                    let days = self.0.entry(entry.instance.unwrap()).or_default();
+                    *days.entry((entry.day, entry.component)).or_default() += entry.amount;
+                }
+            }
+        }
+    }
+
+    fn compare(
+        (state, ledger): (&mut State, &mut Ledger),
+        ended: &mut [Held],
+        charges: &[Charge],
+        now: Time,
+    ) -> Vec<Change> {
+        let books = Books {
+            state,
+            ended,
+            billed: &ledger.0,
+            zone: Tz::UTC,
+        };
+        let changes = reconcile(&books, charges, now).changes;
+        ledger.take(&changes);
         for change in &changes {
             state.apply(change);
             if let (Change::Held(held), Some(last)) = (change, ended.first_mut()) {
@@ -244,6 +389,11 @@ mod tests {
             }
         }
         changes
+    }
+
+    fn run(state: &mut State, ended: &mut [Held], charges: &[Charge]) -> Vec<Change> {
+        let now = NOW + Duration::from_hours(3);
+        compare((state, &mut Ledger::default()), ended, charges, now)
     }
 
     proptest! {
@@ -256,14 +406,143 @@ mod tests {
             let mut ended = [held];
             let kinds = [Component::Gpu, Component::Disk, Component::Traffic];
             let charges: Vec<Charge> = bill.iter().map(|&(kind, amount)| charge(kinds[kind], 2, amount)).collect();
-            run(&mut state, &mut ended, &charges);
+            let (now, mut ledger) = (NOW + Duration::from_hours(3), Ledger::default());
+            compare((&mut state, &mut ledger), &mut ended, &charges, now);
             let total: Money = charges.iter().map(|charge| charge.amount).sum();
             prop_assert_eq!(ended[0].spent(), total);
             prop_assert_eq!(ended[0].billed, total);
             prop_assert_eq!(state.spent(&ended[0].replica.job), total);
             prop_assert!(state.held.is_empty());
-            prop_assert_eq!(run(&mut state, &mut ended, &charges), vec![]);
+            prop_assert_eq!(compare((&mut state, &mut ledger), &mut ended, &charges, now), vec![]);
         }
+
+        /// Answers that are partial, late, repeated, out of order, and whose rows grow and shrink:
+        /// the last word of the marketplace is what the books hold.
+        #[test]
+        fn whatever_answers_came_before_the_last_word_is_what_is_billed(
+            spends in (0..5_000_i64, 0..5_000_i64),
+            answers in prop::collection::vec(any_answer(-2_000_i64..3_000), 0..6),
+            last in any_answer(-2_000_i64..3_000),
+        ) {
+            let (mut state, held) = spent(spends.0, spends.1);
+            let job = held.replica.job.clone();
+            let (mut ended, mut ledger) = ([held], Ledger::default());
+            let now = NOW + Duration::from_hours(4 * 24);
+            let mut reported: BTreeMap<NaiveDate, Vec<(usize, i64)>> = BTreeMap::new();
+            // The last answer is whole: it begins with the instance.
+            let mut last = last;
+            last.entry(0).or_insert_with(|| vec![(0, 1)]);
+            for answer in answers.iter().chain([&last, &last]) {
+                let charges: Vec<Charge> = answer.iter().flat_map(|(&day, items)| rows(day, items)).collect();
+                let before = state.usage(&Scope::Job(job.clone()));
+                let changes = compare((&mut state, &mut ledger), &mut ended, &charges, now);
+                if let Some(charge) = charges.first() {
+                    prop_assert!(charge.instance.is_some());
+                }
+                for (&day, items) in answer {
+                    reported.insert(rows(day, items)[0].day(), items.clone());
+                }
+                let after = state.usage(&Scope::Job(job.clone()));
+                prop_assert!(after.on(now.day(Tz::UTC)) >= before.on(now.day(Tz::UTC)), "{changes:?}");
+                for (day, items) in &reported {
+                    for kind in 0..4 {
+                        let of_it = items.iter().filter(|(of, _)| *of == kind);
+                        let should: i64 = of_it.map(|(_, amount)| amount).sum();
+                        let lines = ledger.0.get(&InstanceId(5));
+                        let lines = lines.and_then(|lines| lines.get(&(*day, KINDS[kind])));
+                        prop_assert_eq!(lines.copied().unwrap_or_default(), Money(should));
+                    }
+                }
+                if answer.is_empty() {
+                    prop_assert!(changes.is_empty());
+                }
+            }
+            let total: i64 = reported.values().flatten().map(|(_, amount)| amount).sum();
+            prop_assert_eq!(ended[0].billed, Money(total));
+            prop_assert_eq!(ended[0].spent(), Money(total));
+            prop_assert_eq!(state.spent(&job), Money(total));
+        }
+
+        #[test]
+        fn no_amount_is_too_large_to_be_compared(
+            answers in prop::collection::vec(any_answer(-i64::MAX..=i64::MAX), 0..5),
+        ) {
+            let (mut state, held) = spent(i64::MAX, i64::MAX);
+            let (mut ended, mut ledger) = ([held], Ledger::default());
+            for answer in &answers {
+                let charges: Vec<Charge> = answer.iter().flat_map(|(&day, items)| rows(day, items)).collect();
+                let now = NOW + Duration::from_hours(4 * 24);
+                compare((&mut state, &mut ledger), &mut ended, &charges, now);
+            }
+        }
+    }
+
+    const KINDS: [Option<Component>; 4] = [
+        Some(Component::Gpu),
+        Some(Component::Disk),
+        Some(Component::Traffic),
+        None,
+    ];
+
+    /// Rows by day since the instance was made, each of items: which component, how much.
+    fn any_answer(
+        amounts: impl Strategy<Value = i64> + Clone,
+    ) -> impl Strategy<Value = BTreeMap<u64, Vec<(usize, i64)>>> {
+        let items = prop::collection::vec((0..4_usize, amounts), 1..4);
+        prop::collection::btree_map(0..3_u64, items, 0..3)
+    }
+
+    fn rows(day: u64, items: &[(usize, i64)]) -> Vec<Charge> {
+        let start = NOW + Duration::from_hours(24 * day);
+        let row = |&(kind, amount): &(usize, i64)| Charge {
+            label: None,
+            instance: Some(InstanceId(5)),
+            component: KINDS[kind],
+            start,
+            end: start + Duration::from_hours(2),
+            amount: Money(amount),
+        };
+        items.iter().map(row).collect()
+    }
+
+    #[test]
+    fn an_overrun_and_a_refund_are_told() {
+        let (mut state, held) = spent(10_000_000, 0);
+        let (mut ended, mut ledger) = ([held], Ledger::default());
+        let now = NOW + Duration::from_hours(3);
+        let kinds = |changes: &[Change]| -> Vec<String> {
+            let events = changes.iter().filter_map(|change| match change {
+                Change::Event(event) => Some(event.kind.clone()),
+                _ => None,
+            });
+            events.collect()
+        };
+        let bill = [charge(Component::Gpu, 2, 40_000_000)];
+        let told = compare((&mut state, &mut ledger), &mut ended, &bill, now);
+        assert_eq!(kinds(&told), ["billed-overrun"]);
+        let job = ended[0].replica.job.clone();
+        assert_eq!(state.spent(&job), Money(40_000_000), "it counts at once");
+        let bill = [charge(Component::Gpu, 2, 15_000_000)];
+        let told = compare((&mut state, &mut ledger), &mut ended, &bill, now);
+        assert_eq!(kinds(&told), ["refund"]);
+        assert_eq!(ended[0].billed, Money(15_000_000));
+        assert_eq!(state.spent(&job), Money(15_000_000));
+        assert_eq!(
+            compare((&mut state, &mut ledger), &mut ended, &bill, now),
+            vec![]
+        );
+    }
+
+    #[test]
+    fn a_row_that_says_when_it_ended_alone_is_of_the_day_that_ended() {
+        let midnight = Time(86_400_000 * 20_000);
+        let row = |start, end| Charge {
+            start,
+            end,
+            ..charge(Component::Gpu, 1, 5)
+        };
+        let whole = row(midnight - Duration::from_hours(24), midnight);
+        assert_eq!(row(midnight, midnight).day(), whole.day());
     }
 
     #[test]
@@ -297,11 +576,10 @@ mod tests {
     fn an_empty_bill_gives_nothing_back() {
         let (mut state, held) = spent(1000, 100);
         let later = held.accrued_to + BILL_CLOSED_AFTER * 2;
-        let none = BTreeSet::new();
-        let ended = [held];
-        let seen = reconcile(&state, &ended, &[], &none, Tz::UTC, later);
-        assert_eq!(seen.changes, vec![]);
-        run(&mut state, &mut ended.clone(), &[]);
+        let mut ended = [held];
+        let changes = compare((&mut state, &mut Ledger::default()), &mut ended, &[], later);
+        assert_eq!(changes, vec![]);
+        run(&mut state, &mut ended, &[]);
         assert_eq!(state.spent(&ended[0].replica.job), Money(1100));
     }
 
@@ -341,28 +619,43 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_instance_is_told_of_once() {
-        let (state, _) = spent(0, 0);
+    fn an_unknown_instance_is_told_of_once_and_for_ever() {
+        let (mut state, _) = spent(0, 0);
         let of = |id, amount| Charge {
             instance: Some(InstanceId(id)),
             ..charge(Component::Gpu, 1, amount)
         };
-        let compare = |charges: &[Charge], told: &BTreeSet<InstanceId>| {
-            reconcile(&state, &[], charges, told, Tz::UTC, NOW)
+        let alarms = |changes: Vec<Change>| {
+            let is_one = |change: &&Change| matches!(change, Change::Event(_));
+            changes.iter().filter(is_one).count()
         };
-        let first = compare(&[of(7, 5)], &BTreeSet::new());
-        assert_eq!((first.changes.len(), first.unknown.len()), (1, 1));
-        let again = compare(&[of(7, 9)], &first.unknown);
-        assert_eq!(again.changes, vec![], "it only goes on");
-        let more = compare(&[of(7, 9), of(8, 1)], &again.unknown);
-        assert_eq!(more.changes.len(), 1, "another one is news");
+        assert_eq!(alarms(run(&mut state, &mut [], &[of(7, 5)])), 1);
+        // What is remembered is durable, so another process tells no more of it.
+        assert!(state.wire.contains_key(&unknown_key(InstanceId(7))));
+        assert_eq!(run(&mut state, &mut [], &[of(7, 9)]), vec![]);
+        assert_eq!(alarms(run(&mut state, &mut [], &[of(7, 9), of(8, 1)])), 1);
+        let much_later = NOW + Duration::from_hours(24 * 90);
+        compare(
+            (&mut state, &mut Ledger::default()),
+            &mut [],
+            &[of(8, 1)],
+            much_later,
+        );
+        let kept = [7, 8].map(|id| state.wire.contains_key(&unknown_key(InstanceId(id))));
+        assert_eq!(
+            kept,
+            [false, true],
+            "what left the bill long ago is forgotten"
+        );
     }
 
     #[test]
     fn charges_of_nobody_we_know_are_told() {
         let (mut state, _) = spent(0, 0);
         let changes = run(&mut state, &mut [], &[charge(Component::Gpu, 1, 7)]);
-        assert!(matches!(&changes[..], [Change::Event(event)] if event.kind == "unknown-charges"));
+        assert!(
+            matches!(&changes[..], [Change::Event(event), Change::Wire { .. }] if event.kind == "unknown-charges")
+        );
         let (mut state, held) = spent(0, 0);
         let intent = Intent {
             id: IntentId(7),

@@ -6,10 +6,12 @@ use crate::types::ids::MachineId;
 use crate::types::instance::{DestroyWhy, Held, Phase, Rental};
 use crate::types::intent::{Effect, Intent, IntentState};
 use crate::types::job::{Finish, Job};
+use crate::types::ledger::month_of;
+use crate::types::money::Money;
 use crate::types::state::{Ending, Severity};
 use crate::types::time::{Time, human, millis};
 
-use super::accrue::{Before, lose_disk, lose_volatile};
+use super::accrue::{Before, lose_disk, lose_volatile, work_cost};
 use super::observe::Fold;
 
 /// A wait that doubles with each failure in a row, to a longest.
@@ -47,7 +49,10 @@ impl Fold<'_> {
             (_, Phase::Exited) => self.exited(held, ran_ms),
             (Phase::Running | Phase::Unclear, Phase::Stopped) => self.stopped(held),
             (Phase::Running | Phase::Unclear, _) => {
-                self.interrupted(held);
+                let lost = self.interrupted(held);
+                if held.phase == Phase::Offline {
+                    self.blame_for_work(held, lost);
+                }
             }
             _ => {}
         }
@@ -84,6 +89,7 @@ impl Fold<'_> {
         let mut replica = self.draft.state.replica(&held.replica);
         let lost = lose_disk(&job, &mut replica);
         if lost > 0 {
+            self.count_lost(held, lost);
             self.draft
                 .state
                 .replicas
@@ -104,7 +110,30 @@ impl Fold<'_> {
             .state
             .replicas
             .insert(replica.id.clone(), replica);
+        self.count_lost(held, lost);
         lost
+    }
+
+    /// Counts useful work as lost in this month.
+    fn count_lost(&mut self, held: &Held, gpu_ms: i64) {
+        if gpu_ms > 0 {
+            let day = self.seen.now.day(self.config.timezone);
+            let mut record = self.draft.state.job(&held.replica.job);
+            record.month_of(day).lost_gpu_ms += gpu_ms;
+            self.draft.state.jobs.insert(record.name.clone(), record);
+        }
+    }
+
+    /// Holds what lost work cost against the host of an instance.
+    fn blame_for_work(&self, held: &mut Held, gpu_ms: i64) {
+        let Some(job) = self.job(&held.replica.job) else {
+            return;
+        };
+        let cost = work_cost(&job, held, gpu_ms);
+        if cost > Money::ZERO {
+            let month = month_of(self.seen.now.day(self.config.timezone));
+            *held.lost_work.entry(month).or_default() += cost;
+        }
     }
 
     fn stopped(&mut self, held: &mut Held) {
@@ -259,7 +288,11 @@ impl Fold<'_> {
     pub(crate) fn gone(&mut self, mut held: Held) {
         let now = self.seen.now;
         let before = Before::of(&held);
-        let ran_ms = self.account(&mut held, before, false);
+        // What was destroyed was not billed while its absence was being proven; where nobody
+        // answered, it may have been.
+        let destroyed = held.destroyed_at.filter(|_| held.destroying.is_some());
+        let until = destroyed.map_or(now, |at| at.max(held.accrued_to).min(now));
+        let ran_ms = self.account(&mut held, before, false, until);
         let at_work = matches!(before.phase, Phase::Running | Phase::Unclear);
         self.draft.state.held.insert(held.id, held.clone());
         match held.destroying {
@@ -276,8 +309,11 @@ impl Fold<'_> {
                 self.tell(Severity::Info, "destroyed", &held, text);
             }
         }
-        self.interrupted(&mut held);
-        self.lose_with_disk(&held);
+        let mut lost = self.interrupted(&mut held);
+        lost += self.lose_with_disk(&held);
+        if matches!(held.destroying, None | Some(DestroyWhy::HostLost)) {
+            self.blame_for_work(&mut held, lost);
+        }
         let about: Vec<Intent> = self
             .draft
             .state
@@ -328,8 +364,9 @@ impl Fold<'_> {
         self.tell(Severity::Warning, "lost", held, text);
     }
 
-    /// The checkpoints on a disk go with it, where no newer instance has begun anew already.
-    fn lose_with_disk(&mut self, held: &Held) {
+    /// The checkpoints on a disk go with it, where no newer instance has begun anew already. Returns
+    /// the useful GPU-milliseconds that it cost.
+    fn lose_with_disk(&mut self, held: &Held) -> i64 {
         let newer = self
             .draft
             .state
@@ -337,15 +374,19 @@ impl Fold<'_> {
             .any(|other| other.generation > held.generation && other.first_ran_at.is_some());
         let mut replica = self.draft.state.replica(&held.replica);
         if newer || held.first_ran_at.is_none() || replica.ending.is_some() {
-            return;
+            return 0;
         }
-        if let Some(job) = self.job(&held.replica.job)
-            && lose_disk(&job, &mut replica) > 0
-        {
+        let Some(job) = self.job(&held.replica.job) else {
+            return 0;
+        };
+        let lost = lose_disk(&job, &mut replica);
+        if lost > 0 {
+            self.count_lost(held, lost);
             self.draft
                 .state
                 .replicas
                 .insert(replica.id.clone(), replica);
         }
+        lost
     }
 }

@@ -12,7 +12,7 @@ use crate::ports::StoreError;
 use crate::types::ids::{InstanceId, IntentId};
 use crate::types::instance::Held;
 use crate::types::intent::Intent;
-use crate::types::ledger::{Component, Entry, Scope};
+use crate::types::ledger::{Component, Entry, EntryKind, Scope};
 use crate::types::money::Money;
 use crate::types::state::State;
 
@@ -42,8 +42,9 @@ struct Sums {
     accounts: Balances,
     /// What open intents should have set aside.
     reserved: BTreeMap<IntentId, i128>,
-    /// What an instance has cost by component, and what it was billed.
+    /// What an instance has cost by component, and what it was billed in all.
     spent: BTreeMap<(InstanceId, Option<Component>), i128>,
+    billed: BTreeMap<InstanceId, i128>,
     /// The state that the lines alone give.
     folded: Option<State>,
 }
@@ -108,6 +109,9 @@ impl Sums {
         }
         if let (true, Some(instance)) = (entry.kind.spends(), entry.instance) {
             *self.spent.entry((instance, entry.component)).or_default() += amount;
+        }
+        if let (EntryKind::Bill, Some(instance)) = (entry.kind, entry.instance) {
+            *self.billed.entry(instance).or_default() += amount;
         }
     }
 }
@@ -250,6 +254,16 @@ fn compare_instances(
                     component.as_str()
                 ));
             }
+        }
+        // Without any line it was billed before bills were kept by line.
+        let billed = sums.billed.get(&held.id).copied();
+        if billed.is_some_and(|lines| i128::from(held.billed.0) != lines) {
+            problems.push(format!(
+                "instance {} was billed {} by its record, its lines are {}",
+                held.id,
+                held.billed,
+                billed.unwrap_or_default()
+            ));
         }
     }
     Ok(())

@@ -9,6 +9,7 @@
 
 mod audit;
 mod backup;
+mod bill;
 mod changes;
 mod error;
 #[cfg(test)]
@@ -21,6 +22,7 @@ mod offer_rows;
 mod offers;
 mod prune;
 mod reader;
+mod receipt;
 mod restore;
 mod spend;
 #[cfg(test)]
@@ -29,6 +31,7 @@ mod tests;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use chrono::NaiveDate;
 use rusqlite::config::DbConfig;
 use rusqlite::{
     Connection, OpenFlags, OptionalExtension, Transaction, TransactionBehavior, params,
@@ -42,12 +45,14 @@ pub use files::{
 };
 pub use mark::mark_file;
 pub use reader::{Ended, EntryFilter, Reader, SlotHistory, SlotVersion};
+pub use receipt::{HostLoss, Paid, Receipt};
 pub use restore::{Restored, restore};
 pub use spend::{Group, Spend};
 
 use crate::ports::{Standing, Store, StoreError};
-use crate::types::ids::Installation;
+use crate::types::ids::{Installation, InstanceId};
 use crate::types::instance::Held;
+use crate::types::ledger::{BilledDays, Drift};
 use crate::types::offer::Snapshot;
 use crate::types::state::{Ask, Change, State, UserRequest};
 use crate::types::time::Time;
@@ -271,6 +276,23 @@ impl Store for SqliteStore {
             .prepare_cached("SELECT record FROM ended WHERE at >= ?1 ORDER BY at, instance")?;
         let rows = statement.query_map([from.0], |row| json_at(row, 0))?;
         Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    fn ended(&mut self, instance: InstanceId) -> Result<Option<Held>, StoreError> {
+        let mut statement = self
+            .connection
+            .prepare_cached("SELECT record FROM ended WHERE instance = ?1")?;
+        Ok(statement
+            .query_row([error::id(instance.0)], |row| json_at(row, 0))
+            .optional()?)
+    }
+
+    fn billed(&mut self, instance: InstanceId) -> Result<BilledDays, StoreError> {
+        bill::billed(&self.connection, instance)
+    }
+
+    fn drift(&mut self, day: NaiveDate) -> Result<Vec<Drift>, StoreError> {
+        bill::drift(&self.connection, day, day)
     }
 
     fn prune(&mut self, before: Time) -> Result<(), StoreError> {

@@ -342,10 +342,9 @@ pub(super) const ENTRY_COLUMNS: &str =
     "at, day, kind, job, replica, intent, instance, component, amount, owner, tags";
 
 pub(super) fn entry_at(row: &Row<'_>) -> rusqlite::Result<Entry> {
-    let day: String = row.get(1)?;
     Ok(Entry {
         at: Time(row.get(0)?),
-        day: day.parse().map_err(|error| conversion(1, error))?,
+        day: day_at(row, 1)?,
         kind: word_at(row, 2)?,
         replica: changes::replica_at(row, 3, 4)?,
         payer: Payer {
@@ -357,6 +356,12 @@ pub(super) fn entry_at(row: &Row<'_>) -> rusqlite::Result<Entry> {
         component: component_at(row, 7)?,
         amount: Money(row.get(8)?),
     })
+}
+
+/// A calendar day.
+pub(super) fn day_at(row: &Row<'_>, column: usize) -> rusqlite::Result<chrono::NaiveDate> {
+    let day: String = row.get(column)?;
+    day.parse().map_err(|error| conversion(column, error))
 }
 
 pub(super) fn component_at(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<Component>> {

@@ -1,5 +1,8 @@
 //! Rented instances: as the marketplace reports them, and as we keep them.
 
+use std::collections::BTreeMap;
+
+use chrono::NaiveDate;
 use serde::{Deserialize, Serialize};
 
 use super::ids::{AccountId, HostId, InstanceId, IntentId, MachineId, ReplicaId, Slot};
@@ -302,6 +305,12 @@ pub struct Held {
     /// Since when it is seen to be there although it is being destroyed.
     #[serde(default)]
     pub destroying_since: Option<Time>,
+    /// When the marketplace answered that it destroyed it; not yet proven.
+    #[serde(default)]
+    pub destroyed_at: Option<Time>,
+    /// What the work cost that its host lost, by the first day of the month of the loss.
+    #[serde(default)]
+    pub lost_work: BTreeMap<NaiveDate, Money>,
 }
 
 impl Held {
@@ -346,6 +355,8 @@ impl Held {
             destroying: None,
             destroy_sent_at: None,
             destroying_since: None,
+            destroyed_at: None,
+            lost_work: BTreeMap::new(),
         }
     }
 
@@ -362,6 +373,16 @@ impl Held {
         } else {
             self.storage + self.price
         }
+    }
+
+    /// Whether it ended without ever having run, and not by our wish: what it cost bought nothing.
+    /// Meant for what is gone.
+    pub fn failed_to_start(&self) -> bool {
+        let by_the_host = matches!(
+            self.destroying,
+            None | Some(DestroyWhy::ProvisionTimeout | DestroyWhy::HostLost)
+        );
+        self.first_ran_at.is_none() && by_the_host
     }
 
     /// What it has cost.

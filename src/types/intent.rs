@@ -1,5 +1,7 @@
 //! Intents: what we are about to do and what it may cost; and the rows of the bill.
 
+use chrono::NaiveDate;
+use chrono_tz::Tz;
 use serde::{Deserialize, Serialize};
 
 use super::ids::{InstanceId, IntentId, OfferId, ReplicaId, Slot};
@@ -144,4 +146,19 @@ pub struct Charge {
     pub end: Time,
     /// How much.
     pub amount: Money,
+}
+
+impl Charge {
+    /// The day in UTC that it is of: charge rows are of one day each, and name its beginning or, in
+    /// the older format, the moment of its end. It does not depend on any setting, so that a row is
+    /// the same row whoever reads it.
+    pub fn day(&self) -> NaiveDate {
+        let at = if self.end > self.start {
+            self.start
+        } else {
+            // The end of a day is the first moment of the next.
+            Time(self.start.0.saturating_sub(1))
+        };
+        at.day(Tz::UTC)
+    }
 }

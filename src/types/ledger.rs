@@ -85,8 +85,8 @@ pub struct Payer {
 pub struct Entry {
     /// When it was written.
     pub at: Time,
-    /// The day on which it counts, in the configured time zone: of a bill, that of its row; of all
-    /// else, that of writing.
+    /// The day on which it counts: of a bill, that of its row, in UTC; of all else, that of writing,
+    /// in the configured time zone.
     pub day: NaiveDate,
     /// What kind.
     pub kind: EntryKind,
@@ -211,6 +211,46 @@ impl Scope {
             .chain(tags)
     }
 }
+
+/// What was billed for one instance, by day (in UTC, as the marketplace's rows are) and component.
+pub type BilledDays = BTreeMap<(NaiveDate, Option<Component>), Money>;
+
+/// What an instance was reckoned to cost on a day in UTC, and what was billed. Traffic is left out:
+/// it is known from the bill alone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Drift {
+    /// Which.
+    pub instance: InstanceId,
+    /// For which job.
+    pub job: JobName,
+    /// The day.
+    pub day: NaiveDate,
+    /// What was accrued on the day, before any correction.
+    pub estimated: Money,
+    /// What its rows say, with what they name no component for.
+    pub billed: Money,
+    /// Billed for traffic.
+    pub traffic: Money,
+}
+
+impl Drift {
+    /// How much more was billed than reckoned; negative: less.
+    pub fn amount(&self) -> Money {
+        self.billed - self.estimated
+    }
+
+    /// Whether it is more than a cent and a twentieth of the bill: rounding and the time between
+    /// two looks explain less. Where nothing was billed yet, nothing is known.
+    pub fn is_worth_a_word(&self) -> bool {
+        let off = i128::from(self.amount().0).abs();
+        self.billed != Money::ZERO
+            && off > i128::from(CENT.0)
+            && off * 20 > i128::from(self.billed.0).abs()
+    }
+}
+
+/// Differences of no more than this are not worth a word.
+const CENT: Money = Money(10_000_000);
 
 /// The month of a day, as its first day.
 pub fn month_of(day: NaiveDate) -> NaiveDate {

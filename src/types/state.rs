@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 
+use chrono::NaiveDate;
 use serde::{Deserialize, Serialize};
 
 use super::ids::{
@@ -13,7 +14,7 @@ use super::ids::{
 };
 use super::instance::{Held, Instance};
 use super::intent::{Effect, Intent};
-use super::ledger::{Entry, Payer, Scope, Usage};
+use super::ledger::{Entry, Payer, Scope, Usage, month_of};
 use super::money::{Money, Rate};
 use super::time::Time;
 
@@ -55,7 +56,25 @@ pub struct JobRecord {
     /// What the same useful GPU-hours would have cost on-demand: at each accrual, the cheapest
     /// eligible on-demand landed rate.
     pub on_demand_equivalent: Money,
+    /// What was achieved in the last months in which something was, by their first days in the
+    /// configured time zone.
+    #[serde(default)]
+    pub months: BTreeMap<NaiveDate, Achieved>,
 }
+
+/// What a job achieved in a month.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Achieved {
+    /// Useful GPU-milliseconds done.
+    pub useful_gpu_ms: i64,
+    /// Useful GPU-milliseconds that losses took, whenever they were done.
+    pub lost_gpu_ms: i64,
+    /// What the useful GPU-hours would have cost on-demand, as [`JobRecord::on_demand_equivalent`].
+    pub on_demand_equivalent: Money,
+}
+
+/// Months of which it is remembered what was achieved.
+const MONTHS_KEPT: usize = 36;
 
 impl JobRecord {
     /// A job that nothing is known of yet.
@@ -65,7 +84,17 @@ impl JobRecord {
             wish: Wish::Run,
             payer: Payer::default(),
             on_demand_equivalent: Money::ZERO,
+            months: BTreeMap::new(),
         }
+    }
+
+    /// What was achieved in the month of a day, to be added to.
+    pub fn month_of(&mut self, day: NaiveDate) -> &mut Achieved {
+        let month = month_of(day);
+        while self.months.len() >= MONTHS_KEPT && !self.months.contains_key(&month) {
+            self.months.pop_first();
+        }
+        self.months.entry(month).or_default()
     }
 }
 

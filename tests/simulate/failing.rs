@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use chrono::NaiveDate;
 use haggle::clock::SimClock;
 use haggle::daemon::{Daemon, DaemonError, Looking, Observer, Pace, Settings};
 use haggle::market::faults::Faults;
@@ -12,7 +13,9 @@ use haggle::market::{Market, MarketOptions, MarketServer, WireOptions};
 use haggle::ports::{Clock, Standing, Store, StoreError};
 use haggle::simulate::{Checker, Path, Rig, TOKEN, Way};
 use haggle::store::Reader;
+use haggle::types::ids::InstanceId;
 use haggle::types::instance::Held;
+use haggle::types::ledger::{BilledDays, Drift};
 use haggle::types::offer::Snapshot;
 use haggle::types::state::{Change, State, UserRequest};
 use haggle::types::time::Time;
@@ -77,6 +80,15 @@ impl Store for Failing {
     }
     fn requests(&mut self) -> Result<Vec<UserRequest>, StoreError> {
         self.inner.requests()
+    }
+    fn ended(&mut self, instance: InstanceId) -> Result<Option<Held>, StoreError> {
+        self.inner.ended(instance)
+    }
+    fn billed(&mut self, instance: InstanceId) -> Result<BilledDays, StoreError> {
+        self.inner.billed(instance)
+    }
+    fn drift(&mut self, day: NaiveDate) -> Result<Vec<Drift>, StoreError> {
+        self.inner.drift(day)
     }
     fn prune(&mut self, before: Time) -> Result<(), StoreError> {
         self.inner.prune(before)

@@ -5,6 +5,7 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
+mod estimate;
 mod failing;
 mod late;
 mod older;

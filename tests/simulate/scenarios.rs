@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use haggle::market::faults::FaultSpec;
 use haggle::market::{Disputed, Quirks};
 use haggle::marketplace::lowcode::{LowCode, LowCodeOptions};
 use haggle::marketplace::vast::{Vast, VastOptions};
@@ -189,6 +190,22 @@ pub(crate) fn scenario(seed: u64) -> Scenario {
         path: Path::ALL[(seed % 3) as usize],
         disputed: Disputed::drawn(seed),
         asks: Vec::new(),
+    }
+}
+
+/// No faults, no crashes, and every disputed fact as it is documented.
+pub(crate) fn calm(seed: u64, poll_every: Duration) -> Scenario {
+    Scenario {
+        engine: EngineConfig {
+            poll_every,
+            ..EngineConfig::default()
+        },
+        trouble: Duration::from_secs(8 * 3600),
+        faults: FaultSpec::default(),
+        crash_per_mille: 0,
+        disputed: Disputed::default(),
+        path: Path::Native,
+        ..scenario(seed)
     }
 }
 

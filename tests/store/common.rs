@@ -93,6 +93,8 @@ pub(crate) fn held(id: u64, gpu_name: &str, billed: i64) -> Held {
         destroying: None,
         destroy_sent_at: None,
         destroying_since: None,
+        destroyed_at: None,
+        lost_work: std::collections::BTreeMap::new(),
     }
 }
 
