@@ -20,6 +20,7 @@ use crate::types::instance::{Account, Held, Listing, Phase, Rental};
 use crate::types::intent::{Intent, IntentState};
 use crate::types::job::Job;
 use crate::types::ledger::{Component, Scope};
+use crate::types::limit::Measure;
 use crate::types::money::Money;
 use crate::types::notification::NotificationKind;
 use crate::types::offer::{Extent, Offer, Snapshot};
@@ -130,10 +131,17 @@ metric_set! { Gauges of GaugeVec {
     credit: "haggle_account_credit_dollars" [] "Prepaid money left on the account.",
     reserve: "haggle_account_credit_reserve_dollars" [] "Credit that is never touched.",
     account_day: "haggle_account_limit_dollars_per_day" [] "The account's limit for a calendar day.",
+    account_month: "haggle_account_limit_dollars_per_month" [] "The account's limit for a calendar month.",
+    limit_used: "haggle_limit_used_ratio" ["scope", "name", "measure"] "How far a limit is used: 1 is all of it.",
+    limit_breach: "haggle_limit_breach_seconds" ["scope", "name", "measure"] "Time until a limit is reached at the present burn; none where it is not reached in its period.",
+    limit_used_dollars: "haggle_limit_used_dollars" ["scope", "name", "measure"] "What counts against a limit in dollars.",
+    limit_bound_dollars: "haggle_limit_bound_dollars" ["scope", "name", "measure"] "A limit in dollars.",
+    runway: "haggle_account_runway_seconds" [] "For how long the credit less its reserve lasts at what the whole account spends, where a minimum is set.",
     account_hour: "haggle_account_limit_dollars_per_hour" [] "The account's limit on the sum of rates.",
     instances_max: "haggle_instances_limit" [] "Most instances at once.",
     job_total: "haggle_job_limit_dollars" ["job"] "The job's budget in total.",
     job_day: "haggle_job_limit_dollars_per_day" ["job"] "The job's budget for a calendar day.",
+    job_month: "haggle_job_limit_dollars_per_month" ["job"] "The job's budget for a calendar month.",
     job_hour: "haggle_job_limit_dollars_per_hour" ["job"] "The job's budget for the sum of rates.",
     job_ceiling: "haggle_job_price_limit_per_gpu_dollars_per_hour" ["job"] "The job's ceiling on compute and disk.",
     today: "haggle_job_spend_today_dollars" ["job"] "Spent on the current calendar day.",
@@ -329,6 +337,7 @@ impl Metrics {
         self.show_market(input);
         self.show_jobs(input);
         self.show_instances(input);
+        self.show_limits(input);
     }
 
     /// The text format of Prometheus, version 0.0.4.
@@ -439,6 +448,9 @@ impl Metrics {
         if let Some(limit) = config.per_day {
             set(&g.account_day, limit.as_dollars());
         }
+        if let Some(limit) = config.per_month {
+            set(&g.account_month, limit.as_dollars());
+        }
         if let Some(limit) = config.per_hour {
             set(&g.account_hour, limit.as_dollars());
         }
@@ -450,6 +462,43 @@ impl Metrics {
         }
         let reserved: Money = state.reserved.values().copied().sum();
         set(&g.reserved, reserved.as_dollars());
+    }
+
+    /// The table of limits. The names are those of jobs, and of owners and tags with limits.
+    fn show_limits(&self, input: &MetricsInput<'_>) {
+        let g = &self.gauges;
+        for limit in &input.report.limits {
+            let row = &limit.row;
+            let (scope, name) = match &row.scope {
+                Scope::Account => ("account", ""),
+                Scope::Job(name) => ("job", name.as_str()),
+                Scope::Owner(name) => ("owner", name.as_str()),
+                Scope::Tag(name) => ("tag", name.as_str()),
+            };
+            let labels = [scope, name, row.measure.as_str()];
+            if let Some(at) = limit.breach_at {
+                let left = at.since(input.now).as_secs_f64();
+                g.limit_breach.with_label_values(&labels).set(left);
+            }
+            let Some(used) = limit.used else { continue };
+            match row.measure {
+                Measure::Total | Measure::Day | Measure::Month => {
+                    let dollars = |nanos| Money(nanos).as_dollars();
+                    let used = dollars(used);
+                    g.limit_used_dollars.with_label_values(&labels).set(used);
+                    let bound = dollars(row.bound);
+                    g.limit_bound_dollars.with_label_values(&labels).set(bound);
+                }
+                Measure::Runway => set(&g.runway, used as f64 / 1000.0),
+                _ => {}
+            }
+            // Of credit and runway it is the least that is bounded.
+            let most = !matches!(row.measure, Measure::Credit | Measure::Runway);
+            if most && row.bound > 0 {
+                let ratio = used as f64 / row.bound as f64;
+                g.limit_used.with_label_values(&labels).set(ratio);
+            }
+        }
     }
 
     fn show_market(&self, input: &MetricsInput<'_>) {
@@ -513,6 +562,9 @@ impl Metrics {
             }
             if let Some(day) = job.budget.per_day {
                 g.job_day.with_label_values(label).set(day.as_dollars());
+            }
+            if let Some(month) = job.budget.per_month {
+                g.job_month.with_label_values(label).set(month.as_dollars());
             }
             if let Some(hour) = job.budget.per_hour {
                 g.job_hour.with_label_values(label).set(hour.as_dollars());

@@ -208,6 +208,8 @@ pub struct Daemon {
     /// Notices told already, so that each is told once.
     told: BTreeSet<String>,
     /// Set while the daemon takes its instances down for good.
+    /// What was read of the account's credit of late.
+    credit_history: crate::engine::runway::CreditHistory,
     wind_down: bool,
     /// The account refused to spend: nothing is rented before this.
     account_waits_until: Option<Time>,
@@ -249,6 +251,7 @@ impl Daemon {
             known_policies: BTreeMap::new(),
             on_demand: BTreeMap::new(),
             told: BTreeSet::new(),
+            credit_history: crate::engine::runway::CreditHistory::default(),
             wind_down: false,
             account_waits_until: None,
             last_reconcile: None,

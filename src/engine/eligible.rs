@@ -526,6 +526,7 @@ pub(crate) mod samples {
                 id: AccountId(1),
                 credit: Some(Money::dollars(100)),
             }),
+            credit_slope: None,
             can_bid: true,
             wind_down: false,
         }

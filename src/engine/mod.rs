@@ -17,8 +17,10 @@ pub mod price;
 #[cfg(test)]
 mod properties;
 pub mod rank;
+pub mod projection;
 pub mod reconcile;
 mod replica;
+pub mod runway;
 #[cfg(test)]
 mod scenarios;
 pub mod searches;

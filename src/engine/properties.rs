@@ -258,6 +258,7 @@ fn build_job(number: usize, sketch: &JobSketch) -> Job {
         budget: Budget {
             total: sketch.total_cents.map(|cents| Money(cents * 10_000_000)),
             per_day: None,
+            per_month: None,
             per_hour: sketch.per_hour_cents.map(|cents| Rate(cents * 10_000_000)),
         },
         disposable: sketch.disposable,
