@@ -25,6 +25,7 @@ mod output;
 mod plan;
 mod run;
 mod schema;
+mod show_limits;
 mod show_plan;
 mod sources;
 mod spend;

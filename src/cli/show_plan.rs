@@ -121,6 +121,7 @@ pub(crate) struct PlanDocument {
     dropped: Vec<DroppedDocument>,
     jobs: Vec<JobDocument>,
     notices: Vec<NoticeDocument>,
+    limits: Vec<super::show_limits::LimitDocument>,
 }
 
 /// The document of a plan and its report, decided at `now`.
@@ -138,6 +139,7 @@ pub(crate) fn plan_document(plan: &Plan, report: &Report, now: Time) -> PlanDocu
             })
             .collect(),
         jobs: report.jobs.iter().map(|j| job_document(j, now)).collect(),
+        limits: super::show_limits::documents(&report.limits),
         notices: report
             .notices
             .iter()
@@ -302,6 +304,7 @@ pub(crate) fn plan_text(output: Output, plan: &Plan, report: &Report, now: Time)
     for notice in &report.notices {
         let _ = writeln!(text, "note: {}", notice.text);
     }
+    text.push_str(&super::show_limits::lines(&report.limits, now));
     for job in &report.jobs {
         text.push('\n');
         text.push_str(&job_text(output, job, now, BEST_SHOWN));
