@@ -629,7 +629,7 @@ mod tests {
                   "reason": "cheapest",
                   "text": "rent 2 GPUs of machine 71 at a bid of $0.4012/h with 40 GB of disk",
                   "limit": "job-total",
-                  "limit_text": "the job's total budget"
+                  "limit_text": "the total limit of job train"
                 }
               ],
               "jobs": [
@@ -712,7 +712,8 @@ mod tests {
                   }
                 }
               ],
-              "notices": []
+              "notices": [],
+              "limits": []
             }"#]]
         .assert_eq(&serde_json::to_string_pretty(&document).unwrap());
     }

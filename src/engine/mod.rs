@@ -12,6 +12,8 @@ pub mod check;
 pub mod decide;
 mod draft;
 pub mod eligible;
+#[cfg(test)]
+mod limit_properties;
 pub mod observe;
 pub mod price;
 #[cfg(test)]
