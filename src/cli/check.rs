@@ -88,9 +88,7 @@ pub(crate) fn run(context: &Context, args: &CheckArgs) -> Done {
     let (jobs, errors) = load(context, args)?;
     // Files can be checked without a configuration that can be used.
     let config = context.config().ok();
-    let warning = config
-        .as_ref()
-        .and_then(|config| withheld(config, &jobs));
+    let warning = config.as_ref().and_then(|config| withheld(config, &jobs));
     // Only the whole directory says which names no policy has.
     let unmatched = config
         .filter(|_| args.files.is_empty() && errors.is_empty())

@@ -465,10 +465,10 @@ mod tests {
     use super::*;
     use crate::types::ids::{MachineId, ReplicaId};
     use crate::types::instance::Rental;
-    use crate::types::money::{Money, Rate};
-    use crate::types::plan::{ReplicaReport, Why};
     use crate::types::ledger::Scope;
     use crate::types::limit::Measure;
+    use crate::types::money::{Money, Rate};
+    use crate::types::plan::{ReplicaReport, Why};
     use expect_test::expect;
 
     const NOW: Time = Time(1_800_000_000_000);

@@ -130,7 +130,12 @@ fn limits(context: &Context, config: &Config) -> Result<Vec<Projection>, Failure
     };
     let jobs: Vec<&Job> = loaded.jobs.iter().map(|loaded| &loaded.job).collect();
     let state = open_reader(config)?.state()?;
-    Ok(show_limits::known(context.now(), &config.engine(), &jobs, &state))
+    Ok(show_limits::known(
+        context.now(),
+        &config.engine(),
+        &jobs,
+        &state,
+    ))
 }
 
 fn cells(row: &Spend) -> Vec<String> {

@@ -54,11 +54,9 @@ pub(crate) fn limit(limit: &Limit) -> String {
         Limit::OnDemandRate => "the slot's on-demand rate".to_owned(),
         Limit::OwnSlots => "one rental a machine, never against our own".to_owned(),
         Limit::Fence => "one instance at work per replica".to_owned(),
-        Limit::Consent => {
-            "the configuration: the job's secrets may not go through the gateway \
+        Limit::Consent => "the configuration: the job's secrets may not go through the gateway \
              (provider.share_job_secrets)"
-                .to_owned()
-        }
+            .to_owned(),
     }
 }
 

@@ -124,7 +124,8 @@ impl RawLimits {
         );
         within(
             "limits.gpus_max",
-            self.gpus_max.is_none_or(|most| (1..=10_000).contains(&most)),
+            self.gpus_max
+                .is_none_or(|most| (1..=10_000).contains(&most)),
             "from 1 to 10000",
         );
         within(
@@ -143,12 +144,21 @@ impl RawLimits {
             seconds(0, 86_400).contains(&self.outage_allowance),
             "from 0s to 1d",
         );
-        let owners = self.owner.into_iter().map(|(name, raw)| (Scope::Owner(name), raw));
-        let tags = self.tag.into_iter().map(|(name, raw)| (Scope::Tag(name), raw));
+        let owners = self
+            .owner
+            .into_iter()
+            .map(|(name, raw)| (Scope::Owner(name), raw));
+        let tags = self
+            .tag
+            .into_iter()
+            .map(|(name, raw)| (Scope::Tag(name), raw));
         let mut groups = BTreeMap::new();
         for (scope, raw) in owners.chain(tags) {
             // What is 0 here keeps a group from renting at all, which is a limit as well.
-            let most = [(raw.instances_max, "instances_max"), (raw.gpus_max, "gpus_max")];
+            let most = [
+                (raw.instances_max, "instances_max"),
+                (raw.gpus_max, "gpus_max"),
+            ];
             for (value, key) in most {
                 within(
                     &format!("limits.{}.{key}", scope.to_string().replace('/', ".")),

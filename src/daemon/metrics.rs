@@ -687,6 +687,7 @@ mod tests {
             bid_before_park: None,
             storage: Rate(2_000_000),
             disk_gb: 10,
+            traffic_prices: None,
             created_at: Time(1_000),
             ends_at: None,
             ssh: None,

@@ -45,16 +45,14 @@ pub(crate) fn rows_of(world: &World, machine: MachineId) -> &[Offer] {
 
 /// What a job's traffic may cost at most on a machine: its cap at the dearer direction, or what it
 /// expects. Where no price is known, the greatest that the policy accepts.
-fn traffic(job: &Job, offer: Option<&Offer>) -> Money {
+///
+/// The cap counts whole, and not only what the line could move until it is seen: nothing but the
+/// bill shows bytes, and nobody promises how late. Without a cap, what goes beyond the expectation
+/// is not covered, and is said not to be.
+fn traffic(job: &Job, (down, up): (Option<Money>, Option<Money>)) -> Money {
     let most = job.requirements.traffic_price_max;
-    let down = offer
-        .and_then(|o| o.inet_down_price)
-        .or(most)
-        .unwrap_or_default();
-    let up = offer
-        .and_then(|o| o.inet_up_price)
-        .or(most)
-        .unwrap_or_default();
+    let down = down.or(most).unwrap_or_default();
+    let up = up.or(most).unwrap_or_default();
     let cost = |gigabytes: f64, price: Money| {
         // Quantities in a policy are floats; the product is refused where it is no amount.
         Money::from_dollars((gigabytes * price.as_dollars()).max(0.0)).unwrap_or(Money::MAX)
@@ -63,6 +61,14 @@ fn traffic(job: &Job, offer: Option<&Offer>) -> Money {
         Some(cap) => cost(cap, down.max(up)),
         None => cost(job.traffic_down_gb, down).saturating_add(cost(job.traffic_up_gb, up)),
     }
+}
+
+/// What a GB costs down and up, as far as a row says.
+fn prices(offer: Option<&Offer>) -> (Option<Money>, Option<Money>) {
+    (
+        offer.and_then(|offer| offer.inet_down_price),
+        offer.and_then(|offer| offer.inet_up_price),
+    )
 }
 
 /// What a rental may cost until we can surely stop it.
@@ -76,7 +82,7 @@ pub(crate) fn rent_reserve(
     price
         .saturating_add(storage)
         .cost(horizon(world))
-        .saturating_add(traffic(job, offer).max(pull(job, offer)))
+        .saturating_add(traffic(job, prices(offer)).max(pull(job, offer)))
 }
 
 /// What the image's own bytes may cost: they are billed whatever the policy expects. At no known
@@ -103,8 +109,9 @@ struct Exposure {
 fn exposure(world: &World, job: Option<&Job>, held: &Held, rate: Rate, over: Duration) -> Exposure {
     let lag = world.now.since(held.accrued_to);
     let traffic = job.map_or(Money::ZERO, |job| {
-        let offer = rows_of(world, held.slot.machine).first();
-        let left = traffic(job, offer).saturating_sub(held.spent_traffic);
+        let agreed = held.traffic_prices.map(|(down, up)| (Some(down), Some(up)));
+        let prices = agreed.unwrap_or_else(|| prices(rows_of(world, held.slot.machine).first()));
+        let left = traffic(job, prices).saturating_sub(held.spent_traffic);
         left.max(Money::ZERO)
     });
     Exposure {
@@ -178,13 +185,19 @@ impl Frame {
             let rows = rows.into_iter().map(|row| (frame.place(&row.scope), row));
             let rows = rows.collect();
             let scopes = frame.scopes(&job.name, &job.payer());
-            frame.jobs.insert(job.name.clone(), Binding { scopes, rows });
+            frame
+                .jobs
+                .insert(job.name.clone(), Binding { scopes, rows });
         }
         let held = world.state.held.values().map(|held| &held.replica.job);
-        let renting = world.state.intents.values().filter_map(|i| match &i.effect {
-            Effect::Rent { replica, .. } => Some(&replica.job),
-            _ => None,
-        });
+        let renting = world
+            .state
+            .intents
+            .values()
+            .filter_map(|i| match &i.effect {
+                Effect::Rent { replica, .. } => Some(&replica.job),
+                _ => None,
+            });
         for name in held.chain(renting) {
             // Without its policy it is on whose behalf it last was.
             if !frame.jobs.contains_key(name) {
@@ -429,7 +442,10 @@ impl<'a> Purse<'a> {
         let Some(others) = self.others else {
             return false;
         };
-        let ours = self.used.get(self.frame.account).map_or(0, |used| used.rate);
+        let ours = self
+            .used
+            .get(self.frame.account)
+            .map_or(0, |used| used.rate);
         let seen = self.world.credit_slope.unwrap_or(Rate::ZERO);
         let burn = (ours + i128::from(others.0)).max(seen.0.into()) + i128::from(more.0);
         let least = Duration::from_millis(u64::try_from(least).unwrap_or(0));

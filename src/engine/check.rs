@@ -147,7 +147,11 @@ impl<'a> Checker<'a> {
                 amount: ahead + cost(rate, lag),
                 rate,
                 instances: 1,
-                gpus: if held.parked { 0 } else { held.slot.gpus.into() },
+                gpus: if held.parked {
+                    0
+                } else {
+                    held.slot.gpus.into()
+                },
             };
             self.add(&held.replica.job, step);
             self.ahead += ahead;
@@ -201,7 +205,9 @@ impl<'a> Checker<'a> {
             Some(job) => (job.owner.clone(), job.tags.clone()),
             None => {
                 let record = self.world.state.jobs.get(name);
-                let payer = record.map(|record| record.payer.clone()).unwrap_or_default();
+                let payer = record
+                    .map(|record| record.payer.clone())
+                    .unwrap_or_default();
                 (payer.owner, payer.tags.into_iter().collect())
             }
         };
@@ -455,14 +461,21 @@ impl<'a> Checker<'a> {
         let listing = self.world.listing.as_ref().filter(|l| l.complete)?;
         let mut all = self.sums.get(&Scope::Account).map_or(0, |sum| sum.rate);
         let held = &self.world.state.held;
-        for row in listing.rows.iter().filter(|row| !held.contains_key(&row.id)) {
+        for row in listing
+            .rows
+            .iter()
+            .filter(|row| !held.contains_key(&row.id))
+        {
             all += match (row.burn, row.price, row.storage) {
                 (Some(burn), _, _) => i128::from(burn.0),
                 (None, Some(price), Some(storage)) => i128::from(price.0) + i128::from(storage.0),
                 _ => return None,
             };
         }
-        let seen = self.world.credit_slope.map_or(0, |slope| i128::from(slope.0));
+        let seen = self
+            .world
+            .credit_slope
+            .map_or(0, |slope| i128::from(slope.0));
         Some(all.max(seen) + more)
     }
 }
@@ -606,7 +619,10 @@ mod tests {
         assert_eq!(verdicts(&world, vec![rent("a", 1, 0.2)]), []);
         usage.total += Money(1);
         world.state.usage.insert(scope, usage);
-        assert_eq!(verdicts(&world, vec![rent("a", 1, 0.2)]), [Limit::Of(Scope::Job("a".parse().unwrap()), Measure::Total)]);
+        assert_eq!(
+            verdicts(&world, vec![rent("a", 1, 0.2)]),
+            [Limit::Of(Scope::Job("a".parse().unwrap()), Measure::Total)]
+        );
     }
 
     #[test]

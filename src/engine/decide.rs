@@ -218,11 +218,7 @@ impl<'a> Tick<'a> {
         &self,
         job: &Job,
         candidate: &Candidate,
-    ) -> (
-        crate::types::money::Money,
-        crate::types::money::Money,
-        Load,
-    ) {
+    ) -> (crate::types::money::Money, crate::types::money::Money, Load) {
         let rate = candidate.price.saturating_add(candidate.storage);
         let offer = self.offer(candidate);
         let reserve = rent_reserve(self.world, job, offer, candidate.price, candidate.storage);

@@ -48,10 +48,11 @@ const EDGES: [&str; 9] = [
 ];
 
 fn any_moment() -> impl Strategy<Value = (Tz, Time)> {
-    let around = (0..EDGES.len(), -40 * 3600 * 1000..40 * 3600 * 1000_i64).prop_map(|(edge, ms)| {
-        let at: chrono::DateTime<chrono::Utc> = EDGES[edge].parse().unwrap();
-        Time(at.timestamp_millis() + ms)
-    });
+    let around =
+        (0..EDGES.len(), -40 * 3600 * 1000..40 * 3600 * 1000_i64).prop_map(|(edge, ms)| {
+            let at: chrono::DateTime<chrono::Utc> = EDGES[edge].parse().unwrap();
+            Time(at.timestamp_millis() + ms)
+        });
     (0..ZONES.len(), around).prop_map(|(zone, at)| (ZONES[zone], at))
 }
 
@@ -434,7 +435,11 @@ fn used_at_worst(world: &World, plan: &Plan, row: &LimitRow) -> i128 {
         Scope::of(name, &payer).any(|scope| scope == row.scope)
     };
     let time = horizon(world);
-    let held = world.state.held.values().filter(|held| counts(&held.replica.job));
+    let held = world
+        .state
+        .held
+        .values()
+        .filter(|held| counts(&held.replica.job));
     let held: i128 = held
         .map(|held| {
             let lag = world.now.since(held.accrued_to);
@@ -576,4 +581,38 @@ fn a_credit_that_steps_down_has_a_slope_only_after_ten_minutes() {
     // A clock that went back begins anew.
     history.read(NOW, Money::dollars(8));
     assert_eq!(history.slope(), None);
+}
+
+#[test]
+fn traffic_is_set_aside_at_the_price_that_was_agreed_even_where_the_market_shows_it_no_more() {
+    let capped = Job {
+        traffic_gb_max: Some(100.0),
+        ..job("a")
+    };
+    let committed = |prices, spent| {
+        let mut world = bare(capped.clone());
+        let mut running = held(5, &capped, &offer(1), usd(0.2));
+        running.traffic_prices = prices;
+        running.spent_traffic = Money::dollars(spent);
+        world.state.held.insert(running.id, running);
+        world.market = Arc::default();
+        let whole = Money::dollars(1000);
+        world.account = Some(Account {
+            id: AccountId(1),
+            credit: Some(whole),
+        });
+        // The most that still fits tells what is committed.
+        let fits = |cost| affords(&world, cost, Load::default()).is_ok();
+        let (mut low, mut high) = (0, whole.0);
+        while high - low > 1 {
+            let middle = low + (high - low) / 2;
+            *(if fits(middle) { &mut low } else { &mut high }) = middle;
+        }
+        whole.0 - low
+    };
+    let dear = Some((Money(10_000_000), Money(20_000_000)));
+    let without = committed(Some((Money::ZERO, Money::ZERO)), 0);
+    assert_eq!(committed(dear, 0) - without, Money::dollars(2).0);
+    assert_eq!(committed(dear, 1) - without, Money::dollars(1).0);
+    assert_eq!(committed(dear, 3), without);
 }

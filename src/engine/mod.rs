@@ -16,10 +16,10 @@ pub mod eligible;
 mod limit_properties;
 pub mod observe;
 pub mod price;
+pub mod projection;
 #[cfg(test)]
 mod properties;
 pub mod rank;
-pub mod projection;
 pub mod reconcile;
 mod replica;
 pub mod runway;

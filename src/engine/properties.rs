@@ -274,7 +274,9 @@ fn build_job(number: usize, sketch: &JobSketch) -> Job {
         budget: Budget {
             total: sketch.total_cents.map(|cents| Money(cents * 10_000_000)),
             per_day: sketch.per_day_cents.map(|cents| Money(cents * 10_000_000)),
-            per_month: sketch.per_month_cents.map(|cents| Money(cents * 10_000_000)),
+            per_month: sketch
+                .per_month_cents
+                .map(|cents| Money(cents * 10_000_000)),
             per_hour: sketch.per_hour_cents.map(|cents| Rate(cents * 10_000_000)),
         },
         owner: [None, Some("ml"), Some("ops")][usize::from(sketch.owner)].map(str::to_owned),
@@ -362,7 +364,8 @@ fn build_held(world: &mut World, jobs: &[Job], number: usize, sketch: &HeldSketc
 
 /// Bounds of a scope, each there or not.
 fn any_bounds() -> impl Strategy<Value = Bounds> {
-    let money = || proptest::option::weighted(0.3, (1..500_i64).prop_map(|c| Money(c * 10_000_000)));
+    let money =
+        || proptest::option::weighted(0.3, (1..500_i64).prop_map(|c| Money(c * 10_000_000)));
     let rate = proptest::option::weighted(0.3, (5..200_i64).prop_map(|c| Rate(c * 10_000_000)));
     let count = || proptest::option::weighted(0.3, 0..5_u32);
     (money(), money(), money(), rate, count(), count()).prop_map(
@@ -478,7 +481,11 @@ fn plain_world() -> impl Strategy<Value = World> {
                     world.state.jobs.insert(job.name.clone(), record);
                     let posted = Money(sketch.posted_cents * 10_000_000);
                     // Some of it today, some yesterday, some last month.
-                    let days = [Duration::ZERO, Duration::from_hours(24), Duration::from_hours(800)];
+                    let days = [
+                        Duration::ZERO,
+                        Duration::from_hours(24),
+                        Duration::from_hours(800),
+                    ];
                     for scope in Scope::of(&job.name, &job.payer()) {
                         let usage = world.state.usage.entry(scope).or_default();
                         for ago in days {

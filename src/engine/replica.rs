@@ -194,8 +194,7 @@ fn at_limit(held: &Held, limit: &Limit, gone: bool) -> Notice {
         replica: Some(held.replica.clone()),
         text: format!(
             "the {limit} is reached: instance {} of {} {what}",
-            held.id,
-            held.replica
+            held.id, held.replica
         ),
     }
 }

@@ -33,9 +33,9 @@ impl CreditHistory {
             *self = Self::default();
         }
         let before = self.readings.back().map_or(0, |&(_, fallen)| fallen);
-        let fall = self.last.map_or(0, |last| {
-            (i128::from(last.0) - i128::from(credit.0)).max(0)
-        });
+        let fall = self
+            .last
+            .map_or(0, |last| (i128::from(last.0) - i128::from(credit.0)).max(0));
         self.last = Some(credit);
         let fallen = before + fall;
         // Two readings close together are one: what fell stays in the sum.
@@ -91,11 +91,9 @@ pub fn burn_of_others(world: &World) -> Option<Rate> {
 /// What may be taken from the credit per hour: the greatest of what all instances on the account
 /// cost, ours at their worst, and what the credit was seen to fall by.
 pub fn burn(world: &World) -> Option<Rate> {
-    let ours = world
-        .state
-        .held
-        .values()
-        .fold(Rate::ZERO, |sum, held| sum.saturating_add(held.worst_rate()));
+    let ours = world.state.held.values().fold(Rate::ZERO, |sum, held| {
+        sum.saturating_add(held.worst_rate())
+    });
     let all = ours.saturating_add(burn_of_others(world)?);
     Some(all.max(world.credit_slope.unwrap_or(Rate::ZERO)))
 }

@@ -356,8 +356,16 @@ fn check_bounds(reading: &mut Reading) {
     shorter(reading, "provision_timeout", "max_lifetime");
     for (small, large, words) in [
         ("per_day", "total", "a day has no effect under a total of"),
-        ("per_day", "per_month", "a day has no effect under a month's"),
-        ("per_month", "total", "a month has no effect under a total of"),
+        (
+            "per_day",
+            "per_month",
+            "a day has no effect under a month's",
+        ),
+        (
+            "per_month",
+            "total",
+            "a month has no effect under a total of",
+        ),
     ] {
         let (small, large) = (format!("budget.{small}"), format!("budget.{large}"));
         if let (Some(less), Some(more)) = (reading.money(&small), reading.money(&large))

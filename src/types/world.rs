@@ -111,7 +111,9 @@ impl EngineConfig {
     /// The time that a reservation covers: until the next poll, the reaction to it, the queue of
     /// `queued` requests before ours, an outage, and until a poll proves that the destroy took.
     pub fn horizon(&self, queued: u32) -> Duration {
-        let queue = self.request_interval.saturating_mul(queued.saturating_add(1));
+        let queue = self
+            .request_interval
+            .saturating_mul(queued.saturating_add(1));
         self.poll_every
             .saturating_add(self.reaction)
             .saturating_add(queue)
