@@ -1,6 +1,8 @@
 //! Limits, how far they are used and when they are reached, as text for people and as documents
 //! for programs.
 
+use std::fmt::Write as _;
+
 use serde::Serialize;
 
 use super::output::{Align, Output};
@@ -153,16 +155,16 @@ pub(crate) fn lines(limits: &[Projection], now: Time) -> String {
         .filter_map(|limit| Some((limit.breach_at?, limit)))
         .collect();
     reached.sort_by_key(|&(at, limit)| (at, &limit.row));
-    reached
-        .into_iter()
-        .map(|(at, limit)| {
-            let when = match at.since(now).is_zero() {
-                true => "is reached".to_owned(),
-                false => format!("is reached {} at the present burn", until(now, at)),
-            };
-            format!("limit: the {} {when}\n", limit.row)
-        })
-        .collect()
+    let mut text = String::new();
+    for (at, limit) in reached {
+        let when = if at.since(now).is_zero() {
+            "is reached".to_owned()
+        } else {
+            format!("is reached {} at the present burn", until(now, at))
+        };
+        let _ = writeln!(text, "limit: the {} {when}", limit.row);
+    }
+    text
 }
 
 /// What of a job's spending no limit covers ahead of time, if anything: traffic beyond what it

@@ -201,15 +201,14 @@ impl<'a> Checker<'a> {
     /// The scopes that a job's spending counts in, by its policy or by what that last said.
     fn scopes(&self, name: &JobName) -> BTreeSet<Scope> {
         let known = self.world.jobs.iter().find(|job| job.name == *name);
-        let (owner, tags): (Option<String>, Vec<String>) = match known {
-            Some(job) => (job.owner.clone(), job.tags.clone()),
-            None => {
-                let record = self.world.state.jobs.get(name);
-                let payer = record
-                    .map(|record| record.payer.clone())
-                    .unwrap_or_default();
-                (payer.owner, payer.tags.into_iter().collect())
-            }
+        let (owner, tags): (Option<String>, Vec<String>) = if let Some(job) = known {
+            (job.owner.clone(), job.tags.clone())
+        } else {
+            let record = self.world.state.jobs.get(name);
+            let payer = record
+                .map(|record| record.payer.clone())
+                .unwrap_or_default();
+            (payer.owner, payer.tags.into_iter().collect())
         };
         let mut scopes = BTreeSet::from([Scope::Account, Scope::Job(name.clone())]);
         scopes.extend(owner.filter(|name| !name.is_empty()).map(Scope::Owner));

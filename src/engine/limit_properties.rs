@@ -189,14 +189,20 @@ proptest! {
     ) {
         let mut world = bare(a_job());
         bind(&mut world, &row);
-        world.jobs[0] = Arc::new((*world.jobs[0]).clone());
         spend(&mut world, NOW, Money(used));
         let load = Load { rate: Rate(rate), instances: 1, gpus };
         let fits = would_be(&row, used, cost, load) <= i128::from(row.bound);
         let result = affords(&world, cost, load);
         let limit = Limit::Of(row.scope.clone(), row.measure);
         // There are other limits too: a count of 32 instances and the credit, which all fits.
-        prop_assert_eq!(result, if fits { Ok(()) } else { Err(limit) });
+        prop_assert_eq!(result, if fits { Ok(()) } else { Err(limit.clone()) });
+        // To the nano-dollar.
+        let left = row.bound.saturating_sub(used);
+        let money = matches!(row.measure, Measure::Total | Measure::Day | Measure::Month);
+        if money && (0..i64::MAX).contains(&left) {
+            prop_assert_eq!(affords(&world, left, Load::default()), Ok(()));
+            prop_assert_eq!(affords(&world, left + 1, Load::default()), Err(limit));
+        }
     }
 
     #[test]
@@ -269,7 +275,8 @@ proptest! {
         let load = Load { rate: usd(0.1), instances: 1, gpus: 1 };
         let together = affords(&all, cost, load).is_ok();
         let each = all.config.rows_of(&all.jobs[0]).iter().all(|row| match row.measure {
-            Measure::Credit => cost <= i64::MAX,
+            // There is all the credit there can be.
+            Measure::Credit => true,
             _ => would_be(row, used, cost, load) <= i128::from(row.bound),
         });
         prop_assert_eq!(together, each);
@@ -400,7 +407,7 @@ proptest! {
         let jobs: Vec<&Job> = world.jobs.iter().map(|job| &**job).collect();
         let limits = project(at, &world.config, &jobs, &world.state, projection::Purse::default());
         let left = (i128::from(bound) - i128::from(spent)).max(0);
-        let exact = at.0 as i128 + left * 3_600_000 / i128::from(burn.0);
+        let exact = i128::from(at.0) + left * 3_600_000 / i128::from(burn.0);
         for limit in limits.iter().filter(|limit| matches!(limit.row.scope, Scope::Job(_))) {
             let ends = match limit.row.measure {
                 Measure::Day => day_end(at, zone),
@@ -461,7 +468,6 @@ fn used_at_worst(world: &World, plan: &Plan, row: &LimitRow) -> i128 {
 
 fn cost_after(world: &World, savings: &BTreeMap<InstanceId, Saving>, row: &LimitRow) -> i128 {
     let mut after = world.clone();
-    after.config.settle_allowance = world.config.settle_allowance;
     for held in after.state.held.values_mut() {
         let rest = |held: &mut Held| {
             held.price = held.price.min(crate::types::money::BID_PARKED);
