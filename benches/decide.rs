@@ -238,6 +238,7 @@ fn world() -> World {
             id: AccountId(1),
             credit: Some(Money::dollars(1000)),
         }),
+        credit_slope: None,
         can_bid: true,
         wind_down: false,
     }

@@ -22,6 +22,8 @@ use secrecy::SecretString;
 pub use keys::reference_table;
 
 use crate::types::job::SecretRef;
+use crate::types::ledger::Scope;
+use crate::types::limit::Bounds;
 use crate::types::money::{Money, Rate};
 use crate::types::schedule::Schedule;
 use crate::types::time::Time;
@@ -150,10 +152,18 @@ pub struct Limits {
     pub credit_reserve: Money,
     /// Most that may be spent in a calendar day.
     pub per_day: Option<Money>,
+    /// Most that may be spent in a calendar month.
+    pub per_month: Option<Money>,
     /// Most that the sum of rates may be.
     pub per_hour: Option<Rate>,
     /// Most instances at once, parked ones included.
     pub instances_max: u32,
+    /// Most GPUs at once, those of parked instances not counted.
+    pub gpus_max: Option<u32>,
+    /// Nothing new is spent where the credit lasts for less than this.
+    pub min_runway: Option<Duration>,
+    /// What owners and tags are held to.
+    pub groups: BTreeMap<Scope, Bounds>,
     /// Most new rentals in a tick.
     pub rents_per_tick_max: u32,
     /// How long the marketplace may be out of reach without a limit being passed.
@@ -242,7 +252,11 @@ impl Config {
             instances_max: self.limits.instances_max,
             rents_per_tick_max: self.limits.rents_per_tick_max,
             per_day: self.limits.per_day,
+            per_month: self.limits.per_month,
             per_hour: self.limits.per_hour,
+            gpus_max: self.limits.gpus_max,
+            min_runway: self.limits.min_runway,
+            groups: self.limits.groups.clone(),
             timezone: self.timezone,
             withhold_secrets: self.provider.withholds_secrets(),
             ..EngineConfig::default()

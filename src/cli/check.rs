@@ -1,5 +1,6 @@
 //! `haggle check`: every error of every policy, with the place and what would be right.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use clap::Args;
@@ -8,8 +9,10 @@ use serde::Serialize;
 
 use super::context::{Context, load_policies};
 use super::failure::{Done, Exit, OrFail};
+use super::show_limits;
 use crate::config::Config;
 use crate::policy::{self, LoadedJob, PolicyError};
+use crate::types::ledger::Scope;
 
 /// Checks policies.
 #[derive(Args, Clone, Debug)]
@@ -39,6 +42,8 @@ struct CheckDocument {
     valid: Vec<JobDocument>,
     errors: Vec<ErrorDocument>,
     warnings: Vec<String>,
+    /// What of the jobs' spending no limit covers ahead of time.
+    not_covered: Vec<String>,
 }
 
 /// What lets jobs run that need secrets.
@@ -60,13 +65,37 @@ pub(crate) fn withheld(config: &Config, jobs: &[LoadedJob]) -> Option<String> {
     })
 }
 
+/// Limits of owners and tags that no policy has.
+fn unmatched(config: &Config, jobs: &[LoadedJob]) -> Vec<String> {
+    let scopes: BTreeSet<Scope> = jobs
+        .iter()
+        .flat_map(|loaded| {
+            let payer = loaded.job.payer();
+            Scope::of(&loaded.job.name, &payer).collect::<Vec<_>>()
+        })
+        .collect();
+    let groups = config.limits.groups.keys();
+    groups
+        .filter(|scope| !scopes.contains(scope))
+        .map(|scope| {
+            let name = scope.to_string().replacen('/', ".", 1);
+            format!("[limits.{name}] bounds nothing: no policy has that name")
+        })
+        .collect()
+}
+
 pub(crate) fn run(context: &Context, args: &CheckArgs) -> Done {
     let (jobs, errors) = load(context, args)?;
     // Files can be checked without a configuration that can be used.
-    let warning = context
-        .config()
-        .ok()
-        .and_then(|config| withheld(&config, &jobs));
+    let config = context.config().ok();
+    let warning = config.as_ref().and_then(|config| withheld(config, &jobs));
+    // Only the whole directory says which names no policy has.
+    let unmatched = config
+        .filter(|_| args.files.is_empty() && errors.is_empty())
+        .map_or_else(Vec::new, |config| unmatched(&config, &jobs));
+    for warning in &unmatched {
+        context.output.note(&format!("warning: {warning}"));
+    }
     if let Some(warning) = &warning {
         context
             .output
@@ -90,7 +119,11 @@ pub(crate) fn run(context: &Context, args: &CheckArgs) -> Done {
                 help: error.help().map(|help| help.to_string()),
             })
             .collect(),
-        warnings: warning.into_iter().collect(),
+        warnings: warning.into_iter().chain(unmatched).collect(),
+        not_covered: jobs
+            .iter()
+            .filter_map(|loaded| show_limits::uncovered(&loaded.job))
+            .collect(),
     };
     context
         .output
@@ -139,6 +172,9 @@ fn text(context: &Context, jobs: &[LoadedJob], errors: &[PolicyError]) -> String
             loaded.path.display(),
             loaded.job.name
         ));
+    }
+    for uncovered in jobs.iter().filter_map(|l| show_limits::uncovered(&l.job)) {
+        text.push_str(&format!("not covered by limits: {uncovered}\n"));
     }
     match (jobs.len(), errors.len()) {
         (0, 0) => text.push_str("no policies; write a first one with `haggle init`\n"),

@@ -7,7 +7,9 @@ use serde::Serialize;
 use super::context::{Context, load_policies, state_if_any};
 use super::failure::{Done, Exit};
 use super::output::Align;
+use super::show_limits;
 use super::words;
+use crate::engine::projection::{burn_now, first_breach};
 use crate::policy::PolicyError;
 use crate::types::ids::{JobName, ReplicaId};
 use crate::types::instance::{Held, Phase};
@@ -35,6 +37,13 @@ struct JobDocument {
     burn_dollars_per_hour: String,
     work_done_gpu_hours: String,
     work_gpu_hours: Option<String>,
+    /// When the first limit that binds it is reached at the present burn, as far as the database
+    /// knows; the credit is not in it.
+    projected_breach_at: Option<String>,
+    /// Which limit.
+    projected_breach_limit: Option<String>,
+    #[serde(skip)]
+    breach_in: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -77,7 +86,10 @@ pub(crate) fn run(context: &Context) -> Done {
     let empty = State::new(crate::types::ids::Installation::from_seed(0));
     let state = state.unwrap_or(empty);
     let known = super::context::known_jobs(Some(&state), Some(&loaded));
-    let today = context.now().day(config.timezone);
+    let now = context.now();
+    let today = now.day(config.timezone);
+    let engine = config.engine();
+    let limits = show_limits::known(now, &engine, &jobs, &state);
     let documents: Vec<JobDocument> = known
         .iter()
         .map(|name| {
@@ -87,7 +99,13 @@ pub(crate) fn run(context: &Context) -> Done {
                 None if broken.contains(name) => "broken",
                 None => "missing",
             };
-            document(&state, name, job, policy, today)
+            let breach = job.and_then(|job| first_breach(&engine, job, &limits));
+            JobDocument {
+                projected_breach_at: breach.map(|(_, at)| at.to_string()),
+                projected_breach_limit: breach.map(|(limit, _)| limit.row.to_string()),
+                breach_in: breach.map(|(_, at)| show_limits::until(now, at)),
+                ..document(&state, name, job, policy, today)
+            }
         })
         .collect();
     let killed = state.killed;
@@ -156,16 +174,15 @@ fn document(
         work_gpu_hours: job
             .and_then(|job| job.work_mgpu_h)
             .map(|work| format!("{}.{:03}", work / 1000, work % 1000)),
+        projected_breach_at: None,
+        projected_breach_limit: None,
+        breach_in: None,
     }
 }
 
 /// What an instance is billed per hour now: its disk, and its GPUs where they run.
 pub(crate) fn burn(held: &Held) -> Rate {
-    if held.bills_gpu() {
-        held.price + held.storage
-    } else {
-        held.storage
-    }
+    burn_now(held)
 }
 
 fn gpu_hours(milliseconds: i64) -> String {
@@ -246,6 +263,7 @@ fn table(context: &Context, jobs: &[JobDocument]) -> String {
         ("budget", Align::Right),
         ("on-demand", Align::Right),
         ("now/h", Align::Right),
+        ("limit", Align::Right),
     ];
     let dollars = |text: &str, places: usize| match text.parse::<Money>() {
         Ok(money) => format!("{money:.places$}"),
@@ -272,6 +290,7 @@ fn table(context: &Context, jobs: &[JobDocument]) -> String {
                 budget.map_or_else(|| "-".into(), |budget| dollars(budget, 2)),
                 dollars(&job.on_demand_equivalent_dollars, 2),
                 dollars(&job.burn_dollars_per_hour, 4),
+                job.breach_in.clone().unwrap_or_else(|| "-".into()),
             ]
         })
         .collect();

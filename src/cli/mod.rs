@@ -30,6 +30,7 @@ mod receipt;
 mod restore;
 mod run;
 mod schema;
+mod show_limits;
 mod show_plan;
 mod sources;
 mod spend;

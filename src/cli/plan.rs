@@ -38,16 +38,35 @@ struct OffersDocument {
     jobs: Vec<JobDocument>,
 }
 
+/// A plan, with what of the jobs' spending no limit covers ahead of time.
+#[derive(Debug, Serialize)]
+struct DryPlan {
+    #[serde(flatten)]
+    plan: show_plan::PlanDocument,
+    not_covered: Vec<String>,
+}
+
 pub(crate) fn plan(context: &Context) -> Done {
     let config = context.config()?;
     context.jobs(&config)?;
     let (world, plan, report) = look(context, &config, None)?;
-    context
-        .output
-        .show(&show_plan::plan_document(&plan, &report, world.now), || {
-            let text = show_plan::plan_text(context.output, &plan, &report, world.now);
-            format!("What a tick would do now; nothing was changed.\n\n{text}")
-        })?;
+    let uncovered: Vec<String> = world
+        .jobs
+        .iter()
+        .filter_map(|job| super::show_limits::uncovered(job))
+        .collect();
+    let document = DryPlan {
+        plan: show_plan::plan_document(&plan, &report, world.now),
+        not_covered: uncovered.clone(),
+    };
+    context.output.show(&document, || {
+        let text = show_plan::plan_text(context.output, &plan, &report, world.now);
+        let mut text = format!("What a tick would do now; nothing was changed.\n\n{text}");
+        for line in &uncovered {
+            text.push_str(&format!("\nnot covered by limits: {line}\n"));
+        }
+        text
+    })?;
     Ok(Exit::Success)
 }
 

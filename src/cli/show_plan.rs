@@ -102,7 +102,7 @@ struct DroppedDocument {
     #[serde(flatten)]
     action: ActionDocument,
     limit: &'static str,
-    limit_text: &'static str,
+    limit_text: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -121,6 +121,7 @@ pub(crate) struct PlanDocument {
     dropped: Vec<DroppedDocument>,
     jobs: Vec<JobDocument>,
     notices: Vec<NoticeDocument>,
+    limits: Vec<super::show_limits::LimitDocument>,
 }
 
 /// The document of a plan and its report, decided at `now`.
@@ -134,10 +135,11 @@ pub(crate) fn plan_document(plan: &Plan, report: &Report, now: Time) -> PlanDocu
             .map(|(action, limit)| DroppedDocument {
                 action: action_document(action),
                 limit: limit.as_str(),
-                limit_text: words::limit(*limit),
+                limit_text: words::limit(limit),
             })
             .collect(),
         jobs: report.jobs.iter().map(|j| job_document(j, now)).collect(),
+        limits: super::show_limits::documents(&report.limits),
         notices: report
             .notices
             .iter()
@@ -297,11 +299,12 @@ pub(crate) fn plan_text(output: Output, plan: &Plan, report: &Report, now: Time)
         text.push('\n');
     }
     for (action, limit) in &report.dropped {
-        let _ = writeln!(text, "{}", dropped_line(action, *limit));
+        let _ = writeln!(text, "{}", dropped_line(action, limit));
     }
     for notice in &report.notices {
         let _ = writeln!(text, "note: {}", notice.text);
     }
+    text.push_str(&super::show_limits::lines(&report.limits, now));
     for job in &report.jobs {
         text.push('\n');
         text.push_str(&job_text(output, job, now, BEST_SHOWN));
@@ -312,7 +315,7 @@ pub(crate) fn plan_text(output: Output, plan: &Plan, report: &Report, now: Time)
 /// Candidates shown of each job in a plan.
 const BEST_SHOWN: usize = 3;
 
-fn dropped_line(action: &Action, limit: Limit) -> String {
+fn dropped_line(action: &Action, limit: &Limit) -> String {
     format!(
         "held back: {} ({})",
         effect_text(&action.effect),
@@ -462,6 +465,8 @@ mod tests {
     use super::*;
     use crate::types::ids::{MachineId, ReplicaId};
     use crate::types::instance::Rental;
+    use crate::types::ledger::Scope;
+    use crate::types::limit::Measure;
     use crate::types::money::{Money, Rate};
     use crate::types::plan::{ReplicaReport, Why};
     use expect_test::expect;
@@ -536,7 +541,11 @@ mod tests {
                 on_demand_best: Some(candidate(9, Rental::OnDemand, 0.3)),
             }],
             notices: Vec::new(),
-            dropped: vec![(late, Limit::JobTotal)],
+            limits: Vec::new(),
+            dropped: vec![(
+                late,
+                Limit::Of(Scope::Job("train".parse().unwrap()), Measure::Total),
+            )],
         };
         let plan = Plan {
             actions: vec![rent],
@@ -551,7 +560,7 @@ mod tests {
         expect![[r"
             replica  action                                                              reserves  why
             train/0  rent 2 GPUs of machine 71 at a bid of $0.4012/h with 40 GB of disk     $0.25  the cheapest slot that suits
-            held back: rent 2 GPUs of machine 71 at a bid of $0.4012/h with 40 GB of disk (the job's total budget)
+            held back: rent 2 GPUs of machine 71 at a bid of $0.4012/h with 40 GB of disk (the total limit of job train)
 
             train
               train/0: being rented now
@@ -620,7 +629,7 @@ mod tests {
                   "reason": "cheapest",
                   "text": "rent 2 GPUs of machine 71 at a bid of $0.4012/h with 40 GB of disk",
                   "limit": "job-total",
-                  "limit_text": "the job's total budget"
+                  "limit_text": "the total limit of job train"
                 }
               ],
               "jobs": [
@@ -703,7 +712,8 @@ mod tests {
                   }
                 }
               ],
-              "notices": []
+              "notices": [],
+              "limits": []
             }"#]]
         .assert_eq(&serde_json::to_string_pretty(&document).unwrap());
     }

@@ -5,12 +5,15 @@ use std::collections::BTreeMap;
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 
-use super::context::{Context, open_reader};
+use super::context::{Context, load_policies, open_reader};
 use super::failure::{Done, Exit, Failure};
 use super::output::Align;
+use super::show_limits::{self, LimitDocument};
 use crate::config::Config;
 use crate::store::{Group, Spend};
+use crate::types::job::Job;
 use crate::types::money::Money;
+use crate::types::plan::Projection;
 
 /// Shows what was spent.
 #[derive(Args, Clone, Debug)]
@@ -58,12 +61,17 @@ struct SpendDocument {
     timezone: String,
     spend_dollars: String,
     rows: Vec<RowDocument>,
+    /// Every limit with what counts against it, as the database knows it; of the credit it knows
+    /// nothing.
+    limits: Vec<LimitDocument>,
 }
 
 pub(crate) fn run(context: &Context, args: &SpendArgs) -> Done {
     let config = context.config()?;
     let rows = rows(context, &config, args.by)?;
     let total: Money = rows.iter().map(|row| row.total).sum();
+    let limits = limits(context, &config)?;
+    let now = context.now();
     let by = args.by.word();
     let document = SpendDocument {
         by,
@@ -80,6 +88,7 @@ pub(crate) fn run(context: &Context, args: &SpendArgs) -> Done {
                 billed_dollars: row.billed.map(Money::decimal),
             })
             .collect(),
+        limits: show_limits::documents(&limits),
     };
     context.output.show(&document, || {
         let columns = [
@@ -102,9 +111,31 @@ pub(crate) fn run(context: &Context, args: &SpendArgs) -> Done {
                 billed: rows.iter().map(|row| row.billed).sum(),
             }));
         }
-        context.output.table(&columns, table)
+        let mut text = context.output.table(&columns, table);
+        let limits = show_limits::table(context.output, &limits, now);
+        if !limits.is_empty() {
+            text = format!("{}\n\n{limits}", text.trim_end());
+        }
+        text
     })?;
     Ok(Exit::Success)
+}
+
+/// The limits of the jobs that have a policy that can be used, of owners, tags and the account.
+fn limits(context: &Context, config: &Config) -> Result<Vec<Projection>, Failure> {
+    let loaded = if config.policies.is_dir() {
+        load_policies(config)?
+    } else {
+        crate::policy::Loaded::default()
+    };
+    let jobs: Vec<&Job> = loaded.jobs.iter().map(|loaded| &loaded.job).collect();
+    let state = open_reader(config)?.state()?;
+    Ok(show_limits::known(
+        context.now(),
+        &config.engine(),
+        &jobs,
+        &state,
+    ))
 }
 
 fn cells(row: &Spend) -> Vec<String> {

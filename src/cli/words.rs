@@ -47,23 +47,16 @@ pub(crate) fn refusal(refusal: Refusal) -> &'static str {
 }
 
 /// Which limit, in words.
-pub(crate) fn limit(limit: Limit) -> &'static str {
+pub(crate) fn limit(limit: &Limit) -> String {
     match limit {
-        Limit::JobTotal => "the job's total budget",
-        Limit::JobDay => "the job's budget for the day",
-        Limit::JobHour => "the job's budget per hour",
-        Limit::Credit => "the account's credit less its reserve",
-        Limit::AccountDay => "the account's limit for the day",
-        Limit::AccountHour => "the account's limit per hour",
-        Limit::Instances => "the number of instances",
-        Limit::Ceiling => "the job's price ceiling",
-        Limit::OnDemandRate => "the slot's on-demand rate",
-        Limit::OwnSlots => "one rental a machine, never against our own",
-        Limit::Fence => "one instance at work per replica",
-        Limit::Consent => {
-            "the configuration: the job's secrets may not go through the gateway \
+        Limit::Of(..) => format!("the {limit}"),
+        Limit::Ceiling => "the job's price ceiling".to_owned(),
+        Limit::OnDemandRate => "the slot's on-demand rate".to_owned(),
+        Limit::OwnSlots => "one rental a machine, never against our own".to_owned(),
+        Limit::Fence => "one instance at work per replica".to_owned(),
+        Limit::Consent => "the configuration: the job's secrets may not go through the gateway \
              (provider.share_job_secrets)"
-        }
+            .to_owned(),
     }
 }
 
@@ -103,7 +96,7 @@ pub(crate) fn situation(situation: &Situation, now: Time) -> String {
         Situation::Clearing => "its old instance is being destroyed".into(),
         Situation::Renting => "being rented now".into(),
         Situation::NoOffer => "nothing on the market suits".into(),
-        Situation::OverLimit { limit: which } => format!("held back by {}", limit(*which)),
+        Situation::OverLimit { limit: which } => format!("held back by {}", limit(which)),
         Situation::Blind { missing: what } => format!("cannot decide: {}", missing(*what)),
         Situation::BackingOff { until } => {
             format!("waits {} after a failure", left(*until))

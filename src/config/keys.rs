@@ -108,6 +108,11 @@ pub(super) const KEYS: &[Key] = &[
         "Most that may be spent in a calendar day, all jobs together",
     ),
     key(
+        "limits.per_month",
+        "",
+        "Most that may be spent in a calendar month, all jobs together",
+    ),
+    key(
         "limits.per_hour",
         "",
         "Most that the sum of rates may be, such as `\"$2.50/hour\"`",
@@ -116,6 +121,26 @@ pub(super) const KEYS: &[Key] = &[
         "limits.instances_max",
         "32",
         "Most instances at once, parked ones included, 1 to 1000",
+    ),
+    key(
+        "limits.gpus_max",
+        "",
+        "Most GPUs at once over all instances, those of parked ones not counted, 1 to 10000",
+    ),
+    key(
+        "limits.min_runway",
+        "",
+        "Nothing new is spent where the credit less its reserve would last for less than this at what the whole account spends, 1m to 366d",
+    ),
+    key(
+        "limits.owner",
+        "{}",
+        "Limits of an owner by name, such as `limits.owner.ml.per_day`: `total`, `per_day`, `per_month`, `per_hour`, `instances_max`, `gpus_max`",
+    ),
+    key(
+        "limits.tag",
+        "{}",
+        "The same for all jobs with a tag, by its name",
     ),
     key(
         "limits.rents_per_tick_max",
@@ -146,8 +171,24 @@ pub fn reference_table() -> String {
     text
 }
 
+/// What an owner or a tag may be held to.
+const BOUNDS: [&str; 6] = [
+    "total",
+    "per_day",
+    "per_month",
+    "per_hour",
+    "instances_max",
+    "gpus_max",
+];
+
 /// The keys directly under a table.
 pub(super) fn paths_under(parent: &str) -> Vec<&'static str> {
+    let named = parent
+        .strip_prefix("limits.owner.")
+        .or_else(|| parent.strip_prefix("limits.tag."));
+    if named.is_some() {
+        return BOUNDS.to_vec();
+    }
     let mut names: Vec<&str> = KEYS
         .iter()
         .filter_map(|key| {

@@ -13,6 +13,8 @@ use serde::de::{self, Deserializer, MapAccess, Visitor};
 
 use super::{Config, ConfigError, Limits, Poll, ProviderConfig, ProviderKind};
 use crate::types::job::SecretRef;
+use crate::types::ledger::Scope;
+use crate::types::limit::Bounds;
 use crate::types::money::{Money, Rate};
 use crate::types::schedule::Schedule;
 use crate::types::spelling::nearest;
@@ -75,12 +77,118 @@ struct RawLimits {
     credit_reserve: Money,
     #[serde(default, deserialize_with = "some_dollars")]
     per_day: Option<Money>,
+    #[serde(default, deserialize_with = "some_dollars")]
+    per_month: Option<Money>,
     #[serde(default, deserialize_with = "some_per_hour")]
     per_hour: Option<Rate>,
     instances_max: u32,
+    gpus_max: Option<u32>,
+    #[serde(default, deserialize_with = "some_span")]
+    min_runway: Option<Duration>,
+    owner: BTreeMap<String, RawBounds>,
+    tag: BTreeMap<String, RawBounds>,
     rents_per_tick_max: u32,
     #[serde(deserialize_with = "span")]
     outage_allowance: Duration,
+}
+
+/// What an owner or a tag is held to.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawBounds {
+    #[serde(default, deserialize_with = "some_dollars")]
+    total: Option<Money>,
+    #[serde(default, deserialize_with = "some_dollars")]
+    per_day: Option<Money>,
+    #[serde(default, deserialize_with = "some_dollars")]
+    per_month: Option<Money>,
+    #[serde(default, deserialize_with = "some_per_hour")]
+    per_hour: Option<Rate>,
+    instances_max: Option<u32>,
+    gpus_max: Option<u32>,
+}
+
+impl RawLimits {
+    /// The bounds that are out of theirs are told.
+    fn validate(self, wrong: &mut Vec<String>) -> Limits {
+        let mut within = |key: &str, ok: bool, bounds: &str| {
+            if !ok {
+                wrong.push(format!("`{key}` must be {bounds}"));
+            }
+        };
+        let seconds = |least, most| Duration::from_secs(least)..=Duration::from_secs(most);
+        within(
+            "limits.instances_max",
+            (1..=1000).contains(&self.instances_max),
+            "from 1 to 1000",
+        );
+        within(
+            "limits.gpus_max",
+            self.gpus_max
+                .is_none_or(|most| (1..=10_000).contains(&most)),
+            "from 1 to 10000",
+        );
+        within(
+            "limits.min_runway",
+            self.min_runway
+                .is_none_or(|least| seconds(60, 366 * 86_400).contains(&least)),
+            "from 1m to 366d",
+        );
+        within(
+            "limits.rents_per_tick_max",
+            (1..=100).contains(&self.rents_per_tick_max),
+            "from 1 to 100",
+        );
+        within(
+            "limits.outage_allowance",
+            seconds(0, 86_400).contains(&self.outage_allowance),
+            "from 0s to 1d",
+        );
+        let owners = self
+            .owner
+            .into_iter()
+            .map(|(name, raw)| (Scope::Owner(name), raw));
+        let tags = self
+            .tag
+            .into_iter()
+            .map(|(name, raw)| (Scope::Tag(name), raw));
+        let mut groups = BTreeMap::new();
+        for (scope, raw) in owners.chain(tags) {
+            // What is 0 here keeps a group from renting at all, which is a limit as well.
+            let most = [
+                (raw.instances_max, "instances_max"),
+                (raw.gpus_max, "gpus_max"),
+            ];
+            for (value, key) in most {
+                within(
+                    &format!("limits.{}.{key}", scope.to_string().replace('/', ".")),
+                    value.is_none_or(|most| most <= 10_000),
+                    "from 0 to 10000",
+                );
+            }
+            let bounds = Bounds {
+                total: raw.total,
+                per_day: raw.per_day,
+                per_month: raw.per_month,
+                per_hour: raw.per_hour,
+                instances_max: raw.instances_max,
+                gpus_max: raw.gpus_max,
+            };
+            groups.insert(scope, bounds);
+        }
+        Limits {
+            credit_reserve: self.credit_reserve,
+            per_day: self.per_day,
+            per_month: self.per_month,
+            per_hour: self.per_hour,
+            instances_max: self.instances_max,
+            gpus_max: self.gpus_max,
+            min_runway: self.min_runway,
+            groups,
+            rents_per_tick_max: self.rents_per_tick_max,
+            outage_allowance: self.outage_allowance,
+        }
+    }
 }
 
 impl Raw {
@@ -149,22 +257,6 @@ impl Raw {
                 .is_none_or(|every| seconds(60, 86_400).contains(&every)),
             "from 1m to 1d, or \"off\"",
         );
-        let limits = &self.limits;
-        within(
-            "limits.instances_max",
-            (1..=1000).contains(&limits.instances_max),
-            "from 1 to 1000",
-        );
-        within(
-            "limits.rents_per_tick_max",
-            (1..=100).contains(&limits.rents_per_tick_max),
-            "from 1 to 100",
-        );
-        within(
-            "limits.outage_allowance",
-            seconds(0, 86_400).contains(&limits.outage_allowance),
-            "from 0s to 1d",
-        );
         within(
             "database",
             !self.database.as_os_str().is_empty(),
@@ -175,6 +267,7 @@ impl Raw {
             !self.policies.as_os_str().is_empty(),
             "a directory's name",
         );
+        let limits = self.limits.validate(&mut wrong);
         let looks = (self.poll.instances_every, self.poll.history_every);
         let poll = self.poll.validate(self.timezone, &mut wrong);
         match (kind, poll) {
@@ -200,14 +293,7 @@ impl Raw {
                 instances_every: looks.0,
                 history_every: looks.1,
                 webhook_secret: self.events.webhook_secret,
-                limits: Limits {
-                    credit_reserve: self.limits.credit_reserve,
-                    per_day: self.limits.per_day,
-                    per_hour: self.limits.per_hour,
-                    instances_max: self.limits.instances_max,
-                    rents_per_tick_max: self.limits.rents_per_tick_max,
-                    outage_allowance: self.limits.outage_allowance,
-                },
+                limits,
             }),
             _ => Err(ConfigError::Invalid(wrong)),
         }

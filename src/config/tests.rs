@@ -297,3 +297,53 @@ fn polls_on_a_schedule() {
         "2026-01-06T07:00:00Z"
     );
 }
+
+#[test]
+fn owners_and_tags_have_limits_of_their_own() {
+    let file = "[limits]\nper_month = \"$300\"\ngpus_max = 16\nmin_runway = \"2h\"\n\
+         [limits.owner.ml]\nper_month = \"$200\"\ntotal = \"$900\"\ninstances_max = 0\n\
+         [limits.tag.nightly]\nper_hour = \"$1/hour\"\n";
+    let variable = ("HAGGLE_LIMITS__OWNER__ML__GPUS_MAX", "8");
+    let engine = layers(file, &[variable], &[]).unwrap().engine();
+    assert_eq!(engine.per_month, Some(Money::dollars(300)));
+    assert_eq!(engine.gpus_max, Some(16));
+    assert_eq!(engine.min_runway, Some(Duration::from_hours(2)));
+    let ml = Bounds {
+        total: Some(Money::dollars(900)),
+        per_month: Some(Money::dollars(200)),
+        instances_max: Some(0),
+        gpus_max: Some(8),
+        ..Bounds::default()
+    };
+    let nightly = Bounds {
+        per_hour: Some(Rate(1_000_000_000)),
+        ..Bounds::default()
+    };
+    let groups = BTreeMap::from([
+        (Scope::Owner("ml".to_owned()), ml),
+        (Scope::Tag("nightly".to_owned()), nightly),
+    ]);
+    assert_eq!(engine.groups, groups);
+}
+
+#[test]
+fn a_wrong_limit_of_a_group_is_told_by_its_key() {
+    for (file, parts) in [
+        (
+            "[limits.owner.ml]\nper_week = \"$5\"",
+            &["limits.owner.ml.per_week", "per_month", "gpus_max"][..],
+        ),
+        ("[limits.tag.x]\nper_day = \"5\"", &["limits.tag.x.per_day"]),
+        ("[limits]\nmin_runway = \"5s\"", &["limits.min_runway"]),
+        ("[limits]\ngpus_max = 0", &["limits.gpus_max"]),
+        (
+            "[limits.tag.x]\ngpus_max = 20000",
+            &["limits.tag.x.gpus_max", "0 to 10000"],
+        ),
+    ] {
+        let text = wrong(file, &[]);
+        for part in parts {
+            assert!(text.contains(part), "{text:?} lacks {part:?}");
+        }
+    }
+}

@@ -14,6 +14,8 @@ use prometheus::{
     CounterVec, GaugeVec, Histogram, HistogramOpts, HistogramVec, Opts, Registry, TextEncoder,
 };
 
+mod limits;
+
 use super::events::Way;
 use crate::engine::leaks::{costs_now, idle};
 use crate::types::ids::{InstanceId, JobName, Label, ReplicaId};
@@ -132,10 +134,17 @@ metric_set! { Gauges of GaugeVec {
     credit: "haggle_account_credit_dollars" [] "Prepaid money left on the account.",
     reserve: "haggle_account_credit_reserve_dollars" [] "Credit that is never touched.",
     account_day: "haggle_account_limit_dollars_per_day" [] "The account's limit for a calendar day.",
+    account_month: "haggle_account_limit_dollars_per_month" [] "The account's limit for a calendar month.",
+    limit_used: "haggle_limit_used_ratio" ["scope", "name", "measure"] "How far a limit is used: 1 is all of it.",
+    limit_breach: "haggle_limit_breach_seconds" ["scope", "name", "measure"] "Time until a limit is reached at the present burn; none where it is not reached in its period.",
+    limit_used_dollars: "haggle_limit_used_dollars" ["scope", "name", "measure"] "What counts against a limit in dollars.",
+    limit_bound_dollars: "haggle_limit_bound_dollars" ["scope", "name", "measure"] "A limit in dollars.",
+    runway: "haggle_account_runway_seconds" [] "For how long the credit less its reserve lasts at what the whole account spends, where a minimum is set.",
     account_hour: "haggle_account_limit_dollars_per_hour" [] "The account's limit on the sum of rates.",
     instances_max: "haggle_instances_limit" [] "Most instances at once.",
     job_total: "haggle_job_limit_dollars" ["job"] "The job's budget in total.",
     job_day: "haggle_job_limit_dollars_per_day" ["job"] "The job's budget for a calendar day.",
+    job_month: "haggle_job_limit_dollars_per_month" ["job"] "The job's budget for a calendar month.",
     job_hour: "haggle_job_limit_dollars_per_hour" ["job"] "The job's budget for the sum of rates.",
     job_ceiling: "haggle_job_price_limit_per_gpu_dollars_per_hour" ["job"] "The job's ceiling on compute and disk.",
     today: "haggle_job_spend_today_dollars" ["job"] "Spent on the current calendar day.",
@@ -345,6 +354,7 @@ impl Metrics {
         self.show_market(input);
         self.show_jobs(input);
         self.show_instances(input);
+        self.show_limits(input);
     }
 
     /// The text format of Prometheus, version 0.0.4.
@@ -455,6 +465,9 @@ impl Metrics {
         if let Some(limit) = config.per_day {
             set(&g.account_day, limit.as_dollars());
         }
+        if let Some(limit) = config.per_month {
+            set(&g.account_month, limit.as_dollars());
+        }
         if let Some(limit) = config.per_hour {
             set(&g.account_hour, limit.as_dollars());
         }
@@ -534,6 +547,9 @@ impl Metrics {
             }
             if let Some(day) = job.budget.per_day {
                 g.job_day.with_label_values(label).set(day.as_dollars());
+            }
+            if let Some(month) = job.budget.per_month {
+                g.job_month.with_label_values(label).set(month.as_dollars());
             }
             if let Some(hour) = job.budget.per_hour {
                 g.job_hour.with_label_values(label).set(hour.as_dollars());
@@ -705,6 +721,7 @@ mod tests {
             bid_before_park: None,
             storage: Rate(2_000_000),
             disk_gb: 10,
+            traffic_prices: None,
             created_at: Time(1_000),
             ends_at: None,
             ssh: None,

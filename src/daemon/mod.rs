@@ -219,6 +219,8 @@ pub struct Daemon {
     told: BTreeSet<String>,
     /// When each leak was told of last.
     leaks_told: Told,
+    /// What was read of the account's credit of late.
+    credit_history: crate::engine::runway::CreditHistory,
     /// Set while the daemon takes its instances down for good.
     wind_down: bool,
     /// The account refused to spend: nothing is rented before this.
@@ -266,6 +268,7 @@ impl Daemon {
             on_demand: BTreeMap::new(),
             told: BTreeSet::new(),
             leaks_told: Told::new(),
+            credit_history: crate::engine::runway::CreditHistory::default(),
             wind_down: false,
             account_waits_until: None,
             last_reconcile: None,

@@ -73,6 +73,9 @@ impl Daemon {
         self.read_price_increases().await?;
         let jobs = self.reload_policies();
         let polled = self.poll(&jobs.valid, false).await?;
+        if let Some(credit) = polled.account.and_then(|account| account.credit) {
+            self.credit_history.read(polled.at, credit);
+        }
         self.account_read = polled.account.is_some();
         self.remember_wire()?;
         self.notice_later_doings(&polled)?;
@@ -271,6 +274,7 @@ impl Daemon {
             market: Arc::clone(&self.market),
             listing: polled.listing.clone(),
             account: polled.account.filter(|_| !waits),
+            credit_slope: self.credit_history.slope(),
             can_bid: self.parts.marketplace.can_bid(),
             wind_down: self.wind_down,
         };

@@ -10,7 +10,8 @@ use crate::types::ids::{InstanceId, JobName, MachineId, ReplicaId, Slot};
 use crate::types::instance::{Held, Rental};
 use crate::types::intent::Effect;
 use crate::types::job::Job;
-use crate::types::ledger::Scope;
+use crate::types::ledger::{Scope, month_of};
+use crate::types::limit::{LimitRow, Measure};
 use crate::types::money::{BID_PARKED, BID_STEP, Rate};
 use crate::types::plan::{Action, Limit, Plan};
 use crate::types::world::World;
@@ -29,22 +30,32 @@ pub fn check(world: &World, plan: &Plan) -> (Plan, Vec<(Action, Limit)>) {
     (kept, dropped)
 }
 
-/// Nano-dollars, and nano-dollars per hour, wide enough never to overflow.
+/// Nano-dollars, nano-dollars per hour and counts, wide enough never to overflow.
 #[derive(Clone, Copy, Default)]
 struct Sum {
     total: i128,
     day: i128,
+    month: i128,
     rate: i128,
+    instances: i128,
+    gpus: i128,
+}
+
+/// What an action adds to the sums.
+#[derive(Clone, Copy, Default)]
+struct Step {
+    amount: i128,
+    rate: i128,
+    instances: i128,
+    gpus: i128,
 }
 
 struct Checker<'a> {
     world: &'a World,
     horizon_ms: i128,
-    jobs: BTreeMap<&'a JobName, Sum>,
-    account: Sum,
+    sums: BTreeMap<Scope, Sum>,
     /// Future spending that the credit must cover.
     ahead: i128,
-    instances: u32,
     machines_begun: BTreeSet<MachineId>,
     replicas_begun: BTreeSet<ReplicaId>,
     touched: BTreeSet<InstanceId>,
@@ -78,15 +89,21 @@ fn rise(held: &Held, effect: &Effect) -> i128 {
 impl<'a> Checker<'a> {
     fn new(world: &'a World, requests: usize) -> Self {
         let config = &world.config;
-        let wait = config.poll_every + config.reaction + config.outage_allowance;
+        // Until a poll, the reaction to it, an outage, and until a later poll proves the end.
+        let waits = [
+            config.poll_every,
+            config.reaction,
+            config.outage_allowance,
+            config.settle_allowance,
+            config.poll_every,
+        ];
+        let wait: i128 = waits.iter().map(|wait| wait.as_millis() as i128).sum();
         let queue = config.request_interval.as_millis() as i128 * (requests as i128 + 1);
         let mut checker = Self {
             world,
-            horizon_ms: wait.as_millis() as i128 + queue,
-            jobs: BTreeMap::new(),
-            account: Sum::default(),
+            horizon_ms: wait + queue,
+            sums: BTreeMap::new(),
             ahead: 0,
-            instances: 0,
             machines_begun: BTreeSet::new(),
             replicas_begun: BTreeSet::new(),
             touched: BTreeSet::new(),
@@ -99,15 +116,26 @@ impl<'a> Checker<'a> {
 
     fn count_posted(&mut self) {
         let today = self.world.now.day(self.world.config.timezone);
+        let mut whole = Sum::default();
         for (scope, usage) in &self.world.state.usage {
             // What all jobs spent is what the account did.
-            let Scope::Job(name) = scope else { continue };
-            let today = usage.days.get(&today).map_or(0, |day| i128::from(day.0));
-            let sum = self.jobs.entry(name).or_default();
+            if *scope == Scope::Account {
+                continue;
+            }
+            let at = |periods: &BTreeMap<_, crate::types::money::Money>, period| {
+                periods.get(&period).map_or(0, |spent| i128::from(spent.0))
+            };
+            let sum = self.sums.entry(scope.clone()).or_default();
             sum.total += i128::from(usage.total.0);
-            sum.day += today;
-            self.account.day += today;
+            sum.day += at(&usage.days, today);
+            sum.month += at(&usage.months, month_of(today));
+            if matches!(scope, Scope::Job(_)) {
+                whole.total += i128::from(usage.total.0);
+                whole.day += at(&usage.days, today);
+                whole.month += at(&usage.months, month_of(today));
+            }
         }
+        self.sums.insert(Scope::Account, whole);
     }
 
     fn count_held(&mut self) {
@@ -115,16 +143,25 @@ impl<'a> Checker<'a> {
             let rate = worst(held);
             let lag = i128::from(self.world.now.ms_since(held.accrued_to).max(0));
             let ahead = cost(rate, self.horizon_ms);
-            self.add(&held.replica.job, ahead + cost(rate, lag), rate);
+            let step = Step {
+                amount: ahead + cost(rate, lag),
+                rate,
+                instances: 1,
+                gpus: if held.parked {
+                    0
+                } else {
+                    held.slot.gpus.into()
+                },
+            };
+            self.add(&held.replica.job, step);
             self.ahead += ahead;
-            self.instances += 1;
         }
     }
 
     fn count_reserved(&mut self) {
         let state = &self.world.state;
         for intent in state.intents.values() {
-            let reserved = state
+            let amount = state
                 .reserved
                 .get(&intent.id)
                 .map_or(0, |m| i128::from(m.0));
@@ -133,30 +170,61 @@ impl<'a> Checker<'a> {
                     replica,
                     price,
                     storage,
+                    slot,
                     ..
                 } => {
-                    self.instances += 1;
-                    let rate = i128::from(price.0) + i128::from(storage.0);
-                    self.add(&replica.job, reserved, rate);
+                    let step = Step {
+                        amount,
+                        rate: i128::from(price.0) + i128::from(storage.0),
+                        instances: 1,
+                        gpus: slot.gpus.into(),
+                    };
+                    self.add(&replica.job, step);
                 }
                 other => {
                     let held = other.instance().and_then(|id| state.held.get(&id));
                     if let Some(held) = held {
-                        let rate = rise(held, other);
-                        self.add(&held.replica.job, reserved, rate);
+                        let step = Step {
+                            amount,
+                            rate: rise(held, other),
+                            instances: 0,
+                            gpus: woken(held, other),
+                        };
+                        self.add(&held.replica.job, step);
                     }
                 }
             }
-            self.ahead += reserved;
+            self.ahead += amount;
         }
     }
 
-    fn add(&mut self, job: &'a JobName, amount: i128, rate: i128) {
-        let sum = self.jobs.entry(job).or_default();
-        for sum in [sum, &mut self.account] {
-            sum.total += amount;
-            sum.day += amount;
-            sum.rate += rate;
+    /// The scopes that a job's spending counts in, by its policy or by what that last said.
+    fn scopes(&self, name: &JobName) -> BTreeSet<Scope> {
+        let known = self.world.jobs.iter().find(|job| job.name == *name);
+        let (owner, tags): (Option<String>, Vec<String>) = if let Some(job) = known {
+            (job.owner.clone(), job.tags.clone())
+        } else {
+            let record = self.world.state.jobs.get(name);
+            let payer = record
+                .map(|record| record.payer.clone())
+                .unwrap_or_default();
+            (payer.owner, payer.tags.into_iter().collect())
+        };
+        let mut scopes = BTreeSet::from([Scope::Account, Scope::Job(name.clone())]);
+        scopes.extend(owner.filter(|name| !name.is_empty()).map(Scope::Owner));
+        scopes.extend(tags.into_iter().map(Scope::Tag));
+        scopes
+    }
+
+    fn add(&mut self, job: &JobName, step: Step) {
+        for scope in self.scopes(job) {
+            let sum = self.sums.entry(scope).or_default();
+            sum.total += step.amount;
+            sum.day += step.amount;
+            sum.month += step.amount;
+            sum.rate += step.rate;
+            sum.instances += step.instances;
+            sum.gpus += step.gpus;
         }
     }
 
@@ -235,10 +303,15 @@ impl<'a> Checker<'a> {
         self.own_slots(slot)?;
         self.fence(replica, None)?;
         let rate = i128::from(price.0) + i128::from(storage.0);
-        self.limits(job, action, rate, cost(rate, self.horizon_ms), 1)?;
+        let step = Step {
+            amount: 0,
+            rate,
+            instances: 1,
+            gpus: slot.gpus.into(),
+        };
+        self.limits(job, action, step)?;
         self.machines_begun.insert(slot.machine);
         self.replicas_begun.insert(replica.clone());
-        self.instances += 1;
         Ok(())
     }
 
@@ -250,8 +323,13 @@ impl<'a> Checker<'a> {
             self.own_slots(held.slot)?;
         }
         self.fence(&held.replica, Some(held.id))?;
-        let rate = rise(held, &action.effect);
-        self.limits(job, action, rate, cost(rate, self.horizon_ms), 0)?;
+        let step = Step {
+            amount: 0,
+            rate: rise(held, &action.effect),
+            instances: 0,
+            gpus: woken(held, &action.effect),
+        };
+        self.limits(job, action, step)?;
         self.machines_begun.insert(held.slot.machine);
         self.replicas_begun.insert(held.replica.clone());
         Ok(())
@@ -266,10 +344,10 @@ impl<'a> Checker<'a> {
             (Some(seen), Some(pinned)) if seen.id != pinned
         );
         if world.state.killed || world.wind_down || other || credit.is_none() {
-            return Err(Limit::Credit);
+            return Err(Limit::CREDIT);
         }
         let job = world.jobs.iter().find(|job| job.name == *name);
-        job.map(|job| &**job).ok_or(Limit::Credit)
+        job.map(|job| &**job).ok_or(Limit::CREDIT)
     }
 
     /// One new rental a machine and tick, and no more of its GPUs than it has.
@@ -328,66 +406,98 @@ impl<'a> Checker<'a> {
         Ok(())
     }
 
-    fn limits(
-        &mut self,
-        job: &'a Job,
-        action: &Action,
-        rate: i128,
-        least: i128,
-        instances: u32,
-    ) -> Result<(), Limit> {
-        let reserve = i128::from(action.reserve.0);
+    fn limits(&mut self, job: &Job, action: &Action, step: Step) -> Result<(), Limit> {
+        let amount = i128::from(action.reserve.0);
         // A reserve that is less than the worst case is no reserve.
-        if reserve < least {
-            return Err(Limit::Credit);
+        if amount < cost(step.rate, self.horizon_ms) {
+            return Err(Limit::CREDIT);
         }
-        let mine = self.jobs.get(&job.name).copied().unwrap_or_default();
-        let config = &self.world.config;
-        let credit = self.world.account.and_then(|account| account.credit);
-        let credit = credit.map_or(0, |c| i128::from(c.0) - i128::from(config.credit_reserve.0));
-        let money = |limit: Option<crate::types::money::Money>| limit.map(|m| i128::from(m.0));
-        let per_hour = |limit: Option<Rate>| limit.map(|r| i128::from(r.0));
-        let bounds = [
-            (
-                mine.total + reserve,
-                money(job.budget.total),
-                Limit::JobTotal,
-            ),
-            (mine.day + reserve, money(job.budget.per_day), Limit::JobDay),
-            (
-                mine.rate + rate,
-                per_hour(job.budget.per_hour),
-                Limit::JobHour,
-            ),
-            (self.ahead + reserve, Some(credit), Limit::Credit),
-            (
-                self.account.day + reserve,
-                money(config.per_day),
-                Limit::AccountDay,
-            ),
-            (
-                self.account.rate + rate,
-                per_hour(config.per_hour),
-                Limit::AccountHour,
-            ),
-            (
-                if instances == 0 {
-                    0
-                } else {
-                    i128::from(self.instances + instances)
-                },
-                Some(i128::from(config.instances_max)),
-                Limit::Instances,
-            ),
-        ];
-        for (would_be, bound, limit) in bounds {
-            if bound.is_some_and(|bound| would_be > bound) {
-                return Err(limit);
+        let step = Step { amount, ..step };
+        let rows = self.world.config.rows_of(job);
+        for row in &rows {
+            if !self.keeps(row, step) {
+                return Err(Limit::Of(row.scope.clone(), row.measure));
             }
         }
-        self.add(&job.name, reserve, rate);
-        self.ahead += reserve;
+        self.add(&job.name, step);
+        self.ahead += amount;
         Ok(())
+    }
+
+    /// Whether a limit holds with a step more.
+    fn keeps(&self, row: &LimitRow, step: Step) -> bool {
+        let sum = self.sums.get(&row.scope).copied().unwrap_or_default();
+        let bound = i128::from(row.bound);
+        let credit = self.world.account.and_then(|account| account.credit);
+        let would_be = match row.measure {
+            Measure::Total => sum.total + step.amount,
+            Measure::Day => sum.day + step.amount,
+            Measure::Month => sum.month + step.amount,
+            Measure::Hour => sum.rate + step.rate,
+            Measure::Instances if step.instances == 0 => return true,
+            Measure::Gpus if step.gpus == 0 => return true,
+            Measure::Instances => sum.instances + step.instances,
+            Measure::Gpus => sum.gpus + step.gpus,
+            Measure::Credit => {
+                let left = credit.map(|c| i128::from(c.0) - bound);
+                return left.is_some_and(|left| self.ahead + step.amount <= left);
+            }
+            Measure::Runway => {
+                let reserve = i128::from(self.world.config.credit_reserve.0);
+                let left = credit.map(|c| i128::from(c.0) - reserve);
+                let burn = self.burn(step.rate);
+                return left
+                    .zip(burn)
+                    .is_some_and(|(left, burn)| outlasts(left, burn, bound));
+            }
+        };
+        would_be <= bound
+    }
+
+    /// What all instances on the account cost per hour, or the credit was seen to fall by, with
+    /// `more`.
+    fn burn(&self, more: i128) -> Option<i128> {
+        let listing = self.world.listing.as_ref().filter(|l| l.complete)?;
+        let mut all = self.sums.get(&Scope::Account).map_or(0, |sum| sum.rate);
+        let held = &self.world.state.held;
+        for row in listing
+            .rows
+            .iter()
+            .filter(|row| !held.contains_key(&row.id))
+        {
+            all += match (row.burn, row.price, row.storage) {
+                (Some(burn), _, _) => i128::from(burn.0),
+                (None, Some(price), Some(storage)) => i128::from(price.0) + i128::from(storage.0),
+                _ => return None,
+            };
+        }
+        let seen = self
+            .world
+            .credit_slope
+            .map_or(0, |slope| i128::from(slope.0));
+        Some(all.max(seen) + more)
+    }
+}
+
+/// Whether an amount lasts for so many milliseconds at a rate per hour.
+fn outlasts(amount: i128, rate: i128, ms: i128) -> bool {
+    if amount <= 0 {
+        return ms <= 0;
+    }
+    rate <= 0 || amount.saturating_mul(3_600_000) / rate >= ms
+}
+
+/// How many GPUs an effect may set to work that could not run before.
+fn woken(held: &Held, effect: &Effect) -> i128 {
+    let wakes = match effect {
+        Effect::SetBid { bid, .. } => *bid > BID_PARKED,
+        Effect::Start { .. } => true,
+        _ => false,
+    };
+    if wakes && held.parked {
+        held.slot.gpus.into()
+    } else {
+        0
     }
 }
 
@@ -490,7 +600,7 @@ mod tests {
         assert_eq!(verdicts(&world, same), [Limit::Fence]);
         let mut short = rent("a", 1, 0.2);
         short.reserve = Money(1);
-        assert_eq!(verdicts(&world, vec![short]), [Limit::Credit]);
+        assert_eq!(verdicts(&world, vec![short]), [Limit::CREDIT]);
     }
 
     #[test]
@@ -508,7 +618,10 @@ mod tests {
         assert_eq!(verdicts(&world, vec![rent("a", 1, 0.2)]), []);
         usage.total += Money(1);
         world.state.usage.insert(scope, usage);
-        assert_eq!(verdicts(&world, vec![rent("a", 1, 0.2)]), [Limit::JobTotal]);
+        assert_eq!(
+            verdicts(&world, vec![rent("a", 1, 0.2)]),
+            [Limit::Of(Scope::Job("a".parse().unwrap()), Measure::Total)]
+        );
     }
 
     #[test]
@@ -523,7 +636,7 @@ mod tests {
         for spoil in spoil {
             let mut world = scene();
             spoil(&mut world);
-            assert_eq!(verdicts(&world, sound()), [Limit::Credit]);
+            assert_eq!(verdicts(&world, sound()), [Limit::CREDIT]);
         }
         let mut world = scene();
         world.listing = None;

@@ -17,7 +17,8 @@ use crate::types::world::World;
 
 use super::act::{destroy, destroy_again, expendable, park};
 use super::assign::{Need, assign};
-use super::budget::{Purse, Saving, begin_margin, rent_reserve, rows_of, wind_down};
+use super::budget::{Load, Purse, Saving, begin_margin, rent_reserve, rows_of, wind_down};
+use super::projection;
 use super::rank::{MarketIndex, Ranking, rank};
 use super::replica::{Ground, step};
 
@@ -188,7 +189,7 @@ impl<'a> Tick<'a> {
             .filter(|candidate| match self.affords(job, candidate) {
                 Ok(()) => true,
                 Err(passed) => {
-                    limit = limit.or(Some(passed));
+                    limit.get_or_insert(passed);
                     false
                 }
             })
@@ -209,23 +210,24 @@ impl<'a> Tick<'a> {
     }
 
     fn affords(&self, job: &Job, candidate: &Candidate) -> Result<(), Limit> {
-        let (reserve, margin, rate) = self.price(job, candidate);
-        self.purse.affords(job, reserve, margin, rate, 1)
+        let (reserve, margin, load) = self.price(job, candidate);
+        self.purse.affords(job, reserve, margin, load)
     }
 
     fn price(
         &self,
         job: &Job,
         candidate: &Candidate,
-    ) -> (
-        crate::types::money::Money,
-        crate::types::money::Money,
-        crate::types::money::Rate,
-    ) {
+    ) -> (crate::types::money::Money, crate::types::money::Money, Load) {
         let rate = candidate.price.saturating_add(candidate.storage);
         let offer = self.offer(candidate);
         let reserve = rent_reserve(self.world, job, offer, candidate.price, candidate.storage);
-        (reserve, begin_margin(job, rate), rate)
+        let load = Load {
+            rate,
+            instances: 1,
+            gpus: candidate.slot.gpus,
+        };
+        (reserve, begin_margin(job, rate), load)
     }
 
     fn offer(&self, candidate: &Candidate) -> Option<&'a Offer> {
@@ -268,8 +270,8 @@ impl<'a> Tick<'a> {
             let mut refused = None;
             let mut found = None;
             for candidate in std::iter::once(&first).chain(others) {
-                let (reserve, margin, rate) = self.price(job, candidate);
-                match self.purse.take(job, reserve, margin, rate, 1) {
+                let (reserve, margin, load) = self.price(job, candidate);
+                match self.purse.take(job, reserve, margin, load) {
                     Ok(()) => {
                         found = Some((candidate.clone(), reserve));
                         break;
@@ -403,6 +405,9 @@ impl<'a> Tick<'a> {
         self.actions
             .sort_by_key(|(order, action)| (!saves(world, &action.effect), *order));
         let actions = self.actions.into_iter().map(|(_, action)| action).collect();
+        let (limits, near) = projection::of_world(world);
+        self.report.limits = limits;
+        self.report.notices.extend(near);
         (Plan { actions }, self.report)
     }
 }

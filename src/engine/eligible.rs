@@ -526,6 +526,7 @@ pub(crate) mod samples {
                 id: AccountId(1),
                 credit: Some(Money::dollars(100)),
             }),
+            credit_slope: None,
             can_bid: true,
             wind_down: false,
         }
@@ -552,6 +553,7 @@ pub(crate) mod samples {
             bid_before_park: None,
             storage: usd(0.01),
             disk_gb: job.requirements.disk_gb,
+            traffic_prices: offer.inet_down_price.zip(offer.inet_up_price),
             created_at: NOW,
             ends_at: offer.ends_at,
             ssh: None,

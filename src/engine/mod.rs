@@ -14,13 +14,17 @@ mod draft;
 pub mod eligible;
 pub mod forgotten;
 pub mod leaks;
+#[cfg(test)]
+mod limit_properties;
 pub mod observe;
 pub mod price;
+pub mod projection;
 #[cfg(test)]
 mod properties;
 pub mod rank;
 pub mod reconcile;
 mod replica;
+pub mod runway;
 #[cfg(test)]
 mod scenarios;
 pub mod searches;

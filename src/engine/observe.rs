@@ -227,7 +227,8 @@ impl Fold<'_> {
         else {
             return None;
         };
-        let model = self.offer(|o| o.id == *offer).map(|o| &*o.gpu_name);
+        let seen = self.offer(|o| o.id == *offer);
+        let model = seen.map(|o| &*o.gpu_name);
         Some(Held {
             generation: *generation,
             slot: *slot,
@@ -236,6 +237,7 @@ impl Fold<'_> {
             price: *price,
             storage: *storage,
             disk_gb: *disk_gb,
+            traffic_prices: seen.and_then(|o| o.inet_down_price.zip(o.inet_up_price)),
             // It was not made before the intent, and its disk is billed from then on at most.
             created_at: intent.at,
             accrued_to: intent.at,

@@ -14,7 +14,8 @@ use crate::types::instance::{
 };
 use crate::types::intent::{Effect, Intent, IntentState};
 use crate::types::job::{Budget, CheckpointPlace, Job, RentalChoice};
-use crate::types::ledger::{Scope, Usage};
+use crate::types::ledger::Scope;
+use crate::types::limit::Bounds;
 use crate::types::money::{BID_PARKED, Money, Rate};
 use crate::types::plan::Plan;
 use crate::types::state::{JobRecord, Wish};
@@ -147,6 +148,10 @@ struct JobSketch {
     rental: u8,
     total_cents: Option<i64>,
     per_hour_cents: Option<i64>,
+    per_day_cents: Option<i64>,
+    per_month_cents: Option<i64>,
+    owner: u8,
+    tags: u8,
     posted_cents: i64,
     disposable: bool,
     place: u8,
@@ -182,13 +187,24 @@ fn job_sketch() -> impl Strategy<Value = JobSketch> {
             0..200_i64,
         ),
         (any::<bool>(), 0..3_u8, 0..8_u8, prop::bool::weighted(0.9)),
+        (
+            proptest::option::of(1..400_i64),
+            proptest::option::of(1..900_i64),
+            0..3_u8,
+            0..4_u8,
+        ),
     )
         .prop_map(
             |(
                 (priority, replicas, rental),
                 (total, hour, posted),
                 (disposable, place, wish, readable),
+                (day, month, owner, tags),
             )| JobSketch {
+                per_day_cents: day,
+                per_month_cents: month,
+                owner,
+                tags,
                 priority,
                 replicas,
                 rental,
@@ -257,9 +273,19 @@ fn build_job(number: usize, sketch: &JobSketch) -> Job {
         ][usize::from(sketch.rental)],
         budget: Budget {
             total: sketch.total_cents.map(|cents| Money(cents * 10_000_000)),
-            per_day: None,
+            per_day: sketch.per_day_cents.map(|cents| Money(cents * 10_000_000)),
+            per_month: sketch
+                .per_month_cents
+                .map(|cents| Money(cents * 10_000_000)),
             per_hour: sketch.per_hour_cents.map(|cents| Rate(cents * 10_000_000)),
         },
+        owner: [None, Some("ml"), Some("ops")][usize::from(sketch.owner)].map(str::to_owned),
+        tags: ["x", "y"]
+            .iter()
+            .enumerate()
+            .filter(|(bit, _)| sketch.tags >> bit & 1 == 1)
+            .map(|(_, tag)| (*tag).to_owned())
+            .collect(),
         disposable: sketch.disposable,
         checkpoint_place: [
             None,
@@ -336,7 +362,68 @@ fn build_held(world: &mut World, jobs: &[Job], number: usize, sketch: &HeldSketc
     world.state.held.insert(made.id, made);
 }
 
-fn any_world() -> impl Strategy<Value = World> {
+/// Bounds of a scope, each there or not.
+fn any_bounds() -> impl Strategy<Value = Bounds> {
+    let money =
+        || proptest::option::weighted(0.3, (1..500_i64).prop_map(|c| Money(c * 10_000_000)));
+    let rate = proptest::option::weighted(0.3, (5..200_i64).prop_map(|c| Rate(c * 10_000_000)));
+    let count = || proptest::option::weighted(0.3, 0..5_u32);
+    (money(), money(), money(), rate, count(), count()).prop_map(
+        |(total, per_day, per_month, per_hour, instances_max, gpus_max)| Bounds {
+            total,
+            per_day,
+            per_month,
+            per_hour,
+            instances_max,
+            gpus_max,
+        },
+    )
+}
+
+/// What the account and its owners and tags are held to.
+fn limited(world: impl Strategy<Value = World>) -> impl Strategy<Value = World> {
+    let minutes = proptest::option::weighted(0.3, 1..600_u64);
+    let slope = proptest::option::weighted(0.5, 0..500_i64);
+    let others = prop::collection::vec(proptest::option::weighted(0.9, 0..300_i64), 0..3);
+    (
+        world,
+        prop::collection::vec(any_bounds(), 4),
+        (any_bounds(), minutes, slope, others),
+    )
+        .prop_map(|(mut world, groups, (account, runway, slope, others))| {
+            let scopes = [
+                Scope::Owner("ml".to_owned()),
+                Scope::Owner("ops".to_owned()),
+                Scope::Tag("x".to_owned()),
+                Scope::Tag("y".to_owned()),
+            ];
+            world.config.groups = scopes.into_iter().zip(groups).collect();
+            world.config.per_day = account.per_day;
+            world.config.per_month = account.per_month;
+            world.config.gpus_max = account.gpus_max;
+            world.config.min_runway = runway.map(Duration::from_mins);
+            world.credit_slope = slope.map(|cents| Rate(cents * 10_000_000));
+            if let Some(listing) = &mut world.listing {
+                for (number, burn) in others.into_iter().enumerate() {
+                    let mut foreign = held(9000 + number as u64, &job("a"), &offer(77), usd(0.1));
+                    foreign.slot.machine.0 = 7000 + number as u64;
+                    let burn = burn.map(|cents| Rate(cents * 10_000_000));
+                    listing.rows.push(Instance {
+                        burn,
+                        price: None,
+                        ..row(&foreign)
+                    });
+                }
+            }
+            world
+        })
+}
+
+pub(crate) fn any_world() -> impl Strategy<Value = World> {
+    limited(plain_world())
+}
+
+fn plain_world() -> impl Strategy<Value = World> {
     (
         prop::collection::vec(job_sketch(), 1..4),
         prop::collection::vec(held_sketch(), 0..6),
@@ -388,15 +475,23 @@ fn any_world() -> impl Strategy<Value = World> {
                             Wish::Stop,
                             Wish::Done,
                         ][usize::from(sketch.wish)],
+                        payer: job.payer(),
                         ..JobRecord::new(job.name.clone())
                     };
                     world.state.jobs.insert(job.name.clone(), record);
-                    let usage = Usage {
-                        total: Money(sketch.posted_cents * 10_000_000),
-                        ..Usage::default()
-                    };
-                    let scope = Scope::Job(job.name.clone());
-                    world.state.usage.insert(scope, usage);
+                    let posted = Money(sketch.posted_cents * 10_000_000);
+                    // Some of it today, some yesterday, some last month.
+                    let days = [
+                        Duration::ZERO,
+                        Duration::from_hours(24),
+                        Duration::from_hours(800),
+                    ];
+                    for scope in Scope::of(&job.name, &job.payer()) {
+                        let usage = world.state.usage.entry(scope).or_default();
+                        for ago in days {
+                            usage.add((NOW - ago).day(world.config.timezone), Money(posted.0 / 3));
+                        }
+                    }
                     if sketch.readable {
                         world.jobs.push(Arc::new(job.clone()));
                     } else {
@@ -426,7 +521,7 @@ fn any_world() -> impl Strategy<Value = World> {
         )
 }
 
-fn spends(world: &World, effect: &Effect) -> bool {
+pub(crate) fn spends(world: &World, effect: &Effect) -> bool {
     match effect {
         Effect::Rent { .. } | Effect::Start { .. } => true,
         Effect::SetBid { instance, bid } => {

@@ -19,7 +19,7 @@ use super::act::{
     at_rest, busy, destroy, destroy_again, expendable, given_up, park, plain, row, set_bid,
 };
 use super::bid::{lowered_bid, raised_bid};
-use super::budget::{Purse, Saving, begin_margin, horizon, rise, rows_of};
+use super::budget::{Load, Purse, Saving, begin_margin, horizon, rise, rows_of, stirs};
 use super::price::over_ceiling;
 
 /// Parked instances that a replica may leave behind; with more, it waits.
@@ -167,9 +167,9 @@ fn saved(ground: &Ground<'_, '_>, held: &Held, step: &mut Step) -> bool {
     let Some(saving) = ground.saving.get(&held.id) else {
         return false;
     };
-    let (limit, gone) = match *saving {
-        Saving::Park(limit) => (limit, expendable(ground.job, held)),
-        Saving::Destroy(limit) => (limit, true),
+    let (limit, gone) = match saving {
+        Saving::Park(limit) => (limit.clone(), expendable(ground.job, held)),
+        Saving::Destroy(limit) => (limit.clone(), true),
     };
     if gone {
         step.actions
@@ -177,12 +177,12 @@ fn saved(ground: &Ground<'_, '_>, held: &Held, step: &mut Step) -> bool {
     } else {
         step.actions.extend(park(ground.world, held, Why::Limit));
     }
+    step.notices.push(at_limit(held, &limit, gone));
     step.situation = Situation::OverLimit { limit };
-    step.notices.push(at_limit(held, limit, gone));
     true
 }
 
-fn at_limit(held: &Held, limit: Limit, gone: bool) -> Notice {
+fn at_limit(held: &Held, limit: &Limit, gone: bool) -> Notice {
     let what = if gone {
         "is destroyed"
     } else {
@@ -193,10 +193,8 @@ fn at_limit(held: &Held, limit: Limit, gone: bool) -> Notice {
         kind: format!("limit-{}", limit.as_str()),
         replica: Some(held.replica.clone()),
         text: format!(
-            "the limit {} is reached: instance {} of {} {what}",
-            limit.as_str(),
-            held.id,
-            held.replica
+            "the {limit} is reached: instance {} of {} {what}",
+            held.id, held.replica
         ),
     }
 }
@@ -346,7 +344,7 @@ fn leave(
             ),
         });
         return Situation::OverLimit {
-            limit: Limit::Instances,
+            limit: Limit::INSTANCES,
         };
     }
     Situation::Clearing
@@ -600,7 +598,12 @@ fn spend(
     let more = rise(held, price);
     let reserve = more.cost(horizon(ground.world));
     let margin = begin_margin(ground.job, more);
-    ground.purse.take(ground.job, reserve, margin, more, 0)?;
+    let load = Load {
+        rate: more,
+        instances: 0,
+        gpus: stirs(held, price),
+    };
+    ground.purse.take(ground.job, reserve, margin, load)?;
     ground.purse.begun.insert(held.slot.machine);
     Ok(Action {
         reserve,

@@ -354,16 +354,30 @@ fn check_bounds(reading: &mut Reading) {
     shorter(reading, "retries.backoff", "retries.backoff_max");
     shorter(reading, "boot_overhead", "max_lifetime");
     shorter(reading, "provision_timeout", "max_lifetime");
-    if let (Some(day), Some(total)) = (
-        reading.money("budget.per_day"),
-        reading.money("budget.total"),
-    ) && day > total
-    {
-        reading.fault(
-            "budget.per_day",
-            format!("{day} a day has no effect under a total of {total}"),
-            "lower it, or remove it",
-        );
+    for (small, large, words) in [
+        ("per_day", "total", "a day has no effect under a total of"),
+        (
+            "per_day",
+            "per_month",
+            "a day has no effect under a month's",
+        ),
+        (
+            "per_month",
+            "total",
+            "a month has no effect under a total of",
+        ),
+    ] {
+        let (small, large) = (format!("budget.{small}"), format!("budget.{large}"));
+        if let (Some(less), Some(more)) = (reading.money(&small), reading.money(&large))
+            && less > more
+        {
+            reading.fault(
+                &small,
+                format!("{less} {words} {more}"),
+                "lower it, or remove it",
+            );
+            return;
+        }
     }
 }
 
@@ -410,6 +424,7 @@ pub(super) fn job(reading: &Reading, windows: Vec<Window>) -> Option<Job> {
         budget: Budget {
             total: reading.money("budget.total"),
             per_day: reading.money("budget.per_day"),
+            per_month: reading.money("budget.per_month"),
             per_hour: reading.rate("budget.per_hour"),
         },
         work_mgpu_h: reading

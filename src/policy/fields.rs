@@ -219,6 +219,7 @@ pub(super) const SECTIONS: &[Section] = &[
         fields: &[
             field("total", Price(&DOLLARS, 10_000_000), Unset("no limit"), Live, "In total"),
             field("per_day", Price(&DOLLARS, 1_000_000), Unset("no limit"), Live, "In a calendar day of the configured time zone"),
+            field("per_month", Price(&DOLLARS, 10_000_000), Unset("no limit"), Live, "In a calendar month of the configured time zone"),
             field("per_hour", Price(&PER_HOUR, 100_000), Unset("no limit"), Live, "At any moment, the sum of rates"),
         ],
     },

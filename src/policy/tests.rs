@@ -279,6 +279,16 @@ fn what_must_hold_between_fields() {
             "[budget]\ntotal = \"$5\"\nper_day = \"$6\"",
             &["no effect"],
         ),
+        (
+            "",
+            "[budget]\ntotal = \"$5\"\nper_month = \"$6\"",
+            &["$6.00 a month has no effect"],
+        ),
+        (
+            "",
+            "[budget]\nper_month = \"$5\"\nper_day = \"$6\"",
+            &["no effect under a month's $5"],
+        ),
     ] {
         one_mistake(&with(top, below), parts);
     }

@@ -261,6 +261,9 @@ pub struct Held {
     pub storage: Rate,
     /// Disk in GB.
     pub disk_gb: u32,
+    /// What a GB costs down and up, as its offer said when it was made; `None`: not seen.
+    #[serde(default)]
+    pub traffic_prices: Option<(Money, Money)>,
     /// When it was created.
     pub created_at: Time,
     /// When the rental ends.
@@ -334,6 +337,7 @@ impl Held {
             bid_before_park: None,
             storage: Rate::ZERO,
             disk_gb: 0,
+            traffic_prices: None,
             created_at: now,
             ends_at: None,
             ssh: None,

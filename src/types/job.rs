@@ -177,6 +177,9 @@ pub struct Budget {
     pub total: Option<Money>,
     /// In a calendar day of the configured time zone.
     pub per_day: Option<Money>,
+    /// In a calendar month of the configured time zone.
+    #[serde(default)]
+    pub per_month: Option<Money>,
     /// At any moment, the sum of rates.
     pub per_hour: Option<Rate>,
 }

@@ -5,6 +5,7 @@ pub mod instance;
 pub mod intent;
 pub mod job;
 pub mod ledger;
+pub mod limit;
 pub mod money;
 pub mod notification;
 pub mod offer;

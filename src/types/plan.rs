@@ -7,6 +7,8 @@ use serde::{Deserialize, Serialize};
 use super::ids::{JobName, OfferId, ReplicaId, Slot};
 use super::instance::Rental;
 use super::intent::Effect;
+use super::ledger::Scope;
+use super::limit::{LimitRow, Measure};
 use super::money::{Money, Rate};
 use super::state::{Ending, Severity};
 use super::time::Time;
@@ -241,23 +243,11 @@ pub enum Missing {
 }
 
 /// A limit that an action may not pass.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Limit {
-    /// The job's total.
-    JobTotal,
-    /// The job's day.
-    JobDay,
-    /// The job's sum of rates.
-    JobHour,
-    /// The account's credit less its reserve.
-    Credit,
-    /// The account's day.
-    AccountDay,
-    /// The account's sum of rates.
-    AccountHour,
-    /// The number of instances.
-    Instances,
+    /// A row of the table of limits: the measure of a scope.
+    Of(Scope, Measure),
     /// The job's ceiling per GPU-hour.
     Ceiling,
     /// The last seen on-demand rate of the slot.
@@ -271,21 +261,66 @@ pub enum Limit {
 }
 
 impl Limit {
-    /// The word in tables and metrics.
-    pub fn as_str(self) -> &'static str {
+    /// The account's credit less its reserve.
+    pub const CREDIT: Self = Self::Of(Scope::Account, Measure::Credit);
+
+    /// The number of instances on the account.
+    pub const INSTANCES: Self = Self::Of(Scope::Account, Measure::Instances);
+
+    /// The word in tables and metrics. It names the kind of scope, not which one: there are only so
+    /// many words.
+    pub fn as_str(&self) -> &'static str {
+        use Measure as M;
         match self {
-            Self::JobTotal => "job-total",
-            Self::JobDay => "job-day",
-            Self::JobHour => "job-hour",
-            Self::Credit => "credit",
-            Self::AccountDay => "account-day",
-            Self::AccountHour => "account-hour",
-            Self::Instances => "instances",
+            Self::Of(_, M::Credit) => "credit",
+            Self::Of(_, M::Runway) => "runway",
+            Self::Of(Scope::Account, measure) => match measure {
+                M::Total => "account-total",
+                M::Day => "account-day",
+                M::Month => "account-month",
+                M::Hour => "account-hour",
+                M::Gpus => "gpus",
+                M::Instances | M::Credit | M::Runway => "instances",
+            },
+            Self::Of(Scope::Job(_), measure) => match measure {
+                M::Day => "job-day",
+                M::Month => "job-month",
+                M::Hour => "job-hour",
+                M::Instances => "job-instances",
+                M::Gpus => "job-gpus",
+                M::Total | M::Credit | M::Runway => "job-total",
+            },
+            Self::Of(Scope::Owner(_), measure) => match measure {
+                M::Day => "owner-day",
+                M::Month => "owner-month",
+                M::Hour => "owner-hour",
+                M::Instances => "owner-instances",
+                M::Gpus => "owner-gpus",
+                M::Total | M::Credit | M::Runway => "owner-total",
+            },
+            Self::Of(Scope::Tag(_), measure) => match measure {
+                M::Day => "tag-day",
+                M::Month => "tag-month",
+                M::Hour => "tag-hour",
+                M::Instances => "tag-instances",
+                M::Gpus => "tag-gpus",
+                M::Total | M::Credit | M::Runway => "tag-total",
+            },
             Self::Ceiling => "ceiling",
             Self::OnDemandRate => "on-demand-rate",
             Self::OwnSlots => "own-slots",
             Self::Fence => "fence",
             Self::Consent => "consent",
+        }
+    }
+}
+
+impl std::fmt::Display for Limit {
+    /// Which limit, in words: "per-month limit of owner ml".
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Of(scope, measure) => super::limit::described(f, scope, *measure),
+            other => f.write_str(other.as_str()),
         }
     }
 }
@@ -424,6 +459,18 @@ pub struct JobReport {
     pub on_demand_best: Option<Candidate>,
 }
 
+/// How far a limit is used, and when it is reached if nothing changes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Projection {
+    /// The limit.
+    pub row: LimitRow,
+    /// How much of it is used, in the measure's unit: what is posted, and what is billed and not
+    /// posted yet. Of credit and runway, how much there is. `None`: unknown.
+    pub used: Option<i64>,
+    /// When it is reached at the present burn; `None`: not in its period, not at all, or unknown.
+    pub breach_at: Option<Time>,
+}
+
 /// Why a tick decided what it decided.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Report {
@@ -431,6 +478,9 @@ pub struct Report {
     pub jobs: Vec<JobReport>,
     /// What to tell.
     pub notices: Vec<Notice>,
+    /// Every limit, how far it is used and when it is reached.
+    #[serde(default)]
+    pub limits: Vec<Projection>,
     /// Actions that the check refused, with the limit.
     pub dropped: Vec<(Action, Limit)>,
 }

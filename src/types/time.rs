@@ -56,7 +56,12 @@ impl Time {
 
     /// The calendar day in a time zone, by which daily limits are kept.
     pub fn day(self, zone: Tz) -> NaiveDate {
-        self.utc().with_timezone(&zone).date_naive()
+        // A zone's offset must not lead out of the calendar.
+        const DAY_MS: i64 = 24 * 60 * 60 * 1000;
+        let first = DateTime::<Utc>::MIN_UTC.timestamp_millis() + 2 * DAY_MS;
+        let last = DateTime::<Utc>::MAX_UTC.timestamp_millis() - 2 * DAY_MS;
+        let within = Self(self.0.clamp(first, last));
+        within.utc().with_timezone(&zone).date_naive()
     }
 }
 

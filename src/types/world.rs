@@ -1,5 +1,6 @@
 //! Everything one decision may look at, in one value.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,6 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use super::instance::{Account, Listing};
 use super::job::{Job, Run};
+use super::ledger::Scope;
+use super::limit::Bounds;
 use super::money::{Money, Rate};
 use super::offer::Snapshot;
 use super::state::State;
@@ -24,6 +27,9 @@ pub struct EngineConfig {
     pub request_interval: Duration,
     /// How long we may be cut off from the marketplace without a limit being passed.
     pub outage_allowance: Duration,
+    /// From sending a destroy or a stop to proof that it took: until then it may still be billed.
+    #[serde(default = "settle_allowance")]
+    pub settle_allowance: Duration,
     /// Credit that is never touched.
     pub credit_reserve: Money,
     /// Most instances at once, parked ones included.
@@ -32,8 +38,20 @@ pub struct EngineConfig {
     pub rents_per_tick_max: u32,
     /// The account's own cap, for a calendar day.
     pub per_day: Option<Money>,
+    /// The account's own cap, for a calendar month.
+    #[serde(default)]
+    pub per_month: Option<Money>,
     /// The account's own cap on the sum of rates.
     pub per_hour: Option<Rate>,
+    /// Most GPUs at once over all instances, those of parked ones not counted.
+    #[serde(default)]
+    pub gpus_max: Option<u32>,
+    /// Nothing new is spent where the credit less its reserve lasts for less than this.
+    #[serde(default)]
+    pub min_runway: Option<Duration>,
+    /// What owners and tags are held to.
+    #[serde(default)]
+    pub groups: BTreeMap<Scope, Bounds>,
     /// Days begin here.
     pub timezone: Tz,
     /// Snapshots older than this are not rented from.
@@ -50,6 +68,12 @@ pub struct EngineConfig {
     pub withhold_secrets: bool,
 }
 
+/// Two minutes until a listing counts as evidence, and half a minute between the two that prove an
+/// absence.
+fn settle_allowance() -> Duration {
+    Duration::from_secs(150)
+}
+
 impl Default for EngineConfig {
     fn default() -> Self {
         const MINUTE: u64 = 60;
@@ -58,11 +82,16 @@ impl Default for EngineConfig {
             reaction: Duration::from_secs(30),
             request_interval: Duration::from_millis(5500),
             outage_allowance: Duration::from_secs(30 * MINUTE),
+            settle_allowance: settle_allowance(),
             credit_reserve: Money::dollars(1),
             instances_max: 32,
             rents_per_tick_max: 8,
             per_day: None,
+            per_month: None,
             per_hour: None,
+            gpus_max: None,
+            min_runway: None,
+            groups: BTreeMap::new(),
             timezone: Tz::UTC,
             offers_max_age: Duration::from_secs(10 * MINUTE),
             cooldown: Duration::from_secs(10 * MINUTE),
@@ -80,12 +109,22 @@ impl EngineConfig {
     }
 
     /// The time that a reservation covers: until the next poll, the reaction to it, the queue of
-    /// `queued` requests before ours, and an outage.
+    /// `queued` requests before ours, an outage, and until a poll proves that the destroy took.
     pub fn horizon(&self, queued: u32) -> Duration {
+        let queue = self
+            .request_interval
+            .saturating_mul(queued.saturating_add(1));
         self.poll_every
-            + self.reaction
-            + self.request_interval * (queued + 1)
-            + self.outage_allowance
+            .saturating_add(self.reaction)
+            .saturating_add(queue)
+            .saturating_add(self.outage_allowance)
+            .saturating_add(self.settling())
+    }
+
+    /// How long something that was asked to end may yet be billed: until that is settled, which a
+    /// poll sees.
+    pub fn settling(&self) -> Duration {
+        self.settle_allowance.saturating_add(self.poll_every)
     }
 }
 
@@ -111,6 +150,10 @@ pub struct World {
     pub listing: Option<Listing>,
     /// The account. `None`: unreadable; nothing to spend.
     pub account: Option<Account>,
+    /// How fast the account's credit has fallen of late, whoever spent it. `None`: not observed for
+    /// long enough to say.
+    #[serde(default)]
+    pub credit_slope: Option<Rate>,
     /// Whether the marketplace takes bids through this route.
     pub can_bid: bool,
     /// Whether nothing new may be rented, whatever the jobs want (shutting down, store failing).

@@ -72,6 +72,7 @@ pub(crate) fn held(id: u64, gpu_name: &str, billed: i64) -> Held {
         bid_before_park: None,
         storage: Rate(2_000_000),
         disk_gb: 20,
+        traffic_prices: None,
         created_at: Time(1000),
         ends_at: Some(Time(9_999_999)),
         ssh: Some("ssh4.example:2222".to_owned()),
