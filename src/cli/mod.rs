@@ -25,6 +25,7 @@ mod plan;
 mod run;
 mod schema;
 mod show_plan;
+mod simulate;
 mod sources;
 mod spend;
 mod wish;
@@ -37,6 +38,8 @@ use clap::{Parser, Subcommand};
 
 use context::{Context, Global};
 use failure::{Done, Exit};
+
+pub use simulate::play_adapters;
 
 use crate::types::state::Wish;
 
@@ -89,6 +92,8 @@ enum Command {
     Schema,
     /// Start the embedded marketplace as a server, to try everything on play money.
     Market(market::MarketArgs),
+    /// Check this build's guarantees: the real daemon against a market with faults, over seeds.
+    Simulate(simulate::SimulateArgs),
     /// Look whether everything is in order.
     Doctor(doctor::DoctorArgs),
     /// Run any operation of the marketplace by hand, or list them all.
@@ -142,6 +147,7 @@ fn dispatch(context: &Context, command: Command) -> Done {
         Command::Init(args) => init::run(context, &args),
         Command::Schema => schema::run(context),
         Command::Market(args) => market::run(context, &args),
+        Command::Simulate(args) => simulate::run(context, &args),
         Command::Doctor(args) => doctor::run(context, &args),
         Command::Api(args) => api::run(context, &args),
         Command::Completions(args) => completions::run(context, &args),

@@ -127,6 +127,25 @@ impl SqliteStore {
         })
     }
 
+    /// Forgets what only this process's memory holds, as if another one had opened the database:
+    /// for simulation, where one connection outlives the processes.
+    pub fn forget(&mut self) {
+        self.image = None;
+    }
+
+    /// Lets the database take no further page (`max_page_count`), as on a full disk, or lifts that:
+    /// for simulation.
+    ///
+    /// # Errors
+    /// What SQLite may say.
+    pub fn fill_disk(&mut self, full: bool) -> Result<(), StoreError> {
+        // Under its present size, SQLite takes the present size.
+        let pages: i64 = if full { 1 } else { i64::from(u32::MAX - 1) };
+        let set = format!("PRAGMA max_page_count = {pages}");
+        self.connection.query_row(&set, [], |_| Ok(()))?;
+        Ok(())
+    }
+
     /// Appends a request of the user through this connection; gives its number.
     ///
     /// # Errors

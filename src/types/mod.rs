@@ -5,6 +5,7 @@ pub mod instance;
 pub mod intent;
 pub mod job;
 pub mod money;
+pub mod mutant;
 pub mod notification;
 pub mod offer;
 pub mod plan;

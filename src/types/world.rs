@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::instance::{Account, Listing};
 use super::job::{Job, Run};
 use super::money::{Money, Rate};
+use super::mutant::Mutant;
 use super::offer::Snapshot;
 use super::state::State;
 use super::time::Time;
@@ -48,6 +49,9 @@ pub struct EngineConfig {
     /// the user has not agreed that it sees secrets.
     #[serde(default)]
     pub withhold_secrets: bool,
+    /// A mistake that is made on purpose, for simulation to find. Never read nor written.
+    #[serde(skip)]
+    pub mutant: Option<Mutant>,
 }
 
 impl Default for EngineConfig {
@@ -69,6 +73,7 @@ impl Default for EngineConfig {
             cooldown_max: Duration::from_secs(24 * 60 * MINUTE),
             offline_patience: Duration::from_secs(15 * MINUTE),
             withhold_secrets: false,
+            mutant: None,
         }
     }
 }
@@ -82,6 +87,9 @@ impl EngineConfig {
     /// The time that a reservation covers: until the next poll, the reaction to it, the queue of
     /// `queued` requests before ours, and an outage.
     pub fn horizon(&self, queued: u32) -> Duration {
+        if self.mutant == Some(Mutant::ReservationSkipped) {
+            return Duration::ZERO;
+        }
         self.poll_every
             + self.reaction
             + self.request_interval * (queued + 1)
