@@ -122,7 +122,10 @@ where
         }
     };
     let context = Context::new(cli.global);
-    logging::start(&context.global, matches!(cli.command, Command::Demo(_)));
+    logging::start(
+        &context.global,
+        matches!(cli.command, Command::Demo(_) | Command::Simulate(_)),
+    );
     let done = dispatch(&context, cli.command);
     done.unwrap_or_else(|failure| output::failed(&failure))
         .into()

@@ -161,7 +161,9 @@ fn text(document: &Document) -> String {
     }
     let error = document
         .estimate_error
-        .map_or("unknown".to_owned(), |error| format!("{:+.2} %", error * 100.0));
+        .map_or("unknown".to_owned(), |error| {
+            format!("{:+.2} %", error * 100.0)
+        });
     text.push_str(&format!(
         "{} seeds from {}, {} violations\n\
          {} crashes, {} restarts, {} faults, {} requests, {} instances made, {} outbids\n\

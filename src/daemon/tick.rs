@@ -206,7 +206,8 @@ impl Daemon {
             void: absent.intents,
         };
         for instance in absent.instances {
-            let believed = self.makes_mistake(Mutant::EmptyListingBelieved) && listing.rows.is_empty();
+            let believed =
+                self.makes_mistake(Mutant::EmptyListingBelieved) && listing.rows.is_empty();
             if believed || matches!(self.parts.marketplace.instance(instance).await, Ok(None)) {
                 settled.gone.insert(instance);
             }

@@ -82,7 +82,8 @@ impl Scenario {
         let mut draw = Draw(ChaCha8Rng::seed_from_u64(seed ^ 0x5ce2_a210));
         let trouble = Duration::from_secs(24 * HOUR * u64::from(days));
         let jobs = jobs_drawn(&mut draw);
-        let poll_every = Duration::from_secs(draw.of(&[60, 90, 120, 180, 240, 300, 420, 600]));
+        let poll_every =
+            Duration::from_secs(draw.of(&[60, 120, 180, 240, 300, 300, 420, 420, 600, 600, 600]));
         let shared = draw.one_in(4);
         let balance = if draw.one_in(4) {
             draw.cents(180..=450)
@@ -285,15 +286,13 @@ fn edited(draw: &mut Draw, job: &Arc<Job>, lasts: u64) -> Vec<(u64, Turn)> {
     };
     let good = || Some(Policy::Good(Arc::clone(job)));
     match draw.whole(0..=2) {
-        0 => vec![
-            (0, turn(Some(Policy::Broken))),
-            (lasts, turn(good())),
-        ],
+        0 => vec![(0, turn(Some(Policy::Broken))), (lasts, turn(good()))],
         1 => vec![(0, turn(None)), (lasts, turn(good()))],
         _ => {
             let mut other = Job::clone(job);
             let percent = draw.whole(50..=200) as i64;
             other.price_max = Rate(job.price_max.0 / 100 * percent);
+            let percent = draw.whole(100..=200) as i64;
             let money = |money: Money| Money(money.0 / 100 * percent);
             other.budget.total = job.budget.total.map(money);
             other.budget.per_day = job.budget.per_day.map(money);

@@ -146,7 +146,9 @@ pub(super) fn text(kind: Kind, terms: &Terms) -> String {
     let mut text = format!("name = \"{}\"\n{head}{run}{GPUS}", kind.name());
     text.push_str(&format!("[machine]\ndisk = \"{}GB\"\n", terms.disk_gb));
     let ceiling = cents(terms.ceiling_cents);
-    text.push_str(&format!("[price]\nmax = \"{ceiling}/gpu-hour\"\n[budget]\n"));
+    text.push_str(&format!(
+        "[price]\nmax = \"{ceiling}/gpu-hour\"\n[budget]\n"
+    ));
     if let Some(total) = terms.total_cents {
         text.push_str(&format!("total = \"{}\"\n", cents(total)));
     }

@@ -158,7 +158,9 @@ impl Stage {
             Turn::OtherAccount(other) => self.other_account.store(other, Ordering::SeqCst),
             Turn::Faults(spec) => self.server.with_faults(|faults| faults.set_spec(spec)),
             Turn::Others(what) => {
-                let now = self.server.with_market(|market| what.done(market, &mut checker));
+                let now = self
+                    .server
+                    .with_market(|market| what.done(market, &mut checker));
                 tracing::trace!(at = now.0, "others acted");
             }
         }
@@ -262,7 +264,11 @@ pub struct FixedPolicies(pub Vec<Arc<Job>>);
 impl Policies for FixedPolicies {
     fn load(&mut self) -> PolicySet {
         PolicySet {
-            jobs: self.0.iter().map(|job| (file_of(job), Arc::clone(job))).collect(),
+            jobs: self
+                .0
+                .iter()
+                .map(|job| (file_of(job), Arc::clone(job)))
+                .collect(),
             broken: Vec::<BrokenPolicy>::new(),
         }
     }
@@ -379,11 +385,7 @@ impl Rig {
 
     /// The same with a script of what happens when, in order of time, in a market that follows
     /// `market_time`.
-    pub(super) fn scripted(
-        self,
-        market_time: Arc<MarketTime>,
-        script: Vec<(Time, Turn)>,
-    ) -> Self {
+    pub(super) fn scripted(self, market_time: Arc<MarketTime>, script: Vec<(Time, Turn)>) -> Self {
         *lock(&self.stage.script) = script.into();
         self.stage.market_time.get_or_init(|| market_time);
         self
@@ -413,14 +415,12 @@ impl Rig {
             .collect()
     }
 
-    /// Nothing is left of the script, and everything that was under way has arrived.
-    pub(super) fn script_is_over(&self) {
-        lock(&self.stage.script).clear();
-        self.clock.advance(Duration::from_millis(1));
-        self.stage.catch_up();
+    /// Time passes until a moment, without a process.
+    pub(super) fn rests_until(&self, moment: Time) {
+        self.rests(moment.since(self.clock.now()));
     }
 
-    /// The present policies, as they are edited.
+    /// How far the daemon's wall clock is ahead, in milliseconds.
     pub(super) fn wall_is_ahead(&self) -> i64 {
         self.stage.wall.ahead()
     }
@@ -481,7 +481,8 @@ impl Rig {
 
     /// Time passes in which no process runs.
     pub(super) fn rests(&self, time: Duration) {
-        self.clock.advance(Duration::from_millis(millis(time).unsigned_abs()));
+        self.clock
+            .advance(Duration::from_millis(millis(time).unsigned_abs()));
         self.stage.catch_up();
     }
 

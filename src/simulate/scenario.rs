@@ -157,10 +157,17 @@ pub async fn run(scenario: &Scenario, adapters: Adapters) -> Result<Outcome, Dae
         latency_ms: scenario.hazards.latency_ms.clone(),
         ..Hazards::default()
     });
-    rig.script_is_over();
+    // The last turns of the script are due by then.
+    rig.rests_until(ends);
     rig.server.with_faults(|faults| faults.set_enabled(false));
     let calm_ends = ends + scenario.calm;
-    run_until(&rig, Time(calm_ends.0 - millis(scenario.still)), &mut outcome, &accrued).await?;
+    run_until(
+        &rig,
+        Time(calm_ends.0 - millis(scenario.still)),
+        &mut outcome,
+        &accrued,
+    )
+    .await?;
     rig.server.with_market(Market::freeze);
     lock(&rig.checker).still();
     run_until(&rig, calm_ends, &mut outcome, &accrued).await?;
@@ -168,7 +175,6 @@ pub async fn run(scenario: &Scenario, adapters: Adapters) -> Result<Outcome, Dae
     outcome.violations.extend(rig.violations());
     outcome.requests = rig.requests();
     outcome.faults = rig.met();
-    outcome.passed = rig.clock.now().since(scenario.start);
     outcome.accrued = *lock(&accrued);
     Ok(outcome)
 }
@@ -190,6 +196,9 @@ fn build(scenario: &Scenario, adapters: Adapters) -> Rig {
     let mut market = Market::generated(options);
     let account = market.account_for(TOKEN);
     let mut checker = Checker::new(account, &scenario.jobs, scenario.engine.clone());
+    if scenario.is_documented() {
+        checker.as_documented();
+    }
     let other = |(_, turn): &(Duration, Turn)| matches!(turn, Turn::OtherAccount(_));
     if scenario.script.iter().any(other) {
         checker.elsewhere(market.account_for(OTHER_TOKEN));
@@ -357,6 +366,7 @@ async fn end(
     }
     rig.server
         .with_market(|market| lock(&rig.checker).look_at_the_end(market));
+    outcome.passed = rig.clock.now().since(scenario.start);
     // Nothing runs any more: once the last charges are shown, the books have to be the bill.
     rig.clock.advance(CHARGES_SHOWN_WITHIN);
     daemon.reconcile().await?;

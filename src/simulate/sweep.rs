@@ -99,7 +99,10 @@ impl Totals {
 
     /// What was broken, over all seeds.
     pub fn violations(&self) -> usize {
-        self.failed.iter().map(|failed| failed.violations.len()).sum()
+        self.failed
+            .iter()
+            .map(|failed| failed.violations.len())
+            .sum()
     }
 
     /// All that went wrong.

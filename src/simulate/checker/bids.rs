@@ -50,7 +50,10 @@ impl Bids {
             self.rivals.insert(stands.machine, now);
         }
         let seen = self.on_demand.entry(id).or_default();
-        if seen.last().is_none_or(|(_, rate)| *rate != stands.on_demand) {
+        if seen
+            .last()
+            .is_none_or(|(_, rate)| *rate != stands.on_demand)
+        {
             seen.push((now, stands.on_demand));
         }
         let before = self.bids.insert(id, bid);

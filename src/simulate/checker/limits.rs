@@ -37,6 +37,8 @@ pub(super) struct Bounds {
 struct Row {
     /// What it is called.
     name: &'static str,
+    /// An amount of it, in words.
+    show: fn(i64) -> String,
     /// What is used, and how much may be, in the limit's own unit.
     read: fn(&Used, &Bounds, NaiveDate) -> (i64, Option<i64>),
 }
@@ -45,10 +47,12 @@ struct Row {
 const ROWS: &[Row] = &[
     Row {
         name: "total budget",
+        show: dollars,
         read: |used, most, _| (used.total.0, most.total.map(|money| money.0)),
     },
     Row {
         name: "budget of the day",
+        show: dollars,
         read: |used, most, day| {
             let today = used.days.get(&day).copied().unwrap_or_default();
             (today.0, most.day.map(|money| money.0))
@@ -56,24 +60,31 @@ const ROWS: &[Row] = &[
     },
     Row {
         name: "hourly budget",
+        show: dollars,
         read: |used, most, _| (used.rate.0, most.rate.map(|rate| rate.0)),
     },
     Row {
         name: "number of instances",
+        show: |count| count.to_string(),
         read: |used, most, _| (i64::from(used.instances), most.instances.map(i64::from)),
     },
 ];
 
-/// The limits that are passed, by name. `excused` is money that counts against no limit, because
-/// nobody could have known of it.
+fn dollars(nanos: i64) -> String {
+    Money(nanos).to_string()
+}
+
+/// The limits that are passed, by name, and by how much.
 pub(super) fn passed(
     used: &Used,
     most: &Bounds,
     day: NaiveDate,
-) -> impl Iterator<Item = &'static str> {
+) -> impl Iterator<Item = (&'static str, String)> {
     ROWS.iter().filter_map(move |row| {
         let (used, most) = (row.read)(used, most, day);
-        most.is_some_and(|most| used > most).then_some(row.name)
+        let most = most.filter(|&most| used > most)?;
+        let much = format!("{} of {}", (row.show)(used), (row.show)(most));
+        Some((row.name, much))
     })
 }
 
@@ -124,14 +135,16 @@ impl Versions {
             .map(|((_, job), _)| job)
     }
 
-    /// The laxest bounds that something may still go by.
+    /// The laxest bounds that something may still go by. What was spent under a larger budget stays
+    /// spent, so for money that is the largest that there ever was.
     pub(super) fn bounds(&self, now: Time) -> Bounds {
-        let all: Vec<Bounds> = self.in_force(now).map(|job| of_job(job)).collect();
         let laxest_money = |read: fn(&Bounds) -> Option<Money>| {
-            let each: Option<Vec<Money>> = all.iter().map(read).collect();
+            let all = self.0.iter().map(|(_, job)| read(&of_job(job)));
+            let each: Option<Vec<Money>> = all.collect();
             each.and_then(|each| each.into_iter().max())
         };
-        let rates: Option<Vec<Rate>> = all.iter().map(|bounds| bounds.rate).collect();
+        let in_force = self.in_force(now).map(|job| job.budget.per_hour);
+        let rates: Option<Vec<Rate>> = in_force.collect();
         Bounds {
             total: laxest_money(|bounds| bounds.total),
             day: laxest_money(|bounds| bounds.day),

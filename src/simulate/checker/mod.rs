@@ -34,6 +34,15 @@ pub struct Checker {
     /// Instances that carried a label of ours, and what they ran.
     ours: BTreeMap<u64, Option<ReplicaId>>,
     installation: Option<Installation>,
+    /// Whether the disputed facts are as documented: then what GPUs and disks are billed for is
+    /// known ahead.
+    documented: bool,
+    /// What instances of ours cost by what is shown of them: GPUs while the container runs, and the
+    /// disk. What is billed beyond that is known from the bill alone.
+    reckoned: BTreeMap<u64, Money>,
+    looked_at: Option<Time>,
+    /// Limits that were passed, each told of once.
+    over: BTreeSet<String>,
     /// What each job has used.
     used: BTreeMap<JobName, Used>,
     /// What all of them have.
@@ -102,6 +111,10 @@ impl Checker {
             config,
             ours: BTreeMap::new(),
             installation: None,
+            documented: false,
+            reckoned: BTreeMap::new(),
+            looked_at: None,
+            over: BTreeSet::new(),
             used: BTreeMap::new(),
             account_used: Used::default(),
             ahead_ms: 0,
@@ -132,6 +145,11 @@ impl Checker {
     /// The account that it watches.
     pub fn account(&self) -> u64 {
         self.account
+    }
+
+    /// The disputed facts are as documented.
+    pub fn as_documented(&mut self) {
+        self.documented = true;
     }
 
     /// Somebody else's account, on which nothing of ours may ever be.
@@ -271,6 +289,7 @@ impl Checker {
     pub fn look(&mut self, market: &Market) {
         let rows = market.instances(self.account);
         let now = market.now();
+        let since = self.looked_at.replace(now).unwrap_or(now);
         let mut working: BTreeMap<ReplicaId, Vec<u64>> = BTreeMap::new();
         self.account_used.rate = Rate::ZERO;
         self.account_used.instances = 0;
@@ -289,6 +308,13 @@ impl Checker {
             let runs = row.actual_status.as_deref() == Some("running");
             self.check_rental(market, &label.replica, row.id, row.is_bid);
             self.runs(row.id, runs, &label.replica.job, now);
+            let shown = if runs {
+                row.dph_total
+            } else {
+                row.storage_total_cost
+            };
+            let shown = Rate::from_dollars(shown).unwrap_or_default();
+            *self.reckoned.entry(row.id).or_default() += shown.cost_ms(now.ms_since(since));
             let burn = Rate::from_dollars(row.instance.total_hour).unwrap_or_default();
             self.used.entry(label.replica.job.clone()).or_default().rate += burn;
             self.account_used.rate += burn;
@@ -464,14 +490,23 @@ impl Checker {
     fn check_limits(&mut self, market: &Market) {
         let now = market.now();
         let zone = self.config.timezone;
+        // By the clock that the daemon goes by.
         let day = Time(now.0 + self.ahead_ms).day(zone);
         let mut bills: BTreeMap<JobName, Money> = BTreeMap::new();
         let (mut ours, mut others) = (Money::ZERO, Money::ZERO);
         for (id, bill) in market.exact_bill(self.account) {
             match self.ours.get(&id) {
                 Some(Some(replica)) => {
-                    *bills.entry(replica.job.clone()).or_default() += bill.total();
-                    ours += bill.gpu + bill.disk;
+                    // Traffic is in no limit of a job without a cap of it: nothing can measure it.
+                    let exact = bill.gpu + bill.disk;
+                    let reckoned = self.reckoned.get(&id).copied().unwrap_or_default();
+                    let known = if self.documented {
+                        exact
+                    } else {
+                        exact.min(reckoned)
+                    };
+                    *bills.entry(replica.job.clone()).or_default() += known;
+                    ours += exact;
                 }
                 Some(None) => {}
                 None => others += bill.total(),
@@ -490,16 +525,20 @@ impl Checker {
             let Some(versions) = self.jobs.get(name) else {
                 continue;
             };
-            for limit in limits::passed(used, &versions.bounds(now), day) {
-                broken.push(format!("{name} is over its {limit}"));
+            for (limit, much) in limits::passed(used, &versions.bounds(now), day) {
+                broken.push((format!("{name} is over its {limit}"), much));
             }
         }
         let most = limits::of_account(&self.config);
-        for limit in limits::passed(&self.account_used, &most, day) {
-            broken.push(format!("the account is over its {limit}"));
+        for (limit, much) in limits::passed(&self.account_used, &most, day) {
+            broken.push((format!("the account is over its {limit}"), much));
         }
-        // Once each, however long it lasts.
-        self.violations.extend(broken);
+        for (what, much) in broken {
+            // Once each, however long it lasts.
+            if self.over.insert(what.clone()) {
+                self.broken(market, format!("{what}: {much}"));
+            }
+        }
         self.check_credit(market.credit(self.account), ours, others);
     }
 
