@@ -10,6 +10,7 @@ use super::rig::{Adapters, Rig, Way};
 use super::turn::{OTHER_TOKEN, Turn, rent};
 use crate::clock::SimClock;
 use crate::daemon::{Daemon, DaemonError, Looking, Observer, Pace, Settings, TickView};
+use crate::engine::check::check;
 use crate::engine::decide::decide;
 use crate::market::faults::{FaultScript, FaultSpec, Faults};
 use crate::market::{
@@ -299,6 +300,7 @@ impl Observer for Story {
             ..view.world.clone()
         };
         let (plan, _) = decide(&world);
+        let (plan, _) = check(&world, &plan);
         for action in plan.actions {
             checker.planned_again(action.effect.as_str());
         }

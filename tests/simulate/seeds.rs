@@ -110,14 +110,17 @@ fn money_that_is_not_set_aside_is_found() {
 
 #[test]
 fn instances_that_are_not_known_by_their_label_are_found() {
-    is_found(Mutant::LabelIgnored, &["left rented", "two at work"]);
+    is_found(
+        Mutant::LabelIgnored,
+        &["left rented", "two at work", "not settled", "was billed"],
+    );
 }
 
 #[test]
 fn empty_listings_that_are_believed_are_found() {
     is_found(
         Mutant::EmptyListingBelieved,
-        &["two at work", "left rented", "is over its"],
+        &["two at work", "against its policy", "was billed"],
     );
 }
 
