@@ -103,7 +103,7 @@ pub(crate) fn run(context: &Context, args: &SimulateArgs) -> Done {
 /// Tells how far it is, now and then.
 fn told(output: Output, sweep: &Sweep, totals: &Totals) {
     let every = (sweep.seeds / 100).max(1);
-    if totals.seeds % every == 0 {
+    if totals.seeds.is_multiple_of(every) {
         output.progress(&format!(
             "{} of {} seeds, {} failed",
             totals.seeds,

@@ -221,7 +221,8 @@ fn script_drawn(
         at += lasts + draw.whole(HOUR..=5 * HOUR);
     }
     // The clock is right again before the calm.
-    script.push((trouble - Duration::from_secs(1), Turn::WallClock(0)));
+    let last = trouble.saturating_sub(Duration::from_secs(1));
+    script.push((last, Turn::WallClock(0)));
     script
 }
 

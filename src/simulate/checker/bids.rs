@@ -43,9 +43,7 @@ impl Bids {
 
     /// Looks at how an instance stands; what is wrong with its bid.
     pub(super) fn look(&mut self, id: u64, now: Time, stands: &Standing) -> Option<String> {
-        let Some(bid) = stands.bid else {
-            return None;
-        };
+        let bid = stands.bid?;
         if stands.rivals > 0 {
             self.rivals.insert(stands.machine, now);
         }
