@@ -339,9 +339,9 @@ impl Checker {
                     .insert(format!("two at work for {replica}: {ids:?}"));
             }
         }
+        self.check_events(market);
         self.check_foreign(market);
         self.check_elsewhere(market);
-        self.check_events(market);
         self.check_limits(market);
     }
 
@@ -429,6 +429,13 @@ impl Checker {
             let instance = match event.what {
                 Happening::Outbid { .. } | Happening::OnDemandTook { .. } => {
                     self.bids.displaced(event.machine, event.at);
+                    continue;
+                }
+                // The marketplace deletes what is not paid for, whoever's it is.
+                Happening::Deleted { instance } => {
+                    if self.foreign.remove(&instance) {
+                        self.foreign_gone.insert(instance);
+                    }
                     continue;
                 }
                 Happening::Destroyed { instance } => instance,
