@@ -21,7 +21,9 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("daemon", &["engine", "ports", "types"]),
     (
         "simulate",
-        &["daemon", "engine", "ports", "types", "market", "clock"],
+        &[
+            "daemon", "engine", "ports", "types", "market", "clock", "policy",
+        ],
     ),
 ];
 

@@ -13,7 +13,7 @@ use crate::marketplace::counted::{Count, Counted};
 use crate::marketplace::lowcode::{LowCode, LowCodeOptions};
 use crate::ports::{Clock, Marketplace, Store, Transport};
 use crate::simulate::{Adapters, TOKEN};
-use crate::store::{SqliteStore, append_request};
+use crate::store::{Reader, SqliteStore, append_request};
 
 /// A directory that is gone with the process, for a database of play money.
 pub(crate) struct Scratch {
@@ -47,7 +47,7 @@ impl Scratch {
     /// The gateway's client and SQLite, for an embedded market.
     pub(crate) fn adapters(&self, seed: u64) -> Adapters {
         let (database, metrics) = (self.database(), self.metrics());
-        let asked = database.clone();
+        let (asked, audited) = (database.clone(), database.clone());
         Adapters {
             marketplace: Arc::new(move |transport, clock, remembered| {
                 let inner = play_client(transport, clock, seed, remembered);
@@ -58,6 +58,11 @@ impl Scratch {
                 Ok(Box::new(store) as Box<dyn Store>)
             }),
             ask: Arc::new(move |now, ask| append_request(&asked, now, ask).map(drop)),
+            disk: Arc::new(|_| Ok(())),
+            audit: Arc::new(move || {
+                let audit = Reader::open(&audited)?.audit()?;
+                Ok((audit.billed(), audit.problems))
+            }),
         }
     }
 }

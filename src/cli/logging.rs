@@ -8,7 +8,7 @@ use super::context::{Global, LogFormat};
 /// started already.
 pub(crate) fn start(global: &Global, quiet: bool) {
     let level = match global.verbose {
-        // The demo tells its story itself.
+        // The demo tells its story itself, and nobody reads that of a thousand seeds.
         0 if quiet => "off",
         0 => "warn,haggle=info",
         1 => "info,haggle=debug",

@@ -32,6 +32,7 @@ mod run;
 mod schema;
 mod show_limits;
 mod show_plan;
+mod simulate;
 mod sources;
 mod spend;
 mod winddown;
@@ -45,6 +46,8 @@ use clap::{Parser, Subcommand};
 
 use context::{Context, Global};
 use failure::{Done, Exit};
+
+pub use simulate::play_adapters;
 
 use crate::types::state::Wish;
 
@@ -107,6 +110,8 @@ enum Command {
     Backup(backup::BackupArgs),
     /// Put a copy back in the database's place; the present one is set aside.
     Restore(restore::RestoreArgs),
+    /// Check this build's guarantees: the real daemon against a market with faults, over seeds.
+    Simulate(simulate::SimulateArgs),
     /// Look whether everything is in order.
     Doctor(doctor::DoctorArgs),
     /// Run any operation of the marketplace by hand, or list them all.
@@ -135,7 +140,10 @@ where
         }
     };
     let context = Context::new(cli.global);
-    logging::start(&context.global, matches!(cli.command, Command::Demo(_)));
+    logging::start(
+        &context.global,
+        matches!(cli.command, Command::Demo(_) | Command::Simulate(_)),
+    );
     let done = dispatch(&context, cli.command);
     done.unwrap_or_else(|failure| output::failed(&failure))
         .into()
@@ -165,6 +173,7 @@ fn dispatch(context: &Context, command: Command) -> Done {
         Command::Market(args) => market::run(context, &args),
         Command::Backup(args) => backup::run(context, &args),
         Command::Restore(args) => restore::run(context, &args),
+        Command::Simulate(args) => simulate::run(context, &args),
         Command::Doctor(args) => doctor::run(context, &args),
         Command::Api(args) => api::run(context, &args),
         Command::Completions(args) => completions::run(context, &args),

@@ -17,6 +17,7 @@ use crate::types::instance::{DestroyWhy, Held, Rental};
 use crate::types::intent::{Effect, Intent, IntentState};
 use crate::types::job::{Job, RunType};
 use crate::types::money::{BID_PARKED, Money, Rate};
+use crate::types::mutant::Mutant;
 use crate::types::offer::Offer;
 use crate::types::plan::Action;
 use crate::types::state::{Change, Severity};
@@ -123,6 +124,9 @@ impl Daemon {
                     self.destroy(instance, DestroyWhy::Leftover).await?;
                 }
                 self.create_refused(intent, why, message)
+            }
+            Outcome::Unknown(_) if self.makes_mistake(Mutant::RetryWithoutLookUp) => {
+                self.refused(intent, "unknown")
             }
             Outcome::Unknown(message) => self.unknown(intent, &message),
         }

@@ -39,6 +39,7 @@ use crate::ports::{Clock, Marketplace, ReadError, Store, StoreError};
 use crate::types::ids::{AccountId, InstanceId, JobName, OfferId};
 use crate::types::job::{Job, SecretRef};
 use crate::types::money::Rate;
+use crate::types::mutant::Mutant;
 use crate::types::notification::NotificationKind;
 use crate::types::offer::{OfferQuery, Snapshot};
 use crate::types::schedule::Schedule;
@@ -300,6 +301,11 @@ impl Daemon {
 
     fn now(&self) -> Time {
         self.parts.clock.now()
+    }
+
+    /// Whether simulation asks for a mistake.
+    fn makes_mistake(&self, mutant: Mutant) -> bool {
+        self.settings.engine.mutant == Some(mutant)
     }
 
     /// Makes changes durable, then believes them.

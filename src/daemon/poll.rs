@@ -12,6 +12,7 @@ use crate::types::ids::{JobName, MachineId, OfferId, ReplicaId};
 use crate::types::instance::{Account, Listing};
 use crate::types::intent::Effect;
 use crate::types::job::Job;
+use crate::types::mutant::Mutant;
 use crate::types::offer::{Coverage, Extent, Market, Offer, OfferQuery, Snapshot};
 use crate::types::state::Change;
 use crate::types::time::{Mono, Time};
@@ -74,10 +75,13 @@ pub struct Polled {
 impl Daemon {
     /// Reads the account first: whoever's it is decides whether anything else may be believed.
     pub(super) async fn poll_account(&mut self) -> Result<Result<Account, ReadError>, DaemonError> {
-        let account = match self.parts.marketplace.account().await {
+        let mut account = match self.parts.marketplace.account().await {
             Ok(account) => account,
             Err(error) => return Ok(Err(error)),
         };
+        if self.makes_mistake(Mutant::WrongAccountAccepted) {
+            account.id = self.state.account.unwrap_or(account.id);
+        }
         match self.state.account {
             None => self.commit(&[Change::Pin {
                 account: account.id,
@@ -156,6 +160,9 @@ impl Daemon {
             // What was forgotten may show, too.
             || self.is_comparing();
         if !listing.complete || (self.state.held.is_empty() && !renting) {
+            return;
+        }
+        if self.makes_mistake(Mutant::EmptyListingBelieved) {
             return;
         }
         let in_a_row = self.empties.one_more(self.parts.clock.monotonic());

@@ -18,6 +18,7 @@ use crate::ports::ReadError;
 use crate::types::ids::{InstanceId, IntentId};
 use crate::types::instance::Held;
 use crate::types::money::Rate;
+use crate::types::mutant::Mutant;
 use crate::types::plan::{Action, Limit, Notice, Plan, Report};
 use crate::types::state::{Ask, Change, Event, Severity, State, Wish};
 use crate::types::time::Time;
@@ -220,7 +221,9 @@ impl Daemon {
             void: absent.intents,
         };
         for instance in absent.instances {
-            if let Ok(None) = self.parts.marketplace.instance(instance).await {
+            let believed =
+                self.makes_mistake(Mutant::EmptyListingBelieved) && listing.rows.is_empty();
+            if believed || matches!(self.parts.marketplace.instance(instance).await, Ok(None)) {
                 settled.gone.insert(instance);
             }
         }

@@ -16,6 +16,7 @@ use crate::types::ids::MachineId;
 use crate::types::instance::{Held, Rental};
 use crate::types::job::{BidMargin, Job};
 use crate::types::money::{BID_PARKED, BID_STEP, Rate};
+use crate::types::mutant::Mutant;
 use crate::types::offer::Offer;
 use crate::types::plan::Refusal;
 use crate::types::state::MachineRecord;
@@ -128,6 +129,9 @@ fn own_trace(
     record: Option<&MachineRecord>,
 ) -> Option<Rate> {
     let ours = scope.ours.get(&machine);
+    if scope.world.config.mutant == Some(Mutant::EchoBelieved) {
+        return None;
+    }
     let holds = ours.is_some_and(|ours| ours.holds);
     let fresh = |at| scope.world.now.ms_since(at) <= millis(ECHO_LASTS);
     let remembered = record

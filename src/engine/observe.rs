@@ -14,6 +14,7 @@ use crate::types::intent::{Effect, Intent, IntentState};
 use crate::types::job::Job;
 use crate::types::ledger::{Component, EntryKind, Line};
 use crate::types::money::{BID_PARKED, Rate};
+use crate::types::mutant::Mutant;
 use crate::types::offer::{Offer, Snapshot};
 use crate::types::state::{Change, Severity, State};
 use crate::types::time::{Time, millis};
@@ -130,6 +131,9 @@ impl Fold<'_> {
     /// that it may be; where there is none, what is left of it, and the oldest intent of all, so
     /// that it never passes for the current instance of its replica.
     fn our_label(&self, row: &Instance) -> Option<Label> {
+        if self.config.mutant == Some(Mutant::LabelIgnored) {
+            return None;
+        }
         let state = &self.draft.state;
         let text = row.label.as_deref()?;
         if !Label::has_prefix(text, &state.installation) {
@@ -355,6 +359,9 @@ impl Fold<'_> {
         held.phase = row.phase();
         // A price of nothing that we did not ask for may be a request of ours on its way up.
         held.parked = row.is_parked() && held.stop_asked;
+        if self.config.mutant == Some(Mutant::OldOneNotParked) {
+            held.parked |= held.phase == Phase::Stopped;
+        }
         if held.phase == Phase::Running && held.price > BID_PARKED && !held.stop_asked {
             held.bid_before_park = None;
         }

@@ -228,6 +228,27 @@ impl ExactBill {
     }
 }
 
+/// How an instance stands in the auction, as only the market knows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// Its machine.
+    pub machine: u64,
+    /// How many of its GPUs.
+    pub gpus: u32,
+    /// Its bid for all of them; `None`: on demand.
+    pub bid: Option<Rate>,
+    /// Whether it is meant to run.
+    pub wants: bool,
+    /// The slice's on-demand rate when it was made.
+    pub agreed: Rate,
+    /// The slice's on-demand rate now.
+    pub on_demand: Rate,
+    /// The host's floor of the slice now.
+    pub floor: Rate,
+    /// Others' rentals of any of its GPUs, at work or waiting.
+    pub rivals: usize,
+}
+
 /// What is true of an instance's machine, as one sees it from inside, whatever the listing says.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Inside {

@@ -88,6 +88,14 @@ impl Market {
         self.paid_in(account, amount, "Payment");
     }
 
+    /// Takes money from an account for something that is not rented here, as other services of the
+    /// marketplace do.
+    pub fn spend_elsewhere(&mut self, account: u64, amount: Money) {
+        if let Some(held) = self.accounts.get_mut(&account) {
+            held.balance = held.balance.saturating_sub(amount);
+        }
+    }
+
     /// All that was ever paid into an account, by any payment that its invoices show. For checkers.
     pub fn all_paid_in(&self, account: u64) -> Money {
         let amounts = self.payments(account).iter().map(|payment| payment.amount);

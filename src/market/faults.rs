@@ -243,6 +243,7 @@ pub struct Faults {
     latency_rng: ChaCha8Rng,
     enabled: bool,
     requests: u64,
+    met: BTreeMap<Fault, u64>,
 }
 
 impl Faults {
@@ -255,6 +256,7 @@ impl Faults {
             latency_rng: ChaCha8Rng::seed_from_u64(seed ^ 0x6c61_7465),
             enabled: true,
             requests: 0,
+            met: BTreeMap::new(),
         }
     }
 
@@ -288,8 +290,25 @@ impl Faults {
         self.requests
     }
 
+    /// How many requests met each fault so far, by its key. A fault that needs a listing or a search
+    /// is counted for other requests too, which it leaves as they are.
+    pub fn met(&self) -> BTreeMap<&'static str, u64> {
+        self.met
+            .iter()
+            .map(|(fault, &count)| (fault.as_str(), count))
+            .collect()
+    }
+
     /// Counts a request and says what goes wrong with it.
     pub(crate) fn next_request(&mut self) -> Option<Fault> {
+        let fault = self.drawn();
+        if let Some(fault) = fault {
+            *self.met.entry(fault).or_default() += 1;
+        }
+        fault
+    }
+
+    fn drawn(&mut self) -> Option<Fault> {
         self.requests += 1;
         // Drawn even where it is not used, so that switching faults off and on does not shift
         // what later requests meet.

@@ -42,7 +42,7 @@ mod wire;
 
 pub use api::{
     CreateParams, Created, ExactBill, Happening, Inside, MarketError, MarketEvent, MarketOptions,
-    Payments, Rented, Started,
+    Payments, Rented, Standing, Started,
 };
 pub use contract::{RUN_FOR, SELF_DESTROY};
 pub use disputed::{Disputed, DisputedError};

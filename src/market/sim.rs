@@ -52,6 +52,8 @@ pub struct Market {
     pub(super) next_increase: u64,
     /// Notifications under way, by number.
     pub(super) undelivered: BTreeMap<u64, Undelivered>,
+    /// Whether hosts and rivals do nothing any more.
+    pub(super) frozen: bool,
     queue: BTreeMap<(Time, u64), Due>,
     queued: u64,
     events: Vec<MarketEvent>,
@@ -110,6 +112,26 @@ pub(super) enum Due {
     Notice(u64),
 }
 
+impl Due {
+    /// Whether it is what hosts and rivals do of their own accord.
+    fn is_others(self) -> bool {
+        matches!(
+            self,
+            Self::Floor(_)
+                | Self::Price(_)
+                | Self::Relist(_)
+                | Self::Leave(_)
+                | Self::Bidder(_)
+                | Self::Taker(_)
+                | Self::Challenger(_)
+                | Self::RivalReacts(_)
+                | Self::RivalLeaves(_)
+                | Self::Error(_)
+                | Self::Maintenance(_)
+        )
+    }
+}
+
 impl Market {
     /// A market whose machines, prices and behaviours are drawn from the seed.
     pub fn generated(options: MarketOptions) -> Self {
@@ -157,6 +179,7 @@ impl Market {
             increases: BTreeMap::new(),
             next_increase: 1,
             undelivered: BTreeMap::new(),
+            frozen: false,
             queue: BTreeMap::new(),
             queued: 0,
             events: Vec::new(),
@@ -219,6 +242,9 @@ impl Market {
     }
 
     fn happen(&mut self, due: Due) {
+        if self.frozen && due.is_others() {
+            return;
+        }
         match due {
             Due::Floor(machine) => self.floor_moves(machine),
             Due::Price(machine) => self.price_moves(machine),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::api::{ExactBill, Rented};
+use super::api::{ExactBill, Rented, Standing};
 use super::contract::{Contract, Task};
 use super::disputed::BalanceMeans;
 use super::meter::Use;
@@ -269,6 +269,59 @@ impl Market {
         let gone = || self.past.get(&instance).map(|(contract, _)| contract);
         let contract = self.contracts.get(&instance).or_else(gone)?;
         contract.task()?.params.label.as_deref()
+    }
+
+    /// The exact books of every instance that the account ever had, day by day: what each charge row
+    /// is the rounding of, by instance and the row's first moment. For checkers; no wire shows it.
+    pub fn exact_days(&self, account: u64) -> BTreeMap<(u64, Time), ExactBill> {
+        let living = self.contracts.values().map(|contract| (contract, self.now));
+        let past = self
+            .past
+            .values()
+            .map(|(contract, ended)| (contract, *ended));
+        past.chain(living)
+            .filter_map(|(contract, until)| {
+                let task = contract.task().filter(|task| task.account == account)?;
+                Some((contract.id, task.meter.by_day(until)))
+            })
+            .flat_map(|(id, days)| {
+                days.into_iter()
+                    .map(move |(start, _, used)| ((id, start), used.bill()))
+            })
+            .collect()
+    }
+
+    /// How an instance stands in the auction. For checkers; no wire shows it.
+    pub fn standing(&self, account: u64, id: u64) -> Option<Standing> {
+        let contract = self
+            .contracts
+            .get(&id)
+            .filter(|contract| contract.account() == Some(account))?;
+        let machine = &self.machines[contract.machine];
+        let others = machine
+            .contracts
+            .iter()
+            .filter_map(|other| self.contracts.get(other))
+            .filter(|other| other.id != id && other.mask & contract.mask != 0);
+        Some(Standing {
+            machine: machine.id,
+            gpus: contract.gpus,
+            bid: contract.bid,
+            wants: contract.wants,
+            agreed: contract.on_demand,
+            on_demand: machine.on_demand(contract.slice),
+            floor: machine.floor(contract.slice),
+            rivals: others
+                .filter(|other| other.account() != Some(account))
+                .count(),
+        })
+    }
+
+    /// From now on hosts and rivals do nothing new, and nothing fails any more. For checkers.
+    pub fn freeze(&mut self) {
+        self.options.intensity = 0.0;
+        self.options.failures = 0.0;
+        self.frozen = true;
     }
 
     /// The exact books of every instance the account ever had, as of now. For checkers; no wire

@@ -4,11 +4,20 @@
 //! A seed draws everything. What fails prints its seed, and the seed replays it.
 
 mod checker;
+mod drawn;
+mod fate;
+mod jobs;
 mod rig;
 mod scenario;
+mod sweep;
+mod turn;
 
 pub use checker::Checker;
+pub use fate::{Hazards, MarketTime};
 pub use rig::{
-    Adapters, FixedPolicies, MakeMarketplace, MakeStore, PlaySecrets, Rig, TellStore, Way,
+    Adapters, AuditLedger, FillDisk, FixedPolicies, MakeMarketplace, MakeStore, PlaySecrets, Rig,
+    TellStore, Way,
 };
-pub use scenario::{Outcome, Path, Scenario, TOKEN, run};
+pub use scenario::{Outcome, Path, START, Scenario, TOKEN, run};
+pub use sweep::{Failed, Sweep, Totals};
+pub use turn::{Others, Policy, Turn};

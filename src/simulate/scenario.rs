@@ -1,27 +1,30 @@
 //! One seed's run: trouble, then calm, then the end; and what must hold in each.
 
-use std::ops::RangeInclusive;
-use std::sync::{Arc, PoisonError};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::checker::Checker;
+use super::fate::{Hazards, MarketTime, lock};
 use super::rig::{Adapters, Rig, Way};
+use super::turn::{OTHER_TOKEN, Turn, rent};
 use crate::clock::SimClock;
-use crate::daemon::{Daemon, DaemonError, Observer, Pace, Settings};
+use crate::daemon::{Daemon, DaemonError, Looking, Observer, Pace, Settings, TickView};
+use crate::engine::check::check;
+use crate::engine::decide::decide;
 use crate::market::faults::{FaultScript, FaultSpec, Faults};
 use crate::market::{
-    CreateParams, Disputed, Envelope, Market, MarketOptions, MarketServer, Paths, Quirks,
-    WireOptions,
+    Disputed, Envelope, Market, MarketOptions, MarketServer, Paths, Quirks, WireOptions,
 };
-use crate::ports::Clock;
+use crate::ports::{Clock, StoreError};
 use crate::types::instance::DestroyWhy;
-use crate::types::intent::Effect;
+use crate::types::intent::{Effect, IntentState};
 use crate::types::job::Job;
+use crate::types::ledger::{EntryKind, Scope};
 use crate::types::money::Money;
-use crate::types::offer::Market as SearchType;
-use crate::types::state::{Ask, Change};
-use crate::types::time::Time;
-use crate::types::world::EngineConfig;
+use crate::types::state::Change;
+use crate::types::time::{Time, millis};
+use crate::types::world::{EngineConfig, World};
 
 /// A way to the marketplace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,24 +61,32 @@ impl Path {
 pub struct Scenario {
     /// Draws everything.
     pub seed: u64,
+    /// When the market begins.
+    pub start: Time,
     /// The jobs.
     pub jobs: Vec<Arc<Job>>,
     /// The limits.
     pub engine: EngineConfig,
+    /// What is looked at between polls.
+    pub looking: Looking,
     /// How long requests fail and processes die.
     pub trouble: Duration,
     /// How long all is well after that.
     pub calm: Duration,
+    /// At the end of the calm, how long nothing but the daemon acts.
+    pub still: Duration,
     /// The faults, as the market's `--faults` takes them.
     pub faults: FaultSpec,
-    /// Chance that a mutation kills the process, in parts per thousand.
-    pub crash_per_mille: u64,
+    /// What goes wrong around the processes.
+    pub hazards: Hazards,
     /// Machines of the market.
     pub machines: u32,
     /// How busy rivals, takers and hosts are.
     pub intensity: f64,
     /// The play balance.
     pub balance: Money,
+    /// Decimals of the charge rows.
+    pub charge_decimals: u32,
     /// How often provisioning fails, as a multiple of the usual.
     pub failures: f64,
     /// How the market settles what its sources dispute.
@@ -84,31 +95,41 @@ pub struct Scenario {
     pub quirks: Quirks,
     /// Whether another program holds instances on the same account.
     pub shared: bool,
-    /// How long a request takes, in milliseconds of market time.
-    pub latency_ms: RangeInclusive<u64>,
     /// How the marketplace is reached.
     pub path: Path,
-    /// What the user asks, and how long after the beginning.
-    pub asks: Vec<(Duration, Ask)>,
+    /// What happens, and how long after the beginning; in order.
+    pub script: Vec<(Duration, Turn)>,
 }
 
 /// What came of it.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Outcome {
     /// What was broken; empty is good.
     pub violations: Vec<String>,
     /// Processes that died on the way.
-    pub crashes: u32,
+    pub crashes: u64,
+    /// Processes that ended by themselves, because they could not go on, and were started again.
+    pub restarts: u64,
+    /// What went wrong, by kind.
+    pub faults: BTreeMap<String, u64>,
     /// Requests that were sent.
     pub requests: u64,
     /// Instances that were made.
-    pub starts: u32,
+    pub starts: u64,
     /// Times an instance of ours was displaced.
-    pub outbids: u32,
+    pub outbids: u64,
     /// Replicas that finished.
-    pub finished: u32,
-    /// Market hours that passed.
-    pub hours: f64,
+    pub finished: u64,
+    /// Market time that passed.
+    pub passed: Duration,
+    /// What the ledger says was spent, once all is settled.
+    pub spend: Money,
+    /// What the reported charge rows come to.
+    pub billed: Money,
+    /// What was accrued before anything was corrected by the bill; traffic is not.
+    pub accrued: Money,
+    /// What that cost exactly.
+    pub exact: Money,
 }
 
 /// The token of the play account, which the adapters have to send.
@@ -123,120 +144,137 @@ const CHARGES_SHOWN_WITHIN: Duration = Duration::from_secs(30 * 3600);
 /// A process that ended by itself is started again after this.
 const STARTED_AGAIN_AFTER: Duration = Duration::from_secs(60);
 
-/// When the market begins: a Monday evening.
-const START: Time = Time(1_767_643_200_000);
+/// When the market begins where nothing else is said: a Monday evening.
+pub const START: Time = Time(1_767_643_200_000);
 
 /// Runs a scenario. The same scenario gives the same outcome, request by request.
 pub async fn run(scenario: &Scenario, adapters: Adapters) -> Result<Outcome, DaemonError> {
     let rig = build(scenario, adapters);
     let mut outcome = Outcome::default();
-    rig.crash_per_mille(scenario.crash_per_mille);
-    let trouble_ends = START + scenario.trouble;
-    for (after, ask) in &scenario.asks {
-        run_until(&rig, START + *after, &mut outcome).await?;
-        rig.ask(ask)?;
-    }
-    run_until(&rig, trouble_ends, &mut outcome).await?;
-    rig.crash_per_mille(0);
+    let accrued = Arc::new(Mutex::new(Money::ZERO));
+    let ends = scenario.start + scenario.trouble;
+    rig.set_hazards(scenario.hazards.clone());
+    run_until(&rig, ends, &mut outcome, &accrued).await?;
+    rig.set_hazards(Hazards {
+        latency_ms: scenario.hazards.latency_ms.clone(),
+        ..Hazards::default()
+    });
+    // The last turns of the script are due by then.
+    rig.rests_until(ends);
     rig.server.with_faults(|faults| faults.set_enabled(false));
-    run_until(&rig, trouble_ends + scenario.calm, &mut outcome).await?;
-    end(&rig, &mut outcome).await?;
+    let calm_ends = ends + scenario.calm;
+    run_until(
+        &rig,
+        Time(calm_ends.0 - millis(scenario.still)),
+        &mut outcome,
+        &accrued,
+    )
+    .await?;
+    rig.server.with_market(Market::freeze);
+    lock(&rig.checker).still();
+    run_until(&rig, calm_ends, &mut outcome, &accrued).await?;
+    end(&rig, scenario, &mut outcome, &accrued).await?;
     outcome.violations.extend(rig.violations());
     outcome.requests = rig.requests();
-    outcome.hours = rig.hours_since(START);
+    outcome.faults = rig.met();
+    outcome.accrued = *lock(&accrued);
     Ok(outcome)
 }
 
 fn build(scenario: &Scenario, adapters: Adapters) -> Rig {
     let options = MarketOptions {
         seed: scenario.seed,
-        start: START,
+        start: scenario.start,
         balance: scenario.balance,
+        charge_decimals: scenario.charge_decimals,
         machines: Some(scenario.machines),
         intensity: scenario.intensity,
         failures: scenario.failures,
         disputed: scenario.disputed,
         ..MarketOptions::default()
     };
-    let clock = Arc::new(SimClock::new(START));
+    let clock = Arc::new(SimClock::new(scenario.start));
+    let market_time = Arc::new(MarketTime::new(Arc::clone(&clock)));
     let mut market = Market::generated(options);
     let account = market.account_for(TOKEN);
-    let foreign = if scenario.shared {
-        somebody_elses(&mut market, account)
-    } else {
-        Vec::new()
-    };
+    let mut checker = Checker::new(account, &scenario.jobs, scenario.engine.clone());
+    if scenario.is_documented() {
+        checker.as_documented();
+    }
+    let other = |(_, turn): &(Duration, Turn)| matches!(turn, Turn::OtherAccount(_));
+    if scenario.script.iter().any(other) {
+        checker.elsewhere(market.account_for(OTHER_TOKEN));
+    }
+    if scenario.shared {
+        // What others hold is none of the daemon's business, whatever its labels look like.
+        for label in [None, Some("hg-zzzzzzzz-train-r0-12"), Some("train")] {
+            if let Some(id) = rent(&mut market, account, label) {
+                checker.foreign(id);
+            }
+        }
+    }
     let faults = Faults::new(
         scenario.faults.clone(),
         FaultScript::default(),
         scenario.seed,
     );
     let wire = scenario.path.wire(scenario.quirks);
-    let server = MarketServer::new(market, wire, faults, clock.clone());
-    let mut checker = Checker::new(account, &scenario.jobs, scenario.engine.clone());
-    for id in foreign {
-        checker.foreign(id);
-    }
+    let server = MarketServer::new(market, wire, faults, market_time.clone());
     let settings = Settings {
         engine: scenario.engine.clone(),
         live: true,
         pace: Pace::Every,
         seed: scenario.seed,
-        looking: crate::daemon::Looking::default(),
+        looking: scenario.looking,
     };
-    Rig::new(
+    let script = scenario
+        .script
+        .iter()
+        .map(|(after, turn)| (scenario.start + *after, turn.clone()))
+        .collect();
+    let rig = Rig::new(
         clock,
         Arc::new(server),
         Way {
             native: scenario.path == Path::Native,
-            latency_ms: scenario.latency_ms.clone(),
+            latency_ms: scenario.hazards.latency_ms.clone(),
         },
         checker,
         adapters,
         settings,
         scenario.jobs.clone(),
-    )
+    );
+    rig.scripted(market_time, script)
 }
 
-/// Another program shares the account: what it holds is none of the daemon's business, whatever
-/// its labels look like.
-fn somebody_elses(market: &mut Market, account: u64) -> Vec<u64> {
-    let labels = [None, Some("hg-zzzzzzzz-train-r0-12"), Some("train")];
-    let offers: Vec<u64> = market
-        .offers(account, SearchType::OnDemand, 8.0)
-        .into_iter()
-        .map(|offer| offer.id)
-        .collect();
-    let mut left = labels.into_iter();
-    let mut made = Vec::new();
-    for offer_id in offers {
-        let Some(label) = left.as_slice().first() else {
-            break;
-        };
-        let params = CreateParams {
-            offer_id,
-            image: Some("somebody/elses:latest".to_owned()),
-            label: label.map(str::to_owned),
-            ..CreateParams::default()
-        };
-        if let Ok(created) = market.create(account, params) {
-            made.push(created.new_contract);
-            left.next();
-        }
+/// Lets the checker read the story that the daemon tells, and what it is about to do; and adds up
+/// what it accrues.
+struct Story {
+    checker: Arc<Mutex<Checker>>,
+    server: Arc<MarketServer>,
+    accrued: Arc<Mutex<Money>>,
+}
+
+impl Story {
+    fn of(rig: &Rig, accrued: &Arc<Mutex<Money>>) -> Box<dyn Observer> {
+        Box::new(Self {
+            checker: Arc::clone(&rig.checker),
+            server: Arc::clone(&rig.server),
+            accrued: Arc::clone(accrued),
+        })
     }
-    made
 }
-
-/// Lets the checker read the story that the daemon tells.
-struct Story(Arc<std::sync::Mutex<Checker>>);
 
 impl Observer for Story {
     fn committed(&mut self, changes: &[Change]) {
-        let mut checker = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut checker = lock(&self.checker);
         for change in changes {
             match change {
                 Change::Event(event) => checker.told(event),
-                Change::Intent(intent) => {
+                Change::Entry(entry) if entry.kind == EntryKind::Accrue => {
+                    *lock(&self.accrued) += entry.amount;
+                }
+                Change::Intent(intent) if intent.state == IntentState::Open => {
                     if let Effect::Destroy {
                         instance,
                         why: DestroyWhy::Limit | DestroyWhy::UserRequest,
@@ -244,40 +282,73 @@ impl Observer for Story {
                     {
                         checker.announced(instance.0);
                     }
+                    self.server
+                        .with_market(|market| checker.intends(&intent.effect, market));
                 }
                 _ => {}
             }
         }
     }
-}
 
-/// Runs a daemon, and the next one after each crash, until a moment.
-async fn run_until(rig: &Rig, until: Time, outcome: &mut Outcome) -> Result<(), DaemonError> {
-    loop {
-        let mut daemon = rig.start(vec![Box::new(Story(Arc::clone(&rig.checker)))])?;
-        let life = daemon.run(Some(until), std::future::pending());
-        match rig.until_crash(life).await {
-            // A process that was refused before anything was its to look after ends; somebody
-            // starts the next.
-            Some(Err(DaemonError::Token(_))) => {
-                rig.clock.advance(STARTED_AGAIN_AFTER);
-                if rig.clock.now() >= until {
-                    return Ok(());
-                }
-            }
-            Some(done) => return done,
-            None => outcome.crashes += 1,
+    fn ticked(&mut self, view: &TickView<'_>) {
+        let mut checker = lock(&self.checker);
+        if !view.plan.actions.is_empty() || !checker.is_still() {
+            return;
+        }
+        // What it knows after the tick satisfies what it planned, which was nothing.
+        let world = World {
+            state: view.state.clone(),
+            ..view.world.clone()
+        };
+        let (plan, _) = decide(&world);
+        let (plan, _) = check(&world, &plan);
+        for action in plan.actions {
+            checker.planned_again(action.effect.as_str());
         }
     }
 }
 
+/// Runs a daemon, and the next one after each end, until a moment.
+async fn run_until(
+    rig: &Rig,
+    until: Time,
+    outcome: &mut Outcome,
+    accrued: &Arc<Mutex<Money>>,
+) -> Result<(), DaemonError> {
+    while rig.clock.now() < until {
+        let life = async {
+            let mut daemon = rig.start(vec![Story::of(rig, accrued)])?;
+            // It goes by its own clock.
+            let until = Time(until.0 + rig.wall_is_ahead());
+            daemon.run(Some(until), std::future::pending()).await
+        };
+        match rig.until_crash(life).await {
+            None => outcome.crashes += 1,
+            Some(Ok(())) => return Ok(()),
+            // A process that cannot go on ends; somebody starts the next.
+            Some(Err(
+                DaemonError::Token(_)
+                | DaemonError::OtherAccount { .. }
+                | DaemonError::Store(StoreError::Full),
+            )) => {
+                outcome.restarts += 1;
+                rig.rests(STARTED_AGAIN_AFTER);
+            }
+            Some(Err(error)) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
 /// Everything is calm: what was open must be settled, and all can be destroyed.
-async fn end(rig: &Rig, outcome: &mut Outcome) -> Result<(), DaemonError> {
-    rig.checker
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .ending();
-    let mut daemon = rig.start(Vec::new())?;
+async fn end(
+    rig: &Rig,
+    scenario: &Scenario,
+    outcome: &mut Outcome,
+    accrued: &Arc<Mutex<Money>>,
+) -> Result<(), DaemonError> {
+    lock(&rig.checker).ending();
+    let mut daemon = rig.start(vec![Story::of(rig, accrued)])?;
     count(&daemon, outcome);
     let ended = daemon.destroy_all(END_WITHIN).await?;
     for left in ended.remaining {
@@ -290,42 +361,58 @@ async fn end(rig: &Rig, outcome: &mut Outcome) -> Result<(), DaemonError> {
             .violations
             .push(format!("{} intents are not settled", ended.unsettled));
     }
-    if daemon
-        .state()
-        .reserved
-        .values()
-        .any(|&money| money != Money::ZERO)
-    {
+    let reserved = &daemon.state().reserved;
+    if reserved.values().any(|&money| money != Money::ZERO) {
         outcome
             .violations
             .push("money stays reserved for nothing".to_owned());
     }
-    {
-        let mut checker = rig.checker.lock().unwrap_or_else(PoisonError::into_inner);
-        rig.server
-            .with_market(|market| checker.look_at_the_end(market));
-    }
+    rig.server
+        .with_market(|market| lock(&rig.checker).look_at_the_end(market));
+    outcome.passed = rig.clock.now().since(scenario.start);
     // Nothing runs any more: once the last charges are shown, the books have to be the bill.
     rig.clock.advance(CHARGES_SHOWN_WITHIN);
     daemon.reconcile().await?;
-    let checker = rig.checker.lock().unwrap_or_else(PoisonError::into_inner);
-    let charged = rig.server.with_market(|market| checker.charged(market));
-    for (name, bill) in charged {
-        let posted = daemon.state().spent(&name);
-        if posted != bill {
-            outcome
-                .violations
-                .push(format!("{name} was billed {bill}, the books say {posted}"));
-        }
-    }
+    compare(rig, scenario, &daemon, outcome);
     Ok(())
+}
+
+/// The ledger against the bill, job by job, and the bill against the market's own books.
+fn compare(rig: &Rig, scenario: &Scenario, daemon: &Daemon, outcome: &mut Outcome) {
+    let checker = lock(&rig.checker);
+    rig.server.with_market(|market| {
+        for (name, bill) in checker.charged(market) {
+            let posted = daemon.state().spent(&name);
+            if posted != bill {
+                outcome
+                    .violations
+                    .push(format!("{name} was billed {bill}, the books say {posted}"));
+            }
+        }
+        let (billed, wrong) = checker.books(market, scenario.charge_decimals);
+        outcome.billed = billed;
+        outcome.violations.extend(wrong);
+        outcome.exact = checker.exact_without_traffic(market);
+        outcome.starts = checker.made() as u64;
+    });
+    outcome.spend = daemon.state().usage(&Scope::Account).total;
+    match rig.audit() {
+        Ok((billed, problems)) => {
+            if billed != outcome.billed {
+                let of_rows = outcome.billed;
+                let text = format!("the ledger's bill is {billed}, the rows come to {of_rows}");
+                outcome.violations.push(text);
+            }
+            outcome.violations.extend(problems);
+        }
+        Err(error) => outcome.violations.push(format!("no audit: {error}")),
+    }
 }
 
 fn count(daemon: &Daemon, outcome: &mut Outcome) {
     for replica in daemon.state().replicas.values() {
-        outcome.starts += replica.starts;
-        outcome.outbids += replica.outbids;
-        outcome.finished += u32::from(replica.ending.is_some());
+        outcome.outbids += u64::from(replica.outbids);
+        outcome.finished += u64::from(replica.ending.is_some());
     }
     for intent in daemon.state().intents.values() {
         outcome

@@ -12,10 +12,11 @@ use crate::ports::StoreError;
 use crate::types::ids::{InstanceId, IntentId};
 use crate::types::instance::Held;
 use crate::types::intent::Intent;
-use crate::types::ledger::{Component, Entry, EntryKind, Scope};
+use crate::types::ledger::{Account, Component, Entry, EntryKind, Scope};
 use crate::types::money::Money;
 use crate::types::state::State;
 
+use super::SqliteStore;
 use super::changes;
 use super::error::json_at;
 use super::reader::{ENTRY_COLUMNS, Reader, entry_at};
@@ -55,29 +56,51 @@ impl Reader {
     /// # Errors
     /// What SQLite may say, or a line that cannot be read. What does not agree is no error here.
     pub fn audit(&self) -> Result<Audit, StoreError> {
-        let moment = self.connection.unchecked_transaction()?;
-        let state = changes::load(&moment)?;
-        let mut problems = integrity(&moment)?;
-        let sums = Sums::of(&moment, &state)?;
-        compare_views(&moment, &sums, &mut problems)?;
-        compare_state(&sums, &state, &mut problems);
-        compare_intents(&moment, &sums, &mut problems)?;
-        compare_instances(&moment, &sums, &mut problems)?;
-        moment.finish()?;
-        let accounts = sums.accounts.iter().map(|(name, &sum)| {
-            let nanos = i64::try_from(sum);
-            if nanos.is_err() {
-                problems.push(format!("the balance of {name} is out of bounds: {sum}"));
-            }
-            let cut = if sum > 0 { i64::MAX } else { i64::MIN };
-            (name.clone(), Money(nanos.unwrap_or(cut)))
-        });
-        Ok(Audit {
-            entries: sums.entries,
-            accounts: accounts.collect(),
-            problems,
-        })
+        audit(&self.connection)
     }
+}
+
+impl SqliteStore {
+    /// As [`Reader::audit`], for the process that writes.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn audit(&self) -> Result<Audit, StoreError> {
+        audit(&self.connection)
+    }
+}
+
+impl Audit {
+    /// What was billed, in all.
+    pub fn billed(&self) -> Money {
+        let owed = self.accounts.get(&Account::OwedBilled.to_string());
+        -owed.copied().unwrap_or_default()
+    }
+}
+
+fn audit(connection: &Connection) -> Result<Audit, StoreError> {
+    let moment = connection.unchecked_transaction()?;
+    let state = changes::load(&moment)?;
+    let mut problems = integrity(&moment)?;
+    let sums = Sums::of(&moment, &state)?;
+    compare_views(&moment, &sums, &mut problems)?;
+    compare_state(&sums, &state, &mut problems);
+    compare_intents(&moment, &sums, &mut problems)?;
+    compare_instances(&moment, &sums, &mut problems)?;
+    moment.finish()?;
+    let accounts = sums.accounts.iter().map(|(name, &sum)| {
+        let nanos = i64::try_from(sum);
+        if nanos.is_err() {
+            problems.push(format!("the balance of {name} is out of bounds: {sum}"));
+        }
+        let cut = if sum > 0 { i64::MAX } else { i64::MIN };
+        (name.clone(), Money(nanos.unwrap_or(cut)))
+    });
+    Ok(Audit {
+        entries: sums.entries,
+        accounts: accounts.collect(),
+        problems,
+    })
 }
 
 impl Sums {

@@ -108,15 +108,6 @@ impl SqliteStore {
         installation_hint: Option<Installation>,
         seed: u64,
     ) -> Result<Self, StoreError> {
-        Self::open_with(path, installation_hint, seed, take_wal)
-    }
-
-    fn open_with(
-        path: &Path,
-        installation_hint: Option<Installation>,
-        seed: u64,
-        take_log: fn(&Connection) -> Result<(), StoreError>,
-    ) -> Result<Self, StoreError> {
         let parent = path.parent().filter(|p| !p.as_os_str().is_empty());
         if let Some(parent) = parent.filter(|parent| !parent.is_dir()) {
             let parent = parent.display();
@@ -138,7 +129,7 @@ impl SqliteStore {
         // Looked at before anything is changed: a newer database is left exactly as it is.
         migrate::inspect(&connection)?;
         set_up(&connection)?;
-        take_log(&connection)?;
+        take_wal(&connection)?;
         migrate::migrate(&mut connection)?;
         check_pages(&connection)?;
         settle_installation(&connection, path, installation_hint, seed)?;
@@ -150,16 +141,6 @@ impl SqliteStore {
             standing: Standing::Whole,
             pruned_to: None,
         })
-    }
-
-    /// The same database for simulation, where processes die but power does not fail: what was
-    /// committed is with the operating system when a commit returns, and nothing waits for a disk.
-    /// It is for this connection alone until that is dropped; others find it locked.
-    ///
-    /// # Errors
-    /// As [`Self::open`].
-    pub fn open_for_simulation(path: &Path, seed: u64) -> Result<Self, StoreError> {
-        Self::open_with(path, None, seed, wait_for_no_disk)
     }
 
     /// A database in memory, for simulation: the same tables and statements, nothing durable.
@@ -179,6 +160,25 @@ impl SqliteStore {
             standing: Standing::Whole,
             pruned_to: None,
         })
+    }
+
+    /// Forgets what only this process's memory holds, as if another one had opened the database:
+    /// for simulation, where one connection outlives the processes.
+    pub fn forget(&mut self) {
+        self.image = None;
+    }
+
+    /// Lets the database take no further page (`max_page_count`), as on a full disk, or lifts that:
+    /// for simulation.
+    ///
+    /// # Errors
+    /// What SQLite may say.
+    pub fn fill_disk(&mut self, full: bool) -> Result<(), StoreError> {
+        // Under its present size, SQLite takes the present size.
+        let pages: i64 = if full { 1 } else { i64::from(u32::MAX - 1) };
+        let set = format!("PRAGMA max_page_count = {pages}");
+        self.connection.query_row(&set, [], |_| Ok(()))?;
+        Ok(())
     }
 
     /// Appends a request of the user through this connection; gives its number.
@@ -428,15 +428,6 @@ fn check_pages(connection: &Connection) -> Result<(), StoreError> {
             return Err(StoreError::Corrupt(found.replace('\n', "; ")));
         }
     }
-    Ok(())
-}
-
-/// What a simulation needs of durability: a transaction that is undone within a living process has
-/// its old pages in memory, and one that is done is with the operating system.
-fn wait_for_no_disk(connection: &Connection) -> Result<(), StoreError> {
-    connection.pragma_update(None, "synchronous", "OFF")?;
-    connection.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
-    connection.pragma_update(None, "journal_mode", "MEMORY")?;
     Ok(())
 }
 

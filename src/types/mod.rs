@@ -7,6 +7,7 @@ pub mod job;
 pub mod ledger;
 pub mod limit;
 pub mod money;
+pub mod mutant;
 pub mod notification;
 pub mod offer;
 pub mod plan;

@@ -12,6 +12,7 @@ use super::job::{Job, Run};
 use super::ledger::Scope;
 use super::limit::Bounds;
 use super::money::{Money, Rate};
+use super::mutant::Mutant;
 use super::offer::Snapshot;
 use super::state::State;
 use super::time::Time;
@@ -66,6 +67,9 @@ pub struct EngineConfig {
     /// the user has not agreed that it sees secrets.
     #[serde(default)]
     pub withhold_secrets: bool,
+    /// A mistake that is made on purpose, for simulation to find. Never read nor written.
+    #[serde(skip)]
+    pub mutant: Option<Mutant>,
 }
 
 /// Two minutes until a listing counts as evidence, and half a minute between the two that prove an
@@ -98,6 +102,7 @@ impl Default for EngineConfig {
             cooldown_max: Duration::from_secs(24 * 60 * MINUTE),
             offline_patience: Duration::from_secs(15 * MINUTE),
             withhold_secrets: false,
+            mutant: None,
         }
     }
 }
@@ -111,6 +116,9 @@ impl EngineConfig {
     /// The time that a reservation covers: until the next poll, the reaction to it, the queue of
     /// `queued` requests before ours, an outage, and until a poll proves that the destroy took.
     pub fn horizon(&self, queued: u32) -> Duration {
+        if self.mutant == Some(Mutant::ReservationSkipped) {
+            return Duration::ZERO;
+        }
         let queue = self
             .request_interval
             .saturating_mul(queued.saturating_add(1));

@@ -1,7 +1,6 @@
 //! The real daemon against the embedded market, with faults and crashes, over seeds.
 //!
-//! A failure prints its seed; `HAGGLE_SEED=N cargo test --test simulate faults -- --nocapture`
-//! replays it. `HAGGLE_SEEDS=N` runs as many as wanted.
+//! A failure prints its seed, and how to replay it.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
@@ -11,6 +10,7 @@ mod late;
 mod older;
 mod parity;
 mod scenarios;
+mod seeds;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -19,94 +19,12 @@ use haggle::engine::check::check;
 use haggle::engine::decide::decide;
 use haggle::store::Reader;
 use haggle::types::world::World;
-use scenarios::{MIXES, mix, scenario, simulate};
+use scenarios::{scenario, simulate};
 
 fn number(name: &str) -> Option<u64> {
     std::env::var(name)
         .ok()
         .map(|text| text.parse().expect("a number"))
-}
-
-#[test]
-fn faults_and_crashes_break_nothing() {
-    let first = number("HAGGLE_SEED").unwrap_or(1);
-    let count = number("HAGGLE_SEEDS").unwrap_or(3);
-    let (mut starts, mut crashes) = (0, 0);
-    let mut failed = Vec::new();
-    for seed in first..first + count {
-        let dir = tempfile::tempdir().unwrap();
-        let outcome = simulate(&scenario(seed), dir.path());
-        println!(
-            "seed {seed}: {:.1} market hours, {} requests, {} starts, {} outbids, {} finished, {} crashes",
-            outcome.hours,
-            outcome.requests,
-            outcome.starts,
-            outcome.outbids,
-            outcome.finished,
-            outcome.crashes
-        );
-        if !outcome.violations.is_empty() {
-            failed.push(format!(
-                "seed {seed}:\n  {}",
-                outcome.violations.join("\n  ")
-            ));
-        }
-        starts += outcome.starts;
-        crashes += outcome.crashes;
-    }
-    assert!(
-        failed.is_empty(),
-        "replay with HAGGLE_SEED=N HAGGLE_SEEDS=1\n{}",
-        failed.join("\n")
-    );
-    // A simulation in which nothing happens proves nothing.
-    assert!(
-        starts > 0 && crashes > 0,
-        "{starts} starts, {crashes} crashes"
-    );
-}
-
-/// What the daemon told, for whoever reads a failure.
-fn story(dir: &Path) {
-    let reader = Reader::open(&dir.join("haggle.db")).unwrap();
-    for event in reader.events(None, 2000).unwrap() {
-        println!("  {event:?}");
-    }
-}
-
-#[test]
-fn what_presses_on_one_thing_breaks_nothing() {
-    let first = number("HAGGLE_SEED").unwrap_or(1);
-    let count = number("HAGGLE_SEEDS").unwrap_or(1);
-    let only = std::env::var("HAGGLE_MIX").ok();
-    let mut failed = Vec::new();
-    for name in MIXES {
-        if only.as_deref().is_some_and(|only| only != name) {
-            continue;
-        }
-        let mut starts = 0;
-        for seed in first..first + count {
-            let dir = tempfile::tempdir().unwrap();
-            let outcome = simulate(&mix(name, seed), dir.path());
-            println!("{name} {seed}: {outcome:?}");
-            if !outcome.violations.is_empty() {
-                story(dir.path());
-            }
-            starts += outcome.starts;
-            if !outcome.violations.is_empty() {
-                failed.push(format!(
-                    "{name} {seed}:\n  {}",
-                    outcome.violations.join("\n  ")
-                ));
-            }
-        }
-        assert!(starts > 0, "nothing happened in `{name}`");
-    }
-    assert!(
-        failed.is_empty(),
-        "replay with HAGGLE_MIX=NAME HAGGLE_SEED=N HAGGLE_SEEDS=1\n{}",
-        failed.join("\n")
-    );
 }
 
 /// All that the ticks left behind, as bytes.

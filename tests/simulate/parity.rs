@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use haggle::market::Disputed;
-use haggle::simulate::{Path, Scenario};
+use haggle::simulate::{Hazards, Path, Scenario};
 use haggle::store::Reader;
 use serde_json::Value;
 
@@ -18,8 +18,10 @@ fn decisions(seed: u64, path: Path) -> Vec<(String, Value)> {
         path,
         // Nothing fails, and no request takes time, for the ways need different numbers of them.
         faults: "none".parse().unwrap(),
-        crash_per_mille: 0,
-        latency_ms: 0..=0,
+        hazards: Hazards {
+            latency_ms: 0..=0,
+            ..Hazards::default()
+        },
         intensity: 5.0,
         disputed: Disputed::default(),
         trouble: Duration::from_secs(4 * 3600),

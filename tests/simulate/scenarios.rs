@@ -1,4 +1,4 @@
-//! What is simulated: jobs, mixes that each press on one thing, and the adapters under test.
+//! A plain scenario with a few jobs, and the adapters over a database in a file.
 
 use std::path::Path as Dir;
 use std::sync::Arc;
@@ -6,16 +6,16 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use haggle::daemon::Looking;
 use haggle::market::faults::FaultSpec;
 use haggle::market::{Disputed, Quirks};
 use haggle::marketplace::lowcode::{LowCode, LowCodeOptions};
 use haggle::marketplace::vast::{Vast, VastOptions};
 use haggle::ports::{Clock, Marketplace, Store};
-use haggle::simulate::{Adapters, Outcome, Path, Scenario, TOKEN, run};
-use haggle::store::{SqliteStore, append_request};
+use haggle::simulate::{Adapters, Hazards, Outcome, Path, START, Scenario, TOKEN, run};
+use haggle::store::{Reader, SqliteStore, append_request};
 use haggle::types::job::Job;
 use haggle::types::money::Money;
-use haggle::types::state::Ask;
 use haggle::types::time::{Mono, Time};
 use haggle::types::world::EngineConfig;
 use secrecy::SecretString;
@@ -138,7 +138,7 @@ impl Clock for Hasty {
 
 pub(crate) fn adapters(dir: &Dir, seed: u64, path: Path, extras: bool) -> Adapters {
     let database = dir.join("haggle.db");
-    let asked = database.clone();
+    let (asked, audited) = (database.clone(), database.clone());
     Adapters {
         marketplace: Arc::new(move |transport, clock, remembered| {
             let clock: Arc<dyn Clock> = if extras {
@@ -167,29 +167,40 @@ pub(crate) fn adapters(dir: &Dir, seed: u64, path: Path, extras: bool) -> Adapte
             Ok(Box::new(store) as Box<dyn Store>)
         }),
         ask: Arc::new(move |now, ask| append_request(&asked, now, ask).map(drop)),
+        disk: Arc::new(|_| Ok(())),
+        audit: Arc::new(move || {
+            let audit = Reader::open(&audited)?.audit()?;
+            Ok((audit.billed(), audit.problems))
+        }),
     }
 }
 
 pub(crate) fn scenario(seed: u64) -> Scenario {
     Scenario {
         seed,
+        start: START,
         jobs: jobs(),
         engine: EngineConfig::default(),
+        looking: Looking::default(),
         trouble: Duration::from_secs(5 * 3600),
         calm: Duration::from_secs(2 * 3600),
+        still: Duration::from_secs(1800),
         faults: FAULTS.parse().unwrap(),
-        crash_per_mille: 120,
+        hazards: Hazards {
+            crash_per_mille: 120,
+            ..Hazards::default()
+        },
         machines: 150,
         intensity: 2.0,
         balance: Money::dollars(30),
+        charge_decimals: 3,
         failures: 1.0,
         quirks: Quirks::default(),
         shared: false,
-        latency_ms: 40..=400,
         // Nothing may depend on the way, nor on how a disputed fact is settled.
         path: Path::ALL[(seed % 3) as usize],
         disputed: Disputed::drawn(seed),
-        asks: Vec::new(),
+        script: Vec::new(),
     }
 }
 
@@ -202,173 +213,12 @@ pub(crate) fn calm(seed: u64, poll_every: Duration) -> Scenario {
         },
         trouble: Duration::from_secs(8 * 3600),
         faults: FaultSpec::default(),
-        crash_per_mille: 0,
+        hazards: Hazards::default(),
         disputed: Disputed::default(),
         path: Path::Native,
         ..scenario(seed)
     }
 }
-
-fn job(name: &str, text: &str) -> Arc<Job> {
-    let parsed = haggle::policy::parse(&format!("{name}.toml"), text);
-    Arc::new(parsed.unwrap_or_else(|errors| {
-        let texts: Vec<String> = errors.iter().map(ToString::to_string).collect();
-        panic!("{name}: {texts:?}")
-    }))
-}
-
-/// A cheap job whose one line of policy differs.
-fn cheap(name: &str, lines: &str) -> Arc<Job> {
-    let text = format!(
-        r#"
-        name = "{name}"
-        rental = "interruptible"
-        {lines}
-        "#
-    );
-    job(name, &text)
-}
-
-const GPUS: &str = r#"
-        [gpu]
-        models = ["RTX 3060", "RTX 3070", "RTX 3080", "RTX 4070", "RTX 3090", "RTX 4090"]
-        count = 1
-        [machine]
-        disk = "12GB"
-        [price]
-        max = "$0.30/gpu-hour"
-"#;
-
-/// Mixes that each press on one thing, by name.
-pub(crate) fn mix(name: &str, seed: u64) -> Scenario {
-    let base = scenario(seed);
-    let plain = "[run]\nimage = \"a/b:c\"\n";
-    match name {
-        // Listings that lie, and creates whose answers are lost.
-        "liar" => Scenario {
-            faults: "timeout-after=20%,empty=20%".parse().unwrap(),
-            crash_per_mille: 150,
-            ..base
-        },
-        "tiny" => Scenario {
-            jobs: vec![
-                cheap(
-                    "mite",
-                    &format!("finish = \"manual\"\n{plain}{GPUS}[budget]\ntotal = \"$0.50\"\n"),
-                ),
-                cheap(
-                    "flow",
-                    &format!(
-                        "finish = \"never\"\nreplicas = 3\n{plain}{GPUS}[budget]\nper_hour = \"$0.17/h\"\nper_day = \"$0.60\"\n[data]\ndisposable = true\n"
-                    ),
-                ),
-            ],
-            balance: Money::from_dollars(2.0).unwrap(),
-            trouble: Duration::from_secs(8 * 3600),
-            ..base
-        },
-        // Work on disks that must be kept, among many rivals, with windows that close.
-        "disks" => Scenario {
-            jobs: vec![
-                cheap(
-                    "hold",
-                    &format!(
-                        "finish = \"manual\"\nreplicas = 2\npatience = \"5m\"\n{plain}{GPUS}[budget]\ntotal = \"$8\"\n[checkpoint]\nevery = \"20m\"\nplace = \"disk\"\n"
-                    ),
-                ),
-                cheap(
-                    "night",
-                    &format!(
-                        "finish = \"manual\"\n{plain}{GPUS}[budget]\ntotal = \"$8\"\n[checkpoint]\nevery = \"20m\"\nplace = \"disk\"\n[[window]]\ncron = \"0 * * * *\"\nlasts = \"35m\"\n"
-                    ),
-                ),
-            ],
-            intensity: 5.0,
-            ..base
-        },
-        // Containers that end by themselves, instances that destroy themselves, hosts that fail.
-        "ends" => Scenario {
-            jobs: vec![
-                cheap(
-                    "once",
-                    &format!(
-                        "finish = \"exit\"\nreplicas = 2\n{plain}[run.env]\nHAGGLE_MARKET_RUN_FOR = \"2400\"\n{GPUS}[budget]\ntotal = \"$5\"\n"
-                    ),
-                ),
-                cheap(
-                    "gone",
-                    &format!(
-                        "finish = \"gone\"\n{plain}[run.env]\nHAGGLE_MARKET_SELF_DESTROY = \"2400\"\n{GPUS}[budget]\ntotal = \"$5\"\n"
-                    ),
-                ),
-                cheap(
-                    "crash",
-                    &format!(
-                        "finish = \"manual\"\n{plain}[run.env]\nHAGGLE_MARKET_RUN_FOR = \"60\"\n{GPUS}[budget]\ntotal = \"$5\"\n"
-                    ),
-                ),
-            ],
-            failures: 8.0,
-            crash_per_mille: 100,
-            ..base
-        },
-        // A gateway that loses the price of a bid.
-        "on-demand" => Scenario {
-            quirks: Quirks {
-                bids_ignore_price: true,
-                ..Quirks::default()
-            },
-            crash_per_mille: 150,
-            ..base
-        },
-        // Somebody else's instances, and the red button.
-        "kill" => Scenario {
-            shared: true,
-            crash_per_mille: 100,
-            asks: vec![
-                (Duration::from_secs(2 * 3600), Ask::Kill),
-                (Duration::from_secs(3 * 3600), Ask::ResumeAll),
-            ],
-            ..base
-        },
-        // Answers that are not what they seem: web pages, halves, another type, and requests that
-        // arrive twice.
-        "wire" => Scenario {
-            faults: "html=4%,truncated=4%,content-type=4%,duplicated=8%,timeout-after=3%"
-                .parse()
-                .unwrap(),
-            ..base
-        },
-        // Reads that were right once, listings with holes, and a clock that is off.
-        "stale" => Scenario {
-            faults: "stale=12%,partial=8%,empty=4%,skew=4%,duplicated=3%"
-                .parse()
-                .unwrap(),
-            crash_per_mille: 100,
-            ..base
-        },
-        // Keys that are refused for a moment, in words that read like an absence.
-        "keys" => Scenario {
-            faults: "session-expired=6%,key-deleted=4%,429=4%,5xx=2%"
-                .parse()
-                .unwrap(),
-            ..base
-        },
-        other => panic!("there is no mix `{other}`"),
-    }
-}
-
-pub(crate) const MIXES: [&str; 9] = [
-    "liar",
-    "tiny",
-    "disks",
-    "ends",
-    "on-demand",
-    "kill",
-    "wire",
-    "stale",
-    "keys",
-];
 
 pub(crate) fn simulate(scenario: &Scenario, dir: &Dir) -> Outcome {
     simulate_with(scenario, dir, true)

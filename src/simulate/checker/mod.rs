@@ -1,0 +1,592 @@
+//! What must hold, looked at from the marketplace's side.
+//!
+//! The checker knows nothing of the daemon's books. It reads the market's own, after every request,
+//! and says what was broken and when.
+
+mod bids;
+mod books;
+mod limits;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::market::{Happening, Market};
+use crate::types::ids::{Installation, JobName, Label, ReplicaId};
+use crate::types::intent::Effect;
+use crate::types::job::{CheckpointPlace, Finish, Job, RentalChoice};
+use crate::types::money::{Money, Rate};
+use crate::types::state::Event;
+use crate::types::time::Time;
+use crate::types::world::EngineConfig;
+
+use bids::Bids;
+use limits::{Used, Versions};
+
+/// Watches one account of a market.
+#[derive(Debug)]
+pub struct Checker {
+    account: u64,
+    /// Somebody else's account, which the token may open for a while.
+    elsewhere: Option<u64>,
+    jobs: BTreeMap<JobName, Versions>,
+    config: EngineConfig,
+    /// Instances that carried a label of ours, and what they ran.
+    ours: BTreeMap<u64, Option<ReplicaId>>,
+    installation: Option<Installation>,
+    /// Whether the disputed facts are as documented: then what GPUs and disks are billed for is
+    /// known ahead.
+    documented: bool,
+    /// What instances of ours cost by what is shown of them: GPUs while the container runs, and the
+    /// disk. What is billed beyond that is known from the bill alone.
+    reckoned: BTreeMap<u64, Money>,
+    looked_at: Option<Time>,
+    /// Limits that were passed, each told of once.
+    over: BTreeSet<String>,
+    /// What each job has used.
+    used: BTreeMap<JobName, Used>,
+    /// What all of them have.
+    account_used: Used,
+    /// How far the daemon's wall clock is ahead, in milliseconds.
+    ahead_ms: i64,
+    /// Instances that are not ours and must still be there, and those that their owner destroyed.
+    foreign: BTreeSet<u64>,
+    foreign_gone: BTreeSet<u64>,
+    /// What others took from the credit.
+    others_took: Money,
+    /// Since when the credit is under its reserve: what was billed for ours then, and the rate.
+    short: Option<(Money, Rate)>,
+    bids: Bids,
+    /// Whether nothing but the daemon acts any more.
+    still: bool,
+    /// Rents since then, by replica.
+    rents: BTreeMap<ReplicaId, u32>,
+    /// Since when instances are on-demand that were to be bids.
+    not_asked: BTreeMap<u64, Time>,
+    /// Since when instances of ours run without a break.
+    running: BTreeMap<u64, Time>,
+    /// Instances of ours that worked, and whether their disks may be lost.
+    ran: BTreeMap<u64, bool>,
+    /// Events of the market that were looked at.
+    events_seen: usize,
+    /// Instances that the daemon announced to destroy for a limit.
+    announced: BTreeSet<u64>,
+    /// When a destroy was last sent, by its path.
+    destroys: BTreeMap<String, Time>,
+    /// How often something was told in the present hour, by its kind and subject.
+    stories: BTreeMap<(String, String), (i64, u32)>,
+    /// Whether everything is being destroyed on purpose.
+    ending: bool,
+    violations: BTreeSet<String>,
+    first: Option<Time>,
+}
+
+/// The same destroy is not sent again before this: each request begins the proof of absence anew.
+const DESTROY_APART_MS: i64 = 60_000;
+
+/// What came out as something else is destroyed within this, whatever fails.
+const NOT_ASKED_FOR_MS: i64 = 60 * 60_000;
+
+/// What ran for less may fall between two looks of the daemon, and holds no work to speak of.
+const WORKED_AFTER_MS: i64 = 6 * 60_000;
+
+/// Where the credit is under its reserve, ours may cost what it costs for so long: until it is seen,
+/// and wound down, with an outage in between.
+const SHORT_FOR: Duration = Duration::from_hours(2);
+
+/// Once nothing but the daemon acts, a replica is not rented for more often than this: what fails at
+/// once is tried again a few times.
+const RENTS_AT_REST_MAX: u32 = 12;
+
+/// Something that is told oftener than this in an hour, about one subject, is a storm.
+const STORY_MAX: u32 = 30;
+
+impl Checker {
+    /// A checker of one account, with the jobs and limits that are promised to hold.
+    pub fn new(account: u64, jobs: &[Arc<Job>], config: EngineConfig) -> Self {
+        let mut checker = Self {
+            account,
+            elsewhere: None,
+            jobs: BTreeMap::new(),
+            config,
+            ours: BTreeMap::new(),
+            installation: None,
+            documented: false,
+            reckoned: BTreeMap::new(),
+            looked_at: None,
+            over: BTreeSet::new(),
+            used: BTreeMap::new(),
+            account_used: Used::default(),
+            ahead_ms: 0,
+            foreign: BTreeSet::new(),
+            foreign_gone: BTreeSet::new(),
+            others_took: Money::ZERO,
+            short: None,
+            bids: Bids::default(),
+            still: false,
+            rents: BTreeMap::new(),
+            not_asked: BTreeMap::new(),
+            running: BTreeMap::new(),
+            ran: BTreeMap::new(),
+            events_seen: 0,
+            announced: BTreeSet::new(),
+            destroys: BTreeMap::new(),
+            stories: BTreeMap::new(),
+            ending: false,
+            violations: BTreeSet::new(),
+            first: None,
+        };
+        for job in jobs {
+            checker.policy(job, Time(0));
+        }
+        checker
+    }
+
+    /// The account that it watches.
+    pub fn account(&self) -> u64 {
+        self.account
+    }
+
+    /// The disputed facts are as documented.
+    pub fn as_documented(&mut self) {
+        self.documented = true;
+    }
+
+    /// Somebody else's account, on which nothing of ours may ever be.
+    pub fn elsewhere(&mut self, account: u64) {
+        self.elsewhere = Some(account);
+    }
+
+    /// An instance that somebody else holds on the account: it must never be touched.
+    pub fn foreign(&mut self, instance: u64) {
+        self.foreign.insert(instance);
+    }
+
+    /// From now on a job's policy is this.
+    pub fn policy(&mut self, job: &Arc<Job>, now: Time) {
+        self.jobs
+            .entry(job.name.clone())
+            .or_default()
+            .push(now, Arc::clone(job));
+    }
+
+    /// The user asked for something that is to be done with a job: its disks are the user's to lose.
+    pub fn asked(&mut self, job: &JobName) {
+        let of_it = self.ours.iter().filter_map(|(id, replica)| {
+            let replica = replica.as_ref()?;
+            (replica.job == *job).then_some(*id)
+        });
+        self.announced.extend(of_it.collect::<Vec<_>>());
+    }
+
+    /// The daemon's wall clock was set so far ahead, in milliseconds.
+    pub fn clock_is_ahead(&mut self, ahead_ms: i64) {
+        self.ahead_ms = ahead_ms;
+        // By that clock it may be long ago that something was sent.
+        self.destroys.clear();
+    }
+
+    /// Somebody else took so much from the credit.
+    pub fn others_took(&mut self, amount: Money) {
+        self.others_took += amount;
+    }
+
+    /// Somebody else destroys the instance that they have had longest: which it is.
+    pub fn foreign_goes(&mut self) -> Option<u64> {
+        let id = self.foreign.pop_first()?;
+        self.foreign_gone.insert(id);
+        Some(id)
+    }
+
+    /// From now on nothing but the daemon acts, and nothing fails.
+    pub fn still(&mut self) {
+        self.still = true;
+    }
+
+    /// Whether nothing but the daemon acts any more.
+    pub fn is_still(&self) -> bool {
+        self.still && !self.ending
+    }
+
+    /// The daemon is about to do something.
+    pub fn intends(&mut self, effect: &Effect, market: &Market) {
+        if !self.still || self.ending {
+            return;
+        }
+        let stands = effect
+            .instance()
+            .and_then(|instance| market.standing(self.account, instance.0));
+        let is_so = match (effect, stands) {
+            (Effect::Rent { replica, .. }, _) => {
+                let rents = self.rents.entry(replica.clone()).or_default();
+                *rents += 1;
+                if *rents > RENTS_AT_REST_MAX {
+                    self.violations
+                        .insert(format!("{replica} does not come to rest"));
+                }
+                false
+            }
+            (Effect::SetBid { bid, .. }, Some(stands)) => stands.bid == Some(*bid),
+            (Effect::Stop { .. }, Some(stands)) => !stands.wants,
+            (Effect::Start { .. }, Some(stands)) => stands.wants,
+            _ => false,
+        };
+        if is_so {
+            self.violations
+                .insert(format!("it asks for what is so already: {effect:?}"));
+        }
+    }
+
+    /// Planning again on a state that satisfies the plan planned something.
+    pub fn planned_again(&mut self, what: &str) {
+        self.violations
+            .insert(format!("a settled state plans something: {what}"));
+    }
+
+    /// What the bill comes to, and what is wrong with the market's own rows.
+    pub fn books(&self, market: &Market, decimals: u32) -> (Money, Vec<String>) {
+        let ours = self.ours.keys().copied().collect();
+        books::compared(market, self.account, &ours, decimals)
+    }
+
+    /// What GPUs and disks of ours cost exactly, traffic left out.
+    pub fn exact_without_traffic(&self, market: &Market) -> Money {
+        let bills = market.exact_bill(self.account).into_iter();
+        bills
+            .filter(|(id, _)| self.ours.contains_key(id))
+            .map(|(_, bill)| bill.gpu + bill.disk)
+            .sum()
+    }
+
+    /// Instances that carried a label of ours so far.
+    pub fn made(&self) -> usize {
+        self.ours.len()
+    }
+
+    /// What was broken, each thing once.
+    pub fn violations(&self) -> Vec<String> {
+        self.violations.iter().cloned().collect()
+    }
+
+    /// What the charge rows that the market reports come to, by job.
+    pub fn charged(&self, market: &Market) -> BTreeMap<JobName, Money> {
+        let mut sums: BTreeMap<JobName, Money> = BTreeMap::new();
+        for row in market.charges(self.account, Time(0), market.now()) {
+            let id = row
+                .source
+                .strip_prefix("instance-")
+                .and_then(|id| id.parse().ok());
+            let replica = id.and_then(|id: u64| self.ours.get(&id)).cloned().flatten();
+            let amount = Money::from_dollars(row.amount).unwrap_or_default();
+            if let Some(replica) = replica {
+                *sums.entry(replica.job).or_default() += amount;
+            }
+        }
+        sums
+    }
+
+    /// Looks at the market now.
+    pub fn look(&mut self, market: &Market) {
+        let rows = market.instances(self.account);
+        let now = market.now();
+        let since = self.looked_at.replace(now).unwrap_or(now);
+        let mut working: BTreeMap<ReplicaId, Vec<u64>> = BTreeMap::new();
+        self.account_used.rate = Rate::ZERO;
+        self.account_used.instances = 0;
+        for used in self.used.values_mut() {
+            used.rate = Rate::ZERO;
+        }
+        for row in &rows {
+            // Ours is what was made by us, even where the market shows less of the label.
+            let text = market.label_asked(row.id).unwrap_or_default();
+            let Some(label) = Label::parse(text).filter(|_| !self.foreign.contains(&row.id)) else {
+                continue;
+            };
+            self.installation
+                .get_or_insert_with(|| label.installation.clone());
+            self.ours.insert(row.id, Some(label.replica.clone()));
+            let runs = row.actual_status.as_deref() == Some("running");
+            self.check_rental(market, &label.replica, row.id, row.is_bid);
+            self.runs(row.id, runs, &label.replica.job, now);
+            let shown = if runs {
+                row.dph_total
+            } else {
+                row.storage_total_cost
+            };
+            let shown = Rate::from_dollars(shown).unwrap_or_default();
+            *self.reckoned.entry(row.id).or_default() += shown.cost_ms(now.ms_since(since));
+            let burn = Rate::from_dollars(row.instance.total_hour).unwrap_or_default();
+            self.used.entry(label.replica.job.clone()).or_default().rate += burn;
+            self.account_used.rate += burn;
+            self.account_used.instances += 1;
+            if runs {
+                working
+                    .entry(label.replica.clone())
+                    .or_default()
+                    .push(row.id);
+            }
+            self.check_ceiling(market, &label.replica, row.id, row.dph_total, row.num_gpus);
+            if let Some(stands) = market.standing(self.account, row.id)
+                && let Some(wrong) = self.bids.look(row.id, now, &stands)
+            {
+                self.broken(market, wrong);
+            }
+        }
+        for (replica, ids) in working {
+            if ids.len() > 1 {
+                // Ids and not the time, so that a lasting violation is told once.
+                self.violations
+                    .insert(format!("two at work for {replica}: {ids:?}"));
+            }
+        }
+        self.check_events(market);
+        self.check_foreign(market);
+        self.check_elsewhere(market);
+        self.check_limits(market);
+    }
+
+    /// Whether an instance runs now, and since when; and whether what it does may be lost.
+    fn runs(&mut self, id: u64, runs: bool, job: &JobName, now: Time) {
+        if !runs {
+            self.running.remove(&id);
+            return;
+        }
+        let may_be_lost = |job: &Arc<Job>| {
+            // An instance that goes by itself is what `gone` waits for.
+            job.disposable
+                || job.checkpoint_place == Some(CheckpointPlace::Remote)
+                || job.finish == Finish::Gone
+        };
+        let versions = self.jobs.get(job);
+        let may = versions.is_none_or(|versions| versions.in_force(now).any(may_be_lost));
+        let since = *self.running.entry(id).or_insert(now);
+        if now.ms_since(since) >= WORKED_AFTER_MS {
+            self.ran.insert(id, may);
+        }
+    }
+
+    fn check_ceiling(
+        &mut self,
+        market: &Market,
+        replica: &ReplicaId,
+        id: u64,
+        dph: f64,
+        gpus: u32,
+    ) {
+        let ceiling = self
+            .jobs
+            .get(&replica.job)
+            .and_then(|job| job.ceiling(market.now()));
+        let (Some(ceiling), Ok(rate)) = (ceiling, Rate::from_dollars(dph)) else {
+            return;
+        };
+        // The wire's floats are rounded to more decimals than a bid has; a step is far below.
+        if rate.div_ceil(gpus) > ceiling + Rate(100_000) {
+            let text = format!("instance {id} of {replica} costs {rate}/h, ceiling {ceiling}");
+            self.broken(market, text);
+        }
+    }
+
+    /// A gateway may rent on-demand where a bid was meant: that must not last.
+    fn check_rental(&mut self, market: &Market, replica: &ReplicaId, id: u64, is_bid: bool) {
+        let job = self.jobs.get(&replica.job).and_then(Versions::newest);
+        if is_bid || job.is_none_or(|job| job.rental != RentalChoice::Interruptible) {
+            return;
+        }
+        let since = *self.not_asked.entry(id).or_insert(market.now());
+        if market.now().ms_since(since) > NOT_ASKED_FOR_MS {
+            self.violations.insert(format!(
+                "instance {id} of {replica} is on-demand, which was not asked for, and stays"
+            ));
+        }
+    }
+
+    fn check_foreign(&mut self, market: &Market) {
+        for &id in &self.foreign {
+            if market.instance(self.account, id).is_none() {
+                self.violations
+                    .insert(format!("foreign instance {id} was destroyed"));
+            }
+        }
+    }
+
+    /// Nothing of ours is on somebody else's account.
+    fn check_elsewhere(&mut self, market: &Market) {
+        let rows = self.elsewhere.map(|account| market.instances(account));
+        for row in rows.unwrap_or_default() {
+            self.violations.insert(format!(
+                "instance {} was rented on an account that is not ours",
+                row.id
+            ));
+        }
+    }
+
+    /// A disk that must be kept is destroyed only for a limit, or because the user asked. And we are
+    /// not the rival who displaces us.
+    fn check_events(&mut self, market: &Market) {
+        let events = market.events();
+        for event in events.get(self.events_seen..).unwrap_or_default() {
+            let instance = match event.what {
+                Happening::Outbid { .. } | Happening::OnDemandTook { .. } => {
+                    self.bids.displaced(event.machine, event.at);
+                    continue;
+                }
+                // The marketplace deletes what is not paid for, whoever's it is.
+                Happening::Deleted { instance } => {
+                    if self.foreign.remove(&instance) {
+                        self.foreign_gone.insert(instance);
+                    }
+                    continue;
+                }
+                Happening::Destroyed { instance } => instance,
+                _ => continue,
+            };
+            let kept = self.ran.get(&instance) == Some(&false);
+            if kept && !self.ending && !self.announced.contains(&instance) {
+                self.violations.insert(format!(
+                    "the disk of instance {instance} was destroyed against its policy"
+                ));
+            }
+        }
+        self.events_seen = events.len();
+    }
+
+    /// From now on everything is destroyed on purpose.
+    pub fn ending(&mut self) {
+        self.ending = true;
+    }
+
+    /// A destroy was sent.
+    pub fn destroy_sent(&mut self, path: String, now: Time) {
+        let before = self.destroys.insert(path.clone(), now);
+        if before.is_some_and(|at| now.ms_since(at) < DESTROY_APART_MS) {
+            self.violations
+                .insert(format!("{path} was destroyed twice within a minute"));
+        }
+    }
+
+    /// The daemon told something.
+    pub fn told(&mut self, event: &Event) {
+        let subject = match (event.instance, &event.replica) {
+            (Some(instance), _) => instance.to_string(),
+            (None, Some(replica)) => replica.to_string(),
+            (None, None) => String::new(),
+        };
+        let hour = event.at.0.div_euclid(3_600_000);
+        let story = self
+            .stories
+            .entry((event.kind.clone(), subject.clone()))
+            .or_insert((hour, 0));
+        if story.0 != hour {
+            *story = (hour, 0);
+        }
+        story.1 += 1;
+        if story.1 > STORY_MAX {
+            self.violations.insert(format!(
+                "`{}` was told more than {STORY_MAX} times an hour of {subject}",
+                event.kind
+            ));
+        }
+    }
+
+    /// The daemon recorded that it destroys an instance for a limit, or because it was asked to.
+    pub fn announced(&mut self, instance: u64) {
+        self.announced.insert(instance);
+    }
+
+    fn check_limits(&mut self, market: &Market) {
+        let now = market.now();
+        let zone = self.config.timezone;
+        // By the clock that the daemon goes by.
+        let day = Time(now.0 + self.ahead_ms).day(zone);
+        let mut bills: BTreeMap<JobName, Money> = BTreeMap::new();
+        let (mut ours, mut others) = (Money::ZERO, Money::ZERO);
+        for (id, bill) in market.exact_bill(self.account) {
+            match self.ours.get(&id) {
+                Some(Some(replica)) => {
+                    // Traffic is in no limit of a job without a cap of it: nothing can measure it.
+                    let exact = bill.gpu + bill.disk;
+                    let reckoned = self.reckoned.get(&id).copied().unwrap_or_default();
+                    let known = if self.documented {
+                        exact
+                    } else {
+                        exact.min(reckoned)
+                    };
+                    *bills.entry(replica.job.clone()).or_default() += known;
+                    ours += exact;
+                }
+                Some(None) => {}
+                None => others += bill.total(),
+            }
+        }
+        for (name, bill) in bills {
+            let used = self.used.entry(name).or_default();
+            let more = bill - used.total;
+            used.total = bill;
+            for used in [used, &mut self.account_used] {
+                *used.days.entry(day).or_default() += more;
+            }
+        }
+        let mut broken = Vec::new();
+        for (name, used) in &self.used {
+            let Some(versions) = self.jobs.get(name) else {
+                continue;
+            };
+            for (limit, much) in limits::passed(used, &versions.bounds(now), day) {
+                broken.push((format!("{name} is over its {limit}"), much));
+            }
+        }
+        let most = limits::of_account(&self.config);
+        for (limit, much) in limits::passed(&self.account_used, &most, day) {
+            broken.push((format!("the account is over its {limit}"), much));
+        }
+        for (what, much) in broken {
+            // Once each, however long it lasts.
+            if self.over.insert(what.clone()) {
+                self.broken(market, format!("{what}: {much}"));
+            }
+        }
+        self.check_credit(market.credit(self.account), ours, others);
+    }
+
+    /// The credit's reserve is never touched by our own doing: not even if everything that others
+    /// took were still there. And once it is, for whatever reason, we go on spending no longer than
+    /// it takes to see that and to wind down.
+    fn check_credit(&mut self, credit: Money, ours: Money, others: Money) {
+        let reserve = self.config.credit_reserve;
+        if credit >= reserve {
+            self.short = None;
+            return;
+        }
+        if credit + self.others_took + others < reserve {
+            self.violations
+                .insert("the credit fell under its reserve".to_owned());
+        }
+        let rate = self.account_used.rate;
+        let (billed, rate) = *self.short.get_or_insert((ours, rate));
+        if ours > billed + rate.cost(SHORT_FOR) {
+            self.violations
+                .insert("spending goes on while the credit is under its reserve".to_owned());
+        }
+    }
+
+    /// What must hold once everything was destroyed and settled.
+    pub fn look_at_the_end(&mut self, market: &Market) {
+        self.look(market);
+        for row in market.instances(self.account) {
+            if !self.foreign.contains(&row.id) {
+                self.violations.insert(format!(
+                    "instance {} ({}) is left rented",
+                    row.id,
+                    row.label.as_deref().unwrap_or("no label")
+                ));
+            }
+        }
+    }
+
+    fn broken(&mut self, market: &Market, text: String) {
+        let at = *self.first.get_or_insert(market.now());
+        self.violations
+            .insert(format!("{text} (first trouble at {at})"));
+    }
+}

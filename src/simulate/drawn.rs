@@ -1,0 +1,332 @@
+//! A seed's scenario: the market, the jobs, the limits, and all that goes wrong.
+
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono_tz::Tz;
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use super::fate::Hazards;
+use super::jobs::{self, Kind, Terms};
+use super::rig::file_of;
+use super::scenario::{Path, START, Scenario};
+use super::turn::{Others, Policy, Turn};
+use crate::daemon::Looking;
+use crate::market::faults::FaultSpec;
+use crate::market::{Disputed, Quirks};
+use crate::types::job::Job;
+use crate::types::money::{Money, Rate};
+use crate::types::mutant::Mutant;
+use crate::types::state::{Ask, Wish};
+use crate::types::time::Time;
+use crate::types::world::EngineConfig;
+
+const MINUTE: u64 = 60;
+const HOUR: u64 = 60 * MINUTE;
+
+/// A cent.
+const CENT: i64 = 10_000_000;
+
+/// When a market may begin: a Monday evening, hours before the end of a month, and the evening
+/// before clocks are set forward in Europe.
+const BEGINNINGS: [Time; 3] = [START, Time(1_769_810_400_000), Time(1_774_713_600_000)];
+
+/// Spells, in which something goes wrong without pause. Each is well within the outage that a
+/// reservation allows for.
+const SPELLS: [&str; 5] = [
+    "5xx=100%",
+    "timeout-before=60%,timeout-after=40%",
+    "empty=95%",
+    "429=100%",
+    "stale=60%,partial=30%",
+];
+
+/// What goes wrong on the wire all the time.
+const WIRES: [&str; 8] = [
+    "5xx=3%,timeout-before=1%,timeout-after=2%,garbage=2%,empty=2%,429=2%",
+    "timeout-after=15%,empty=15%",
+    "html=3%,truncated=3%,content-type=3%,duplicated=8%,timeout-after=3%",
+    "stale=10%,partial=8%,empty=4%,skew=3%,duplicated=3%",
+    "session-expired=4%,key-deleted=3%,429=4%,5xx=2%",
+    "5xx=1%,timeout-after=1%,duplicated=1%,stale=1%,partial=1%,garbage=1%",
+    "timeout-before=4%,timeout-after=6%,5xx-after=4%",
+    "none",
+];
+
+struct Draw(ChaCha8Rng);
+
+impl Draw {
+    fn whole(&mut self, range: RangeInclusive<u64>) -> u64 {
+        self.0.random_range(range)
+    }
+
+    fn one_in(&mut self, n: u64) -> bool {
+        self.whole(1..=n) == 1
+    }
+
+    fn of<T: Copy>(&mut self, all: &[T]) -> T {
+        all[self.0.random_range(0..all.len())]
+    }
+
+    fn cents(&mut self, range: RangeInclusive<u64>) -> Money {
+        Money(self.whole(range) as i64 * CENT)
+    }
+}
+
+impl Scenario {
+    /// What a seed draws: so many days of trouble, then a calm.
+    pub fn drawn(seed: u64, days: u32) -> Self {
+        let mut draw = Draw(ChaCha8Rng::seed_from_u64(seed ^ 0x5ce2_a210));
+        let trouble = Duration::from_secs(24 * HOUR * u64::from(days));
+        let jobs = jobs_drawn(&mut draw);
+        let poll_every =
+            Duration::from_secs(draw.of(&[60, 120, 180, 240, 300, 300, 420, 420, 600, 600, 600]));
+        let shared = draw.one_in(4);
+        let balance = if draw.one_in(4) {
+            draw.cents(180..=450)
+        } else {
+            Money::dollars(30)
+        };
+        let disputed = if draw.one_in(4) {
+            Disputed::default()
+        } else {
+            Disputed::drawn(seed)
+        };
+        let faults = spec(draw.of(&WIRES));
+        let script = script_drawn(&mut draw, &jobs, trouble, &faults, shared);
+        Self {
+            seed,
+            start: draw.of(&BEGINNINGS),
+            engine: limits_drawn(&mut draw, poll_every),
+            looking: Looking {
+                requests_every: poll_every,
+                instances_every: glances_drawn(&mut draw, poll_every),
+                history_every: draw.one_in(8).then_some(Duration::from_mins(15)),
+            },
+            trouble,
+            calm: Duration::from_secs(3 * HOUR),
+            still: Duration::from_mins(75),
+            faults,
+            hazards: hazards_drawn(&mut draw),
+            machines: draw.whole(10..=40) as u32,
+            intensity: draw.of(&[0.5, 1.0, 2.0, 5.0, 10.0]),
+            balance,
+            charge_decimals: draw.of(&[3, 9]),
+            failures: draw.of(&[0.0, 1.0, 1.0, 4.0]),
+            disputed,
+            quirks: Quirks {
+                bids_ignore_price: draw.one_in(12),
+                ..Quirks::default()
+            },
+            shared,
+            path: draw.of(&Path::ALL),
+            jobs,
+            script,
+        }
+    }
+
+    /// The same with a mistake in haggle itself.
+    pub fn with_mutant(mut self, mutant: Option<Mutant>) -> Self {
+        self.engine.mutant = mutant;
+        self
+    }
+
+    /// Whether the disputed facts are as the marketplace documents them.
+    pub fn is_documented(&self) -> bool {
+        self.disputed == Disputed::default()
+    }
+}
+
+fn jobs_drawn(draw: &mut Draw) -> Vec<Arc<Job>> {
+    let mut kinds: Vec<Kind> = Vec::new();
+    for _ in 0..draw.whole(1..=3) {
+        let kind = draw.of(&Kind::ALL);
+        if !kinds.contains(&kind) {
+            kinds.push(kind);
+        }
+    }
+    let made = kinds.into_iter().filter_map(|kind| {
+        let tight = kind == Kind::Mite || draw.one_in(3);
+        let terms = Terms {
+            ceiling_cents: draw.whole(15..=60),
+            disk_gb: draw.whole(8..=32),
+            total_cents: Some(if tight {
+                draw.whole(30..=150)
+            } else {
+                draw.whole(300..=900)
+            }),
+            day_cents: draw.one_in(3).then(|| draw.whole(40..=300)),
+            hour_cents: draw.one_in(3).then(|| draw.whole(15..=80)),
+        };
+        jobs::job(kind, &terms)
+    });
+    made.collect()
+}
+
+fn limits_drawn(draw: &mut Draw, poll_every: Duration) -> EngineConfig {
+    let hour = |cents: u64| Rate(cents as i64 * CENT);
+    EngineConfig {
+        poll_every,
+        instances_max: draw.of(&[2, 3, 5, 32]),
+        per_day: draw.one_in(4).then(|| draw.cents(80..=600)),
+        per_hour: draw.one_in(4).then(|| hour(draw.whole(20..=150))),
+        timezone: draw.of(&[Tz::UTC, Tz::Europe__Berlin, Tz::Asia__Kolkata]),
+        ..EngineConfig::default()
+    }
+}
+
+/// A look at the instances is what a simulated day costs most, so it is seldom as often as in life.
+fn glances_drawn(draw: &mut Draw, poll_every: Duration) -> Duration {
+    match draw.whole(0..=15) {
+        0 => Duration::from_secs(15),
+        1..=4 => poll_every / 2,
+        _ => Duration::from_secs(6 * HOUR),
+    }
+}
+
+fn hazards_drawn(draw: &mut Draw) -> Hazards {
+    Hazards {
+        crash_per_mille: draw.of(&[0, 20, 60, 120]),
+        commit_crash_per_100k: draw.of(&[0, 20, 100, 300]),
+        late_per_mille: draw.of(&[0, 20, 80]),
+        slow_per_mille: draw.of(&[0, 2, 10]),
+        down_seconds: 0..=draw.of(&[0, 30, 300]),
+        latency_ms: 40..=draw.of(&[400, 1500]),
+    }
+}
+
+fn spec(text: &str) -> FaultSpec {
+    // A test reads them all.
+    text.parse().unwrap_or_default()
+}
+
+/// What happens on top of chance. Things that keep haggle from acting are an hour apart, so that no
+/// outage is longer than what reservations allow for.
+fn script_drawn(
+    draw: &mut Draw,
+    jobs: &[Arc<Job>],
+    trouble: Duration,
+    usual: &FaultSpec,
+    shared: bool,
+) -> Vec<(Duration, Turn)> {
+    let mut script = Vec::new();
+    let mut at = draw.whole(HOUR / 2..=2 * HOUR);
+    while at + 2 * HOUR < trouble.as_secs() {
+        let lasts = draw.whole(2 * MINUTE..=20 * MINUTE);
+        for (after, turn) in episode(draw, jobs, lasts, usual, shared) {
+            script.push((Duration::from_secs(at + after), turn));
+        }
+        at += lasts + draw.whole(HOUR..=5 * HOUR);
+    }
+    // The clock is right again before the calm.
+    let last = trouble.saturating_sub(Duration::from_secs(1));
+    script.push((last, Turn::WallClock(0)));
+    script
+}
+
+/// One thing that happens, and the end of it so many seconds later.
+fn episode(
+    draw: &mut Draw,
+    jobs: &[Arc<Job>],
+    lasts: u64,
+    usual: &FaultSpec,
+    shared: bool,
+) -> Vec<(u64, Turn)> {
+    let job = jobs.get(draw.whole(0..=jobs.len().max(1) as u64 - 1) as usize);
+    let both = |from, to| vec![(0, from), (lasts, to)];
+    match (draw.whole(0..=15), job) {
+        (0..=2, _) => both(
+            Turn::Faults(spec(draw.of(&SPELLS))),
+            Turn::Faults(usual.clone()),
+        ),
+        (3, _) => both(Turn::Disk { full: true }, Turn::Disk { full: false }),
+        (4..=5, _) => both(Turn::OtherAccount(true), Turn::OtherAccount(false)),
+        (6, _) => {
+            let back = draw.one_in(2);
+            let ms = draw.whole(1..=15 * MINUTE * 1000) as i64;
+            let ahead = if back { -ms } else { ms };
+            vec![(0, Turn::WallClock(ahead))]
+        }
+        (7, _) if shared => {
+            let what = draw.of(&[Others::Rent, Others::Destroy]);
+            vec![(0, Turn::Others(what))]
+        }
+        (7 | 8, _) => {
+            let amount = draw.cents(10..=300);
+            let what = if draw.one_in(2) {
+                Others::Spend(amount)
+            } else {
+                Others::PayIn(amount)
+            };
+            vec![(0, Turn::Others(what))]
+        }
+        (9..=11, Some(job)) => edited(draw, job, lasts),
+        (12, _) => both(Turn::Ask(Ask::Kill), Turn::Ask(Ask::ResumeAll)),
+        (_, Some(job)) => {
+            let wish = draw.of(&[Wish::Stop, Wish::Stop, Wish::Pause]);
+            let ask = |wish| {
+                Turn::Ask(Ask::Job {
+                    job: job.name.clone(),
+                    wish,
+                })
+            };
+            both(ask(wish), ask(Wish::Run))
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// A policy is broken or removed for a while, or changed.
+fn edited(draw: &mut Draw, job: &Arc<Job>, lasts: u64) -> Vec<(u64, Turn)> {
+    let file: PathBuf = file_of(job);
+    let turn = |policy| Turn::Policy {
+        file: file.clone(),
+        policy,
+    };
+    let good = || Some(Policy::Good(Arc::clone(job)));
+    match draw.whole(0..=2) {
+        0 => vec![(0, turn(Some(Policy::Broken))), (lasts, turn(good()))],
+        1 => vec![(0, turn(None)), (lasts, turn(good()))],
+        _ => {
+            let mut other = Job::clone(job);
+            let percent = draw.whole(50..=200) as i64;
+            other.price_max = Rate(job.price_max.0 / 100 * percent);
+            let percent = draw.whole(100..=200) as i64;
+            let money = |money: Money| Money(money.0 / 100 * percent);
+            other.budget.total = job.budget.total.map(money);
+            other.budget.per_day = job.budget.per_day.map(money);
+            vec![(0, turn(Some(Policy::Good(Arc::new(other)))))]
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_goes_wrong_can_be_read() {
+        for text in WIRES.iter().chain(&SPELLS) {
+            assert!(text.parse::<FaultSpec>().is_ok(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_seed_draws_the_same_and_another_something_else() {
+        let text = |seed| format!("{:?}", Scenario::drawn(seed, 1));
+        assert_eq!(text(5), text(5));
+        assert_ne!(text(5), text(6));
+    }
+
+    #[test]
+    fn every_seed_has_jobs_and_a_script_in_order() {
+        for seed in 0..200 {
+            let drawn = Scenario::drawn(seed, 1);
+            assert!(!drawn.jobs.is_empty(), "seed {seed}");
+            assert!(drawn.script.is_sorted_by_key(|(at, _)| *at), "seed {seed}");
+        }
+    }
+}

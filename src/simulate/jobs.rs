@@ -1,0 +1,198 @@
+//! The jobs that seeds draw from: policies that each lean on something else.
+
+use std::sync::Arc;
+
+use crate::policy;
+use crate::types::job::Job;
+
+/// What any slot of a small market may serve.
+const GPUS: &str = r#"
+[gpu]
+models = ["RTX 3060", "RTX 3070", "RTX 3080", "RTX 3090", "RTX 4070", "RTX 4080", "RTX 4090",
+          "RTX 5060 Ti", "RTX 5070", "RTX 5080", "RTX 5090", "RTX A4000", "RTX A5000", "RTX A6000",
+          "L4", "L40", "L40S", "A10", "A40", "A100 PCIE", "A100 SXM4"]
+count = 1
+"#;
+
+const PLAIN: &str = "[run]\nimage = \"a/b:c\"\n";
+
+/// The kinds of jobs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Bids or rents on demand, whichever is cheaper; ends with its work; its disk may be lost.
+    Train,
+    /// Replicas for good, under limits by the hour and the day.
+    Serve,
+    /// Work on a disk that must be kept.
+    Keep,
+    /// So little money that it is soon used up.
+    Mite,
+    /// Only within windows.
+    Night,
+    /// Its container ends by itself.
+    Once,
+    /// Its instance destroys itself.
+    Gone,
+    /// Its container ends at once, again and again.
+    Crash,
+    /// On demand, on a disk that must be kept.
+    Steady,
+    /// Several replicas whose disks must be kept, and little patience.
+    Hold,
+}
+
+impl Kind {
+    pub(super) const ALL: [Self; 10] = [
+        Self::Train,
+        Self::Serve,
+        Self::Keep,
+        Self::Mite,
+        Self::Night,
+        Self::Once,
+        Self::Gone,
+        Self::Crash,
+        Self::Steady,
+        Self::Hold,
+    ];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Train => "train",
+            Self::Serve => "serve",
+            Self::Keep => "keep",
+            Self::Mite => "mite",
+            Self::Night => "night",
+            Self::Once => "once",
+            Self::Gone => "gone",
+            Self::Crash => "crash",
+            Self::Steady => "steady",
+            Self::Hold => "hold",
+        }
+    }
+
+    /// What comes before the first table, what is run, and the tables.
+    fn lines(self) -> (&'static str, &'static str, &'static str) {
+        let disposable = "[data]\ndisposable = true\n";
+        let on_disk = "[checkpoint]\nevery = \"20m\"\nplace = \"disk\"\n";
+        match self {
+            Self::Train => (
+                "rental = \"auto\"\npriority = 10\npatience = \"10m\"\n",
+                PLAIN,
+                "[work]\ngpu_hours = 6\n[checkpoint]\nevery = \"15m\"\nplace = \"remote\"\n[data]\ndisposable = true\n",
+            ),
+            Self::Serve => (
+                "rental = \"interruptible\"\nfinish = \"never\"\nreplicas = 2\n",
+                PLAIN,
+                disposable,
+            ),
+            Self::Keep => (
+                "rental = \"interruptible\"\nfinish = \"manual\"\npatience = \"5m\"\n",
+                PLAIN,
+                on_disk,
+            ),
+            Self::Mite => (
+                "rental = \"interruptible\"\nfinish = \"manual\"\n",
+                PLAIN,
+                "",
+            ),
+            Self::Night => (
+                "rental = \"interruptible\"\nfinish = \"manual\"\n",
+                PLAIN,
+                "[[window]]\ncron = \"0 * * * *\"\nlasts = \"35m\"\n[data]\ndisposable = true\n",
+            ),
+            Self::Once => (
+                "rental = \"interruptible\"\nfinish = \"exit\"\nreplicas = 2\n",
+                "[run]\nimage = \"a/b:c\"\n[run.env]\nHAGGLE_MARKET_RUN_FOR = \"5400\"\n",
+                "",
+            ),
+            Self::Gone => (
+                "rental = \"interruptible\"\nfinish = \"gone\"\n",
+                "[run]\nimage = \"a/b:c\"\n[run.env]\nHAGGLE_MARKET_SELF_DESTROY = \"5400\"\n",
+                "",
+            ),
+            Self::Crash => (
+                "rental = \"interruptible\"\nfinish = \"manual\"\n",
+                "[run]\nimage = \"a/b:c\"\n[run.env]\nHAGGLE_MARKET_RUN_FOR = \"60\"\n",
+                "",
+            ),
+            Self::Steady => (
+                "rental = \"on-demand\"\nfinish = \"manual\"\n",
+                PLAIN,
+                on_disk,
+            ),
+            Self::Hold => (
+                "rental = \"interruptible\"\nfinish = \"manual\"\nreplicas = 2\npatience = \"5m\"\n",
+                PLAIN,
+                on_disk,
+            ),
+        }
+    }
+}
+
+/// What differs between two jobs of a kind. Money in cents.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Terms {
+    pub(super) ceiling_cents: u64,
+    pub(super) disk_gb: u64,
+    pub(super) total_cents: Option<u64>,
+    pub(super) day_cents: Option<u64>,
+    pub(super) hour_cents: Option<u64>,
+}
+
+/// The text of a policy.
+pub(super) fn text(kind: Kind, terms: &Terms) -> String {
+    let (head, run, tail) = kind.lines();
+    let cents = |cents: u64| format!("${}.{:02}", cents / 100, cents % 100);
+    let mut text = format!("name = \"{}\"\n{head}{run}{GPUS}", kind.name());
+    text.push_str(&format!("[machine]\ndisk = \"{}GB\"\n", terms.disk_gb));
+    let ceiling = cents(terms.ceiling_cents);
+    text.push_str(&format!(
+        "[price]\nmax = \"{ceiling}/gpu-hour\"\n[budget]\n"
+    ));
+    if let Some(total) = terms.total_cents {
+        text.push_str(&format!("total = \"{}\"\n", cents(total)));
+    }
+    if let Some(day) = terms.day_cents {
+        text.push_str(&format!("per_day = \"{}\"\n", cents(day)));
+    }
+    if let Some(hour) = terms.hour_cents {
+        text.push_str(&format!("per_hour = \"{}/h\"\n", cents(hour)));
+    }
+    text.push_str(tail);
+    text
+}
+
+/// The job of a policy; `None` where it is none, which a test rules out.
+pub(super) fn job(kind: Kind, terms: &Terms) -> Option<Arc<Job>> {
+    let file = format!("{}.toml", kind.name());
+    policy::parse(&file, &text(kind, terms)).ok().map(Arc::new)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_is_a_policy() {
+        let some = Terms {
+            ceiling_cents: 30,
+            disk_gb: 12,
+            total_cents: Some(205),
+            day_cents: Some(90),
+            hour_cents: Some(17),
+        };
+        let none = Terms {
+            total_cents: Some(400),
+            day_cents: None,
+            hour_cents: None,
+            ..some
+        };
+        for kind in Kind::ALL {
+            for terms in [&some, &none] {
+                let file = format!("{}.toml", kind.name());
+                let parsed = policy::parse(&file, &text(kind, terms));
+                assert!(parsed.is_ok(), "{kind:?}: {:?}", parsed.unwrap_err());
+            }
+        }
+    }
+}
