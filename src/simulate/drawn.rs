@@ -82,8 +82,7 @@ impl Scenario {
         let mut draw = Draw(ChaCha8Rng::seed_from_u64(seed ^ 0x5ce2_a210));
         let trouble = Duration::from_secs(24 * HOUR * u64::from(days));
         let jobs = jobs_drawn(&mut draw);
-        let poll_every =
-            Duration::from_secs(draw.of(&[60, 120, 180, 240, 300, 300, 420, 420, 600, 600, 600]));
+        let poll_every = Duration::from_secs(draw.whole(60..=600));
         let shared = draw.one_in(4);
         let balance = if draw.one_in(4) {
             draw.cents(180..=450)
