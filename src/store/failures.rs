@@ -324,7 +324,7 @@ fn a_copy_that_is_made_while_the_daemon_writes_is_one_moment_of_it() {
 #[test]
 fn a_copy_is_put_over_nothing_that_belongs_to_a_database() {
     let home = Home::new();
-    let mut store = open(&home.path());
+    let mut store = open(&home.path()).unwrap();
     store.commit(&batch(1)).unwrap();
     store.load().unwrap();
     fs::write(home.beside(".killed"), "").unwrap();
