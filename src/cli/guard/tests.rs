@@ -235,3 +235,18 @@ async fn a_way_that_is_stuck_is_tried_once_a_round_however_much_waits() {
     assert_eq!(place.alerts().len(), 5);
     assert!(guard.memory.outbox.is_empty());
 }
+
+#[tokio::test]
+async fn the_database_of_another_installation_is_not_forbidden_to_spend() {
+    for (number, forbidden) in [(7, true), (8, false)] {
+        let place = Place::new(&["--then", "destroy"]);
+        place.beat(1, true);
+        let database = place.directory.path().join("other.db");
+        let installation = Installation::from_seed(number).to_string();
+        fs::write(crate::store::installation_file(&database), installation).unwrap();
+        let mut guard = place.guard();
+        guard.look().await;
+        let hands = guard.hands(How::Destroy);
+        assert_eq!(hands.is_of_the_daemon(&database), forbidden);
+    }
+}
