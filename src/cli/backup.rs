@@ -83,10 +83,21 @@ pub(crate) fn run(context: &Context, args: &BackupArgs) -> Done {
     Ok(Exit::Success)
 }
 
+/// Whether a file is the log that SQLite keeps beside a database.
+fn is_log(file: &Path) -> bool {
+    let name = file.to_string_lossy();
+    name.ends_with("-wal") || name.ends_with("-journal")
+}
+
 impl From<CopyError> for Failure {
     fn from(error: CopyError) -> Self {
         match error {
             CopyError::Store(error) => error.into(),
+            CopyError::Exists(ref file) if is_log(file) => Self::new(Exit::Mendable, error.into())
+                .hint(
+                    "it would be played into the copy; name another file, or remove it where it is \
+                 nobody's",
+                ),
             CopyError::Exists(_) => Self::new(Exit::Mendable, error.into())
                 .hint("name another file, or add --force to overwrite it"),
             CopyError::Same(_) => Self::new(Exit::Mendable, error.into()).hint("name another file"),

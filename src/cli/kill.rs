@@ -79,7 +79,10 @@ pub(crate) fn run(context: &Context, args: &KillArgs) -> Done {
             context.output.note(&told_account(account));
         }
         // Nobody is asked, so spending is forbidden first, whatever comes of the rest.
-        let early = args.yes.then(|| record(context, &config.database));
+        let here = whose(&config.database, state.as_ref());
+        let other = here.filter(|here| *here != installation);
+        let recording = || record(context, &config.database, other.as_ref());
+        let early = args.yes.then(recording);
         let listing = marketplace.instances().await.map_err(|error| {
             let mut doing = "the instances cannot be listed; nothing was destroyed".to_owned();
             if let Some(recorded) = &early {
@@ -98,7 +101,7 @@ pub(crate) fn run(context: &Context, args: &KillArgs) -> Done {
         let ours = ours(&listing, &installation, &known);
         show(context.output, &installation, &ours, &listing);
         confirm(args, &installation, ours.len())?;
-        let recorded = early.unwrap_or_else(|| record(context, &config.database));
+        let recorded = early.unwrap_or_else(recording);
         let mut down = WindDown::new(
             &*marketplace,
             &*clock,
@@ -181,6 +184,12 @@ fn read_state(output: Output, database: &Path) -> Option<State> {
             None
         }
     }
+}
+
+/// Of which installation a database is, as it says itself, or else the file beside it.
+fn whose(database: &Path, state: Option<&State>) -> Option<Installation> {
+    let said = state.map(|state| state.installation.clone());
+    said.or_else(|| read_installation(database).ok().flatten())
 }
 
 fn installation(
@@ -273,7 +282,21 @@ impl Recorded {
 }
 
 /// Forbids spending before anything is destroyed, so that a live daemon does not rent anew.
-fn record(context: &Context, database: &Path) -> Recorded {
+///
+/// A database of another installation is left alone: its daemon rents nothing of this one's, and
+/// who would is not stopped by it.
+fn record(context: &Context, database: &Path, other: Option<&Installation>) -> Recorded {
+    if let Some(other) = other {
+        context.output.note(&format!(
+            "warning: {} is of installation {other}, so the kill is not recorded there",
+            database.display()
+        ));
+        return Recorded {
+            file: false,
+            database: false,
+            is_there: false,
+        };
+    }
     let file = set_kill_file(database);
     if let Err(error) = &file {
         context.output.note(&format!(
@@ -308,5 +331,24 @@ mod tests {
         let failure = account(&*town.client, Some(&state)).await.unwrap_err();
         assert_eq!(failure.exit(), Exit::Mendable);
         assert!(failure.to_string().contains("nothing was destroyed"));
+    }
+
+    #[test]
+    fn another_installations_database_is_not_told_of_the_kill() {
+        use clap::Parser as _;
+        let directory = tempfile::tempdir().unwrap();
+        let database = directory.path().join("haggle.db");
+        let here = Installation::from_seed(7);
+        drop(crate::store::SqliteStore::open(&database, Some(here.clone()), 7).unwrap());
+        let cli = crate::cli::Cli::try_parse_from(["haggle", "doctor"]).unwrap();
+        let context = Context::new(cli.global);
+        for state in [read_state(context.output, &database), None] {
+            assert_eq!(whose(&database, state.as_ref()), Some(here.clone()));
+        }
+        let recorded = record(&context, &database, Some(&here));
+        assert!(!recorded.is_heard(), "a daemon elsewhere would rent on");
+        assert!(!crate::store::kill_file_present(&database));
+        assert!(record(&context, &database, None).is_heard());
+        assert!(crate::store::kill_file_present(&database));
     }
 }

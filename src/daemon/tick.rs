@@ -328,7 +328,8 @@ impl Daemon {
         if self.wants_bill()
             || self
                 .last_reconcile
-                .is_none_or(|last| now.since(last) >= RECONCILE_EVERY)
+                // In the future: the clock was set back, and nobody knows how long ago it was.
+                .is_none_or(|last| last > now || now.since(last) >= RECONCILE_EVERY)
         {
             self.last_reconcile = Some(now);
             self.reconcile().await?;
@@ -389,7 +390,8 @@ impl Daemon {
             return Ok(());
         };
         let told = self.state.wire.get(DRIFT_KEY).map(String::as_str);
-        if told.is_some_and(|told| told >= day.to_string().as_str()) {
+        // A later day was told by a clock that ran ahead: it must not keep this one quiet.
+        if told.is_some_and(|told| told == day.to_string()) {
             return Ok(());
         }
         let drifts = self.parts.store.drift(day)?;

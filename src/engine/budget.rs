@@ -83,6 +83,18 @@ pub(crate) fn rent_reserve(
         .saturating_add(storage)
         .cost(horizon(world))
         .saturating_add(traffic(job, prices(offer)).max(pull(job, offer)))
+        .saturating_add(unpriced_uploads(job, offer))
+}
+
+/// Uploads that are reckoned with and that no price is known for may cost anything.
+fn unpriced_uploads(job: &Job, offer: Option<&Offer>) -> Money {
+    let up = offer.and_then(|o| o.inet_up_price);
+    let is_priced = up.or(job.requirements.traffic_price_max).is_some();
+    if is_priced || (job.traffic_gb_max.is_none() && job.traffic_up_gb <= 0.0) {
+        Money::ZERO
+    } else {
+        Money::MAX
+    }
 }
 
 /// What the image's own bytes may cost: they are billed whatever the policy expects. At no known
@@ -638,6 +650,36 @@ impl<'a> Descent<'a> {
             {
                 self.savings.insert(held.id, saving);
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::eligible::samples::{job, offer, usd, world};
+    use super::*;
+
+    #[test]
+    fn uploads_that_no_price_is_known_for_are_not_taken_for_free() {
+        let world = world(Vec::new());
+        let mut unpriced = offer(9);
+        unpriced.inet_up_price = None;
+        let reserve =
+            |job: &Job, offer: &Offer| rent_reserve(&world, job, Some(offer), usd(0.2), Rate::ZERO);
+        let mut job = job("a");
+        (job.traffic_up_gb, job.traffic_gb_max) = (0.0, None);
+        assert!(reserve(&job, &unpriced) < Money::MAX);
+        let uses: [fn(&mut Job); 2] = [
+            |job| job.traffic_gb_max = Some(50.0),
+            |job| job.traffic_up_gb = 1.0,
+        ];
+        for uses in uses {
+            let mut job = job.clone();
+            uses(&mut job);
+            assert_eq!(reserve(&job, &unpriced), Money::MAX);
+            assert!(reserve(&job, &offer(9)) < Money::MAX);
+            job.requirements.traffic_price_max = Some(Money(3_000_000));
+            assert!(reserve(&job, &unpriced) < Money::MAX);
         }
     }
 }

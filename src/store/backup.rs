@@ -46,8 +46,8 @@ pub enum CopyError {
     /// A file is there, and may be the only other copy.
     #[error("{} is there already", .0.display())]
     Exists(PathBuf),
-    /// It is the database itself.
-    #[error("{} is the database itself", .0.display())]
+    /// It is the database itself, or a file that belongs to it.
+    #[error("{} is the database itself, or belongs to it", .0.display())]
     Same(PathBuf),
     /// The copy is not whole.
     #[error("{} is damaged: {found}", .file.display())]
@@ -83,6 +83,14 @@ pub fn back_up(database: &Path, to: &Path, force: bool) -> Result<Contents, Copy
     refuse_same(database, to)?;
     if to.exists() && !force {
         return Err(CopyError::Exists(to.to_path_buf()));
+    }
+    // Left beside another database it would be played into it, whoever wrote it.
+    if let Some(log) = ["-wal", "-journal"]
+        .map(|tail| files::beside(to, tail))
+        .into_iter()
+        .find(|log| log.exists())
+    {
+        return Err(CopyError::Exists(log));
     }
     let copy = copied(database, directory_of(to))?;
     let contents = prove(&copy).map_err(|error| renamed(error, &copy, database))?;
@@ -217,12 +225,27 @@ fn keep(copy: TempPath, to: &Path, force: bool) -> Result<(), CopyError> {
     Ok(files::sync_directory(to)?)
 }
 
+/// Nor is a copy ever put over what belongs to the database.
 fn refuse_same(database: &Path, to: &Path) -> Result<(), CopyError> {
-    let same = match (database.canonicalize(), to.canonicalize()) {
-        (Ok(database), Ok(to)) => database == to,
-        _ => false,
+    const TAILS: [&str; 9] = [
+        "",
+        "-wal",
+        "-shm",
+        "-journal",
+        ".mark",
+        ".killed",
+        ".installation",
+        ".lock",
+        ".heartbeat",
+    ];
+    let Ok(to_file) = to.canonicalize() else {
+        return Ok(());
     };
-    if same {
+    let its = TAILS.map(|tail| files::beside(database, tail));
+    if its
+        .iter()
+        .any(|file| file.canonicalize().is_ok_and(|file| file == to_file))
+    {
         return Err(CopyError::Same(to.to_path_buf()));
     }
     Ok(())

@@ -322,6 +322,33 @@ fn a_copy_that_is_made_while_the_daemon_writes_is_one_moment_of_it() {
 }
 
 #[test]
+fn a_copy_is_put_over_nothing_that_belongs_to_a_database() {
+    let home = Home::new();
+    let mut store = open(&home.path()).unwrap();
+    store.commit(&batch(1)).unwrap();
+    store.load().unwrap();
+    fs::write(home.beside(".killed"), "").unwrap();
+    for tail in ["-wal", "-shm", ".mark", ".installation", ".killed"] {
+        let before = fs::read(home.beside(tail)).unwrap();
+        let refused = back_up(&home.path(), &home.beside(tail), true).unwrap_err();
+        assert!(matches!(refused, CopyError::Same(_)), "{tail}: {refused}");
+        assert_eq!(fs::read(home.beside(tail)).unwrap(), before, "{tail}");
+    }
+    // The log of one that was opened and did not end well.
+    back_up(&home.path(), &copy_of(&home), false).unwrap();
+    let before = fs::read(copy_of(&home)).unwrap();
+    let log = files::beside(&copy_of(&home), "-wal");
+    fs::write(&log, "frames").unwrap();
+    store.commit(&batch(2)).unwrap();
+    let refused = back_up(&home.path(), &copy_of(&home), true).unwrap_err();
+    assert!(
+        matches!(&refused, CopyError::Exists(file) if *file == log),
+        "{refused}"
+    );
+    assert_eq!(fs::read(copy_of(&home)).unwrap(), before);
+}
+
+#[test]
 fn a_database_that_is_damaged_is_not_copied_as_if_it_were_whole() {
     let home = Home::new();
     let whole = filled(&home);

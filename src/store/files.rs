@@ -10,7 +10,8 @@ use crate::types::ids::Installation;
 
 use super::error::io_error;
 
-fn beside(database: &Path, extension: &str) -> PathBuf {
+/// The file whose name is the database's with an ending.
+pub(super) fn beside(database: &Path, extension: &str) -> PathBuf {
     let mut name = OsString::from(database);
     name.push(extension);
     PathBuf::from(name)

@@ -14,17 +14,16 @@ use crate::types::time::{Time, millis};
 
 /// Asks for the kill in the database where only the file says it: whoever killed could not write
 /// here, and a daemon that was started before would not know. A wish to resume that is younger than
-/// the file stands: it is about to be taken up, and removes the file.
+/// the file stands: it is about to be taken up, and removes the file. One that is older must not,
+/// also where an earlier kill is in force: the file is of a later one.
 pub(super) fn take_up(connection: &Connection, database: &Path) -> Result<(), StoreError> {
     let metadata = match std::fs::symlink_metadata(kill_file(database)) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
         other => other,
     };
-    let killed: bool =
+    // What will be in force once all that was asked is taken up.
+    let mut killed: bool =
         connection.query_row("SELECT killed FROM installation", [], |row| row.get(0))?;
-    if killed {
-        return Ok(());
-    }
     // A file of which the age cannot be told is taken to be the newer.
     let since = metadata
         .and_then(|file| file.modified())
@@ -37,10 +36,14 @@ pub(super) fn take_up(connection: &Connection, database: &Path) -> Result<(), St
     while let Some(row) = rows.next()? {
         let at = Time(row.get(0)?);
         match json_at(row, 1)? {
-            Ask::Kill => return Ok(()),
+            Ask::Kill => killed = true,
             Ask::ResumeAll if at > since => return Ok(()),
-            Ask::ResumeAll | Ask::Job { .. } => {}
+            Ask::ResumeAll => killed = false,
+            Ask::Job { .. } => {}
         }
+    }
+    if killed {
+        return Ok(());
     }
     let at = if since == Time(i64::MAX) {
         Time(0)
@@ -99,5 +102,43 @@ mod tests {
             append_request(&database, at, &Ask::ResumeAll).unwrap();
             assert_eq!(asks(&mut store), expected);
         }
+    }
+
+    #[test]
+    fn a_kill_outlasts_an_earlier_wish_to_resume_after_an_earlier_kill() {
+        for taken_up in [true, false] {
+            let directory = tempfile::tempdir().unwrap();
+            let database = directory.path().join("haggle.db");
+            let mut store = SqliteStore::open(&database, None, 7).unwrap();
+            append_request(&database, Time(1), &Ask::Kill).unwrap();
+            if taken_up {
+                let id = store.requests().unwrap()[0].id;
+                let done = Change::RequestDone { id };
+                store
+                    .commit(&[Change::Killed { killed: true }, done])
+                    .unwrap();
+            }
+            append_request(&database, Time(2), &Ask::ResumeAll).unwrap();
+            // The button is pressed again while the database cannot be written.
+            set_kill_file(&database).unwrap();
+            assert_eq!(asks(&mut store).last(), Some(&Ask::Kill), "{taken_up}");
+            assert_eq!(asks(&mut store).last(), Some(&Ask::Kill), "{taken_up}");
+        }
+    }
+
+    #[test]
+    fn taking_a_kill_up_does_not_make_its_file_any_younger() {
+        let directory = tempfile::tempdir().unwrap();
+        let database = directory.path().join("haggle.db");
+        let mut store = SqliteStore::open(&database, None, 7).unwrap();
+        set_kill_file(&database).unwrap();
+        let file = std::fs::File::options()
+            .write(true)
+            .open(kill_file(&database))
+            .unwrap();
+        let then = UNIX_EPOCH + std::time::Duration::from_secs(1_000);
+        file.set_modified(then).unwrap();
+        store.commit(&[Change::Killed { killed: true }]).unwrap();
+        assert_eq!(written_at(&database), Time(1_000_000));
     }
 }

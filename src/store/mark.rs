@@ -21,6 +21,9 @@ use super::files::write_durably;
 /// What the file begins with, and the version of its form.
 const FORM: &str = "haggle-mark 1";
 
+/// The last moment of the year 9999, which numbers of intents do not reach.
+const INTENT_MAX: u64 = 253_402_300_799_999;
+
 /// How far a database has come.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Mark {
@@ -86,6 +89,11 @@ impl Mark {
             "-" => None,
             intent => Some(intent.parse().ok()?),
         };
+        // Numbers are milliseconds of a clock. Counting on from one that none can show would leave
+        // no numbers, and labels would be used again.
+        if last_intent.is_some_and(|IntentId(last)| last > INTENT_MAX) {
+            return None;
+        }
         Some(Self {
             last_intent,
             ticks: ticks.parse().ok()?,
@@ -131,7 +139,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_mark_is_read_as_it_was_written(intent in prop::option::of(any::<u64>()), ticks: u64, durably: bool) {
+        fn a_mark_is_read_as_it_was_written(intent in prop::option::of(0..=INTENT_MAX), ticks: u64, durably: bool) {
             let directory = tempfile::tempdir().unwrap();
             let database = directory.path().join("haggle.db");
             prop_assert_eq!(Mark::read(&database).unwrap(), None);
@@ -145,6 +153,16 @@ mod tests {
             let _ = Mark::parse(&text);
             let _ = Mark::parse(&format!("{FORM}{text}"));
         }
+    }
+
+    #[test]
+    fn a_number_that_no_clock_can_have_given_out_is_not_counted_on_from() {
+        for intent in [INTENT_MAX + 1, u64::MAX] {
+            let text = format!("{FORM} {} 3", IntentId(intent));
+            assert_eq!(Mark::parse(&text), None, "{text}");
+        }
+        let text = format!("{FORM} {} 3", IntentId(INTENT_MAX));
+        assert!(Mark::parse(&text).is_some());
     }
 
     #[test]

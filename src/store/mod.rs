@@ -321,8 +321,11 @@ fn commit_with_kill_file(
     match (killed, path) {
         (Some(true), Some(path)) => {
             // The file outlives the database. It comes first: if only one of the two takes it,
-            // spending is forbidden. That the file fails alone is no reason to spend on.
-            let _ = set_kill_file(path);
+            // spending is forbidden. That the file fails alone is no reason to spend on. One that
+            // is there keeps its age: a wish to resume is held against it.
+            if !kill_file_present(path) {
+                let _ = set_kill_file(path);
+            }
             Ok(transaction.commit()?)
         }
         (Some(false), Some(path)) => {

@@ -4,7 +4,6 @@
 //! another database it would be played into it. A process that dies on the way leaves no database
 //! or the new one, and the mark beside it, which tells the next daemon that something is missing.
 
-use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -12,7 +11,7 @@ use rusqlite::{Connection, params};
 
 use super::backup::{Contents, CopyError, copied, directory_of, prove};
 use super::error::io_error;
-use super::files::{DaemonLock, read_installation, sync_directory, write_installation};
+use super::files::{DaemonLock, beside, read_installation, sync_directory, write_installation};
 use crate::ports::StoreError;
 use crate::types::ids::Installation;
 
@@ -114,10 +113,4 @@ fn set_aside(database: &Path) -> Result<Option<PathBuf>, StoreError> {
     }
     sync_directory(database)?;
     Ok(Some(aside))
-}
-
-fn beside(path: &Path, tail: &str) -> PathBuf {
-    let mut name = OsString::from(path);
-    name.push(tail);
-    PathBuf::from(name)
 }

@@ -380,7 +380,7 @@ impl Entry {
 }
 
 /// Days and months that [`Usage`] remembers. More than one, for a clock that jumps and is set right
-/// again must find what it left; few, for what is older bounds nothing any more.
+/// again must find what it left; few, for what is far from now bounds nothing any more.
 const PERIODS_KEPT: usize = 4;
 
 /// What counts against the limits of one scope: the balances of its accounts, as far as they still
@@ -396,14 +396,19 @@ pub struct Usage {
 }
 
 impl Usage {
-    /// Takes up a line that counts here.
+    /// Takes up a line that counts here. What is farthest from its day is forgotten, and not what is
+    /// oldest: a clock that ran ahead for days would leave no room for the days that it comes back
+    /// to, and nothing would bound them.
     pub fn add(&mut self, day: NaiveDate, amount: Money) {
         self.total += amount;
         let up = amount.max(Money::ZERO);
         for (periods, of) in [(&mut self.days, day), (&mut self.months, month_of(day))] {
             *periods.entry(of).or_default() += up;
-            if periods.len() > PERIODS_KEPT {
-                periods.pop_first();
+            let apart = |period: &NaiveDate| period.signed_duration_since(of).abs();
+            let ends = [periods.keys().next(), periods.keys().next_back()];
+            let farthest = ends.into_iter().flatten().max_by_key(|end| apart(end));
+            if let Some(&farthest) = farthest.filter(|_| periods.len() > PERIODS_KEPT) {
+                periods.remove(&farthest);
             }
         }
     }
@@ -509,6 +514,23 @@ mod tests {
         assert_eq!(usage.on(day(10)), Money(7));
         assert_eq!(usage.in_month_of(day(28)), Money(7));
         assert_eq!(usage.on(day(11)), Money::ZERO);
+    }
+
+    #[test]
+    fn a_clock_that_ran_ahead_for_days_and_was_set_right_still_counts_its_days() {
+        let mut usage = Usage::default();
+        for n in 1..=12 {
+            usage.add(NaiveDate::from_ymd_opt(2031, n, n).unwrap(), Money(7));
+        }
+        for n in 1..=9 {
+            let day = NaiveDate::from_ymd_opt(2026, 2, n).unwrap();
+            usage.add(day, Money(5));
+            usage.add(day, Money(2));
+            assert_eq!(usage.on(day), Money(7), "{day}");
+            let so_far = Money(7 * i64::from(n));
+            assert_eq!(usage.in_month_of(day), so_far, "{day}");
+        }
+        assert!(usage.days.len() <= PERIODS_KEPT && usage.months.len() <= PERIODS_KEPT);
     }
 
     #[test]

@@ -13,7 +13,7 @@ use crate::cli::failure::Failure;
 use crate::cli::winddown::{WindDown, list, ours};
 use crate::config::Config;
 use crate::ports::Marketplace;
-use crate::store::set_kill_file;
+use crate::store::{read_installation, set_kill_file};
 use crate::types::ids::{AccountId, Installation, InstanceId};
 use crate::types::money::Rate;
 
@@ -161,9 +161,26 @@ impl Hands<'_> {
     fn forbid_spending(&self) -> bool {
         let database = self.context.global.database.as_deref();
         match (database, self.how) {
-            (Some(database), How::Destroy) => self.write_kill_file(database),
+            (Some(database), How::Destroy) => {
+                self.is_of_the_daemon(database) && self.write_kill_file(database)
+            }
             _ => false,
         }
+    }
+
+    /// Whether a database is that of the daemon that is watched, as far as the file beside it says.
+    /// Another installation's daemon must not be kept from its work, nor taken for the one to stop.
+    pub(super) fn is_of_the_daemon(&self, database: &Path) -> bool {
+        let watched = self.memory.last.as_ref().map(|last| &last.installation);
+        let found = read_installation(database).ok().flatten();
+        let other = found.filter(|found| Some(found) != watched);
+        if let Some(other) = &other {
+            self.context.output.note(&format!(
+                "warning: {} is of installation {other}, so no kill file is written there",
+                database.display()
+            ));
+        }
+        other.is_none()
     }
 
     fn write_kill_file(&self, database: &Path) -> bool {

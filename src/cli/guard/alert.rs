@@ -96,6 +96,21 @@ pub(super) struct Outgoing {
     to_url: bool,
 }
 
+impl Outgoing {
+    /// Whether every way has taken it.
+    pub(super) fn is_delivered(&self) -> bool {
+        !self.to_command && !self.to_url
+    }
+}
+
+/// Ways that failed in one round of sending. They are not tried again in it: each try may take as
+/// long as a receiver that hangs, and what the guard is there for would wait for all of them.
+#[derive(Debug, Default)]
+pub(super) struct Stuck {
+    command: bool,
+    url: bool,
+}
+
 /// A webhook. Whoever knows its address can write to it, so the address is a secret.
 struct Webhook {
     transport: HttpTransport,
@@ -143,25 +158,26 @@ impl Ways {
         }
     }
 
-    /// Sends one on the ways that have not taken it. What went wrong, in words; none: it is
-    /// delivered.
-    pub(super) async fn deliver(&self, outgoing: &mut Outgoing) -> Vec<String> {
+    /// Sends one on the ways that have not taken it and are not stuck. What went wrong, in words.
+    pub(super) async fn deliver(&self, outgoing: &mut Outgoing, stuck: &mut Stuck) -> Vec<String> {
         let mut problems = Vec::new();
         let body = match serde_json::to_string(&outgoing.alert) {
             Ok(body) => body,
             Err(error) => return vec![format!("an alert cannot be written as JSON: {error}")],
         };
-        if let Some(command) = self.command.as_ref().filter(|_| outgoing.to_command) {
-            match self.run(command, &outgoing.alert, &body).await {
-                Ok(()) => outgoing.to_command = false,
-                Err(why) => problems.push(format!("--on-alert: {why}")),
-            }
+        let by_command = outgoing.to_command && !stuck.command;
+        if let Some(command) = self.command.as_ref().filter(|_| by_command) {
+            let ran = self.run(command, &outgoing.alert, &body).await;
+            outgoing.to_command = ran.is_err();
+            stuck.command = ran.is_err();
+            problems.extend(ran.err().map(|why| format!("--on-alert: {why}")));
         }
-        if let Some(webhook) = self.webhook.as_ref().filter(|_| outgoing.to_url) {
-            match webhook.post(body).await {
-                Ok(()) => outgoing.to_url = false,
-                Err(why) => problems.push(format!("--alert-url: {why}")),
-            }
+        let by_url = outgoing.to_url && !stuck.url;
+        if let Some(webhook) = self.webhook.as_ref().filter(|_| by_url) {
+            let posted = webhook.post(body).await;
+            outgoing.to_url = posted.is_err();
+            stuck.url = posted.is_err();
+            problems.extend(posted.err().map(|why| format!("--alert-url: {why}")));
         }
         problems.iter().map(|why| self.redactor.show(why)).collect()
     }

@@ -20,7 +20,7 @@ use clap::{Args, ValueEnum};
 use serde::Serialize;
 
 use act::{Acted, Hands, How, Wound};
-use alert::{Alert, Course, Kind, Ways};
+use alert::{Alert, Course, Kind, Stuck, Ways};
 use memory::{AGAIN_AFTER, LOOKS_MIN, Memory, Sight};
 use source::Source;
 
@@ -502,12 +502,13 @@ impl<'a> Guard<'a> {
         self.memory.post(self.ways.outgoing(alert));
     }
 
-    /// Sends what waits. What cannot be delivered waits for the next look.
+    /// Sends what waits, the oldest first. What cannot be delivered waits for the next look.
     async fn deliver(&mut self) {
         let mut waiting = Vec::new();
+        let mut stuck = Stuck::default();
         for mut outgoing in std::mem::take(&mut self.memory.outbox) {
-            let problems = self.ways.deliver(&mut outgoing).await;
-            if !problems.is_empty() {
+            let problems = self.ways.deliver(&mut outgoing, &mut stuck).await;
+            if !outgoing.is_delivered() {
                 waiting.push(outgoing);
             }
             for problem in problems {

@@ -211,3 +211,42 @@ async fn who_announced_a_long_silence_is_waited_for_while_its_process_is_there()
     place.watch(&mut guard, Duration::from_mins(5)).await;
     assert_eq!(guard.status, Status::Silent);
 }
+
+#[tokio::test]
+async fn a_way_that_is_stuck_is_tried_once_a_round_however_much_waits() {
+    let place = Place::new(&["--every", "5m", "--after", "30m"]);
+    let tried = place.directory.path().join("tried");
+    let mut guard = place.guard();
+    let command = format!("echo tried >> {}; exit 1", tried.display());
+    let ways = Ways::new(&place.context, &place.config.provider, Some(&command), None);
+    guard.ways = ways.unwrap();
+    for n in 0..5 {
+        guard.post(Kind::DaemonSilent, Course::GoesOn, format!("alert {n}"));
+    }
+    for rounds in 1..=2 {
+        guard.deliver().await;
+        let count = fs::read_to_string(&tried).unwrap().lines().count();
+        assert_eq!(count, rounds, "the others wait for the next round");
+        assert_eq!(guard.memory.outbox.len(), 5, "and none is lost");
+    }
+    place.open();
+    guard.ways = place.guard().ways;
+    guard.deliver().await;
+    assert_eq!(place.alerts().len(), 5);
+    assert!(guard.memory.outbox.is_empty());
+}
+
+#[tokio::test]
+async fn the_database_of_another_installation_is_not_forbidden_to_spend() {
+    for (number, forbidden) in [(7, true), (8, false)] {
+        let place = Place::new(&["--then", "destroy"]);
+        place.beat(1, true);
+        let database = place.directory.path().join("other.db");
+        let installation = Installation::from_seed(number).to_string();
+        fs::write(crate::store::installation_file(&database), installation).unwrap();
+        let mut guard = place.guard();
+        guard.look().await;
+        let hands = guard.hands(How::Destroy);
+        assert_eq!(hands.is_of_the_daemon(&database), forbidden);
+    }
+}
