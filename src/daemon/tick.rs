@@ -86,6 +86,11 @@ impl Daemon {
         self.saw(polled.listing.as_ref());
         self.tell_leaks(&polled)?;
         self.destroy_all_wrong(&wrong).await?;
+        // What the bill says is posted before anything is planned: a plan on older books may begin
+        // what the next one has to end. A bill is compared only where it is known whose it is.
+        if self.settings.live && polled.account.is_some() {
+            self.reconcile_when_due().await?;
+        }
         let mut decision = self.decide(&jobs, &polled);
         let (kept, dropped) = check(&decision.world, &decision.plan);
         decision.plan = kept;
@@ -95,10 +100,6 @@ impl Daemon {
         self.tell(&decision.report.notices)?;
         if self.settings.live {
             self.carry_out(&decision).await?;
-            // A bill is compared only where it is known whose it is.
-            if polled.account.is_some() {
-                self.reconcile_when_due().await?;
-            }
         }
         self.on_demand = yardsticks(&decision.report);
         let now = self.now();
