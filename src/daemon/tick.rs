@@ -83,6 +83,7 @@ impl Daemon {
         let settled = self.settle_absences(&polled).await;
         let wrong = self.not_as_asked(&polled);
         self.observe(&jobs, &polled, &settled, &wrong)?;
+        self.keep_policies(&jobs)?;
         self.saw(polled.listing.as_ref());
         self.tell_leaks(&polled)?;
         self.destroy_all_wrong(&wrong).await?;
@@ -274,6 +275,7 @@ impl Daemon {
             config: self.settings.engine.clone(),
             jobs: jobs.valid.clone(),
             unreadable_jobs: jobs.unreadable.clone(),
+            last_policies: jobs.last.clone(),
             state: self.state.clone(),
             market: Arc::clone(&self.market),
             listing: polled.listing.clone(),
