@@ -224,6 +224,7 @@ fn world() -> World {
         config: EngineConfig::default(),
         jobs: jobs.into_iter().map(Arc::new).collect(),
         unreadable_jobs: Vec::new(),
+        last_policies: Vec::new(),
         state,
         market: Arc::new(Snapshot {
             at: NOW,

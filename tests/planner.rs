@@ -71,6 +71,7 @@ fn world(market: Snapshot) -> World {
         config: EngineConfig::default(),
         jobs: Vec::new(),
         unreadable_jobs: Vec::new(),
+        last_policies: Vec::new(),
         state: haggle::types::state::State::new(haggle::types::ids::Installation::from_seed(1)),
         market: Arc::new(market),
         listing: None,

@@ -150,6 +150,7 @@ fn decide_anew(
             .iter()
             .filter_map(PolicyError::job_name)
             .collect(),
+        last_policies: Vec::new(),
         state: state.clone(),
         market: Arc::new(snapshot),
         listing: Some(as_listed(state)),

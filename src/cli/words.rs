@@ -72,6 +72,7 @@ pub(crate) fn why(why: Why) -> &'static str {
         Why::Resume => "may run again",
         Why::Ended => "the replica ended",
         Why::ProvisionTimeout => "it did not come up in time",
+        Why::OverCeiling => "the policy's ceiling was lowered under its price",
         Why::RentalEnding => "its rental ends soon",
         Why::HostLost => "its host is not heard from",
         Why::MaxLifetime => "it lived as long as the policy allows",

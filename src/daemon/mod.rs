@@ -279,6 +279,7 @@ impl Daemon {
             has_listed: false,
             unchanged: BTreeMap::new(),
         };
+        daemon.remember_bids();
         daemon.recover()?;
         daemon.look_for_loss()?;
         Ok(daemon)

@@ -366,11 +366,50 @@ impl Daemon {
         for job in &valid {
             unreadable.remove(&job.name);
         }
+        let last = unreadable.iter().filter_map(|name| self.last_policy(name));
+        let last = last.collect();
         Jobs {
             valid,
             unreadable: unreadable.into_iter().collect(),
+            last,
             broken,
         }
+    }
+
+    /// What a job's policy last said: in this process, or in one before it.
+    fn last_policy(&self, name: &JobName) -> Option<Arc<Job>> {
+        let seen = self.known_policies.values().find(|job| job.name == *name);
+        seen.cloned().or_else(|| {
+            let text = self.state.wire.get(&policy_key(name))?;
+            let job: Job = serde_json::from_str(text).ok()?;
+            (job.name == *name).then(|| Arc::new(job))
+        })
+    }
+
+    /// Keeps what the policies of jobs that hold something say, so that their budgets bind even where
+    /// a file is broken when the next process reads it; and forgets the others.
+    pub(super) fn keep_policies(&mut self, jobs: &Jobs) -> Result<(), DaemonError> {
+        let holding: BTreeSet<JobName> = self.jobs_with_instances().collect();
+        let mut changes = Vec::new();
+        for job in jobs.valid.iter().filter(|job| holding.contains(&job.name)) {
+            let key = policy_key(&job.name);
+            let Ok(text) = serde_json::to_string(&**job) else {
+                continue;
+            };
+            if self.state.wire.get(&key) != Some(&text) {
+                let value = Some(text);
+                changes.push(Change::Wire { key, value });
+            }
+        }
+        let stale = self.state.wire.keys().filter(|key| {
+            let name = key.strip_prefix(POLICY_KEY);
+            name.is_some_and(|name| !holding.iter().any(|job| job.as_str() == name))
+        });
+        changes.extend(stale.map(|key| Change::Wire {
+            key: key.clone(),
+            value: None,
+        }));
+        self.commit(&changes)
     }
 
     fn jobs_with_instances(&self) -> impl Iterator<Item = JobName> {
@@ -381,12 +420,21 @@ impl Daemon {
     }
 }
 
+/// Under this and a job's name it is kept what its policy last said, beside the wire.
+const POLICY_KEY: &str = "policy.";
+
+fn policy_key(name: &JobName) -> String {
+    format!("{POLICY_KEY}{name}")
+}
+
 /// The jobs of a tick.
 pub(super) struct Jobs {
     /// Valid, by priority, then name.
     pub(super) valid: Vec<Arc<Job>>,
     /// Left as they are.
     pub(super) unreadable: Vec<JobName>,
+    /// What the policies of those last said, as far as it is known.
+    pub(super) last: Vec<Arc<Job>>,
     /// What is wrong with which file.
     pub(super) broken: Vec<super::BrokenPolicy>,
 }

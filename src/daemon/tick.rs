@@ -83,9 +83,15 @@ impl Daemon {
         let settled = self.settle_absences(&polled).await;
         let wrong = self.not_as_asked(&polled);
         self.observe(&jobs, &polled, &settled, &wrong)?;
+        self.keep_policies(&jobs)?;
         self.saw(polled.listing.as_ref());
         self.tell_leaks(&polled)?;
         self.destroy_all_wrong(&wrong).await?;
+        // What the bill says is posted before anything is planned: a plan on older books may begin
+        // what the next one has to end. A bill is compared only where it is known whose it is.
+        if self.settings.live && polled.account.is_some() {
+            self.reconcile_when_due().await?;
+        }
         let mut decision = self.decide(&jobs, &polled);
         let (kept, dropped) = check(&decision.world, &decision.plan);
         decision.plan = kept;
@@ -95,10 +101,6 @@ impl Daemon {
         self.tell(&decision.report.notices)?;
         if self.settings.live {
             self.carry_out(&decision).await?;
-            // A bill is compared only where it is known whose it is.
-            if polled.account.is_some() {
-                self.reconcile_when_due().await?;
-            }
         }
         self.on_demand = yardsticks(&decision.report);
         let now = self.now();
@@ -273,6 +275,7 @@ impl Daemon {
             config: self.settings.engine.clone(),
             jobs: jobs.valid.clone(),
             unreadable_jobs: jobs.unreadable.clone(),
+            last_policies: jobs.last.clone(),
             state: self.state.clone(),
             market: Arc::clone(&self.market),
             listing: polled.listing.clone(),

@@ -3,6 +3,8 @@
 //! A gateway may rent on-demand where a bid was meant, and nothing in the answer to the create
 //! says so. Only the instance itself does.
 
+use std::time::Duration;
+
 use super::older::was_read;
 use super::poll::Polled;
 use super::{Daemon, DaemonError};
@@ -12,6 +14,13 @@ use crate::types::instance::{DestroyWhy, Held, Instance, Rental};
 use crate::types::intent::Effect;
 use crate::types::money::{BID_STEP, Rate};
 use crate::types::state::{Change, Event, Severity};
+use crate::types::time::{Time, millis};
+
+/// When a bid last came out as something else, in milliseconds, in what is kept beside the wire.
+const BIDS_KEY: &str = "bids.not-as-asked";
+
+/// A process that starts so long after that tries a bid again: the gateway may have been mended.
+const BIDS_AGAIN_AFTER: Duration = Duration::from_hours(24);
 
 /// An instance that is not what was asked.
 #[derive(Clone, Debug)]
@@ -123,7 +132,7 @@ impl Daemon {
     /// Destroys what was found not to be as asked, once the listing has been taken up.
     pub(super) async fn destroy_all_wrong(&mut self, wrong: &[Wrong]) -> Result<(), DaemonError> {
         for wrong in wrong {
-            self.trust_no_bids(wrong.asked);
+            self.trust_no_bids(wrong.asked)?;
             let held = self.state.held.get(&wrong.id);
             let due = held.is_some_and(|held| held.destroy_sent_at.is_none());
             if due && self.settings.live {
@@ -140,13 +149,30 @@ impl Daemon {
         held: &Held,
         reason: &str,
     ) -> Result<(), DaemonError> {
-        self.trust_no_bids(held.rental);
+        self.trust_no_bids(held.rental)?;
         self.commit(&[self.wrong_event(held, held.rental, reason)])?;
         self.destroy(held.id, DestroyWhy::NotAsAsked).await
     }
 
-    fn trust_no_bids(&self, asked: Rental) {
-        if asked == Rental::Bid {
+    /// Bids no more where a bid came out as something else; the next process knows it too, for each
+    /// bid that is tried again is paid for.
+    fn trust_no_bids(&mut self, asked: Rental) -> Result<(), DaemonError> {
+        if asked != Rental::Bid {
+            return Ok(());
+        }
+        self.parts.marketplace.disable_bids();
+        self.commit(&[Change::Wire {
+            key: BIDS_KEY.to_owned(),
+            value: Some(self.now().0.to_string()),
+        }])
+    }
+
+    /// At the start: a route on which a bid came out as something else is not tried again at once. By
+    /// a clock that went back it is not known how long ago that was.
+    pub(super) fn remember_bids(&self) {
+        let told = self.state.wire.get(BIDS_KEY);
+        let at = told.and_then(|text| text.parse().ok()).map(Time);
+        if at.is_some_and(|at| self.now().ms_since(at) < millis(BIDS_AGAIN_AFTER)) {
             self.parts.marketplace.disable_bids();
         }
     }

@@ -5,13 +5,16 @@ use std::time::Duration;
 use crate::types::instance::{DestroyWhy, Held, Phase, Rental};
 use crate::types::intent::Effect;
 use crate::types::job::{CheckpointPlace, Job};
-use crate::types::money::{BID_PARKED, Money, Rate};
+use crate::types::money::{BID_PARKED, BID_STEP, Money, Rate};
 use crate::types::offer::Offer;
-use crate::types::plan::{Action, Why};
+use crate::types::plan::{Action, Limit, Notice, Why};
+use crate::types::state::Severity;
 use crate::types::time::{Time, millis};
 use crate::types::world::World;
 
-use super::budget::rows_of;
+use super::bid::lowered_bid;
+use super::budget::{Saving, rows_of};
+use super::price::{ceiling_room, over_ceiling};
 
 /// A destroy that shows no effect is sent again after this. It leaves the proof of absence, which
 /// begins anew with each request, the time that it needs.
@@ -120,4 +123,67 @@ pub(crate) fn row<'a>(world: &'a World, held: &Held) -> Option<&'a Offer> {
     rows_of(world, held.slot.machine)
         .iter()
         .find(|offer| offer.slot() == held.slot)
+}
+
+/// The cut of a bid that is over what binds it. It is made in whatever phase the instance is: one
+/// that is outbid or comes up would else run at a price that the policy no longer allows.
+pub(crate) fn lower(world: &World, job: &Job, held: &Held) -> Option<Action> {
+    let slot = row(world, held);
+    let bid = lowered_bid(world, job, held, slot)
+        .filter(|&bid| bid < held.price && !busy(world, held))?;
+    Some(Action {
+        on_demand_seen: slot.and_then(|offer| offer.on_demand),
+        ..plain(held, set_bid(held, bid), Why::FloorFell)
+    })
+}
+
+/// Whether an instance costs more than its ceiling, which was lowered, and no cut of its bid helps.
+/// A hundredth over it is none: what is shown of a disk's price may differ a little from what its
+/// offer said, and a rental that fits by its offer must not be left again and again.
+pub(crate) fn overpriced(world: &World, job: &Job, held: &Held) -> bool {
+    if held.parked || held.stop_asked || (held.rental == Rental::Bid && held.price <= BID_PARKED) {
+        return false;
+    }
+    let room = ceiling_room(job, Rate::ZERO, held.slot.gpus);
+    let slack = Rate(room.0 / 100).max(BID_STEP);
+    let storage = Rate(held.storage.0.saturating_sub(slack.0));
+    over_ceiling(job, held.price, storage, held.slot.gpus)
+        && lowered_bid(world, job, held, row(world, held)).is_none()
+}
+
+/// What winds an instance down for a limit, and what is told of it. Where its disk may be lost it is
+/// not parked but destroyed, which is cheaper.
+pub(crate) fn wound_down(
+    world: &World,
+    held: &Held,
+    saving: &Saving,
+    expendable: bool,
+) -> (Option<Action>, Notice) {
+    let (limit, gone) = match saving {
+        Saving::Park(limit) => (limit, expendable),
+        Saving::Destroy(limit) => (limit, true),
+    };
+    let action = if gone {
+        Some(destroy(held, DestroyWhy::Limit, Why::Limit))
+    } else {
+        park(world, held, Why::Limit)
+    };
+    (action, at_limit(held, limit, gone))
+}
+
+fn at_limit(held: &Held, limit: &Limit, gone: bool) -> Notice {
+    let what = if gone {
+        "is destroyed"
+    } else {
+        "is parked, and will be destroyed when its disk alone would pass the limit"
+    };
+    Notice {
+        severity: Severity::Warning,
+        kind: format!("limit-{}", limit.as_str()),
+        replica: Some(held.replica.clone()),
+        text: format!(
+            "the {limit} is reached: instance {} of {} {what}",
+            held.id, held.replica
+        ),
+    }
 }

@@ -192,7 +192,7 @@ impl Frame {
             account: 0,
         };
         frame.account = frame.place(&Scope::Account);
-        for job in &world.jobs {
+        for job in world.binding_jobs() {
             let rows = world.config.rows_of(job);
             let rows = rows.into_iter().map(|row| (frame.place(&row.scope), row));
             let rows = rows.collect();
@@ -237,7 +237,7 @@ impl Frame {
 
     /// Every limit, narrow scopes first: what keeps a job's limit helps its owner's.
     fn rows(&self, world: &World) -> Vec<(usize, LimitRow)> {
-        let mut rows = world.config.rows(world.jobs.iter().map(|job| &**job));
+        let mut rows = world.config.rows(world.binding_jobs().map(|job| &**job));
         rows.sort_by_key(|row| match row.scope {
             Scope::Job(_) => 0,
             Scope::Owner(_) | Scope::Tag(_) => 1,
@@ -345,11 +345,7 @@ impl<'a> Purse<'a> {
     }
 
     fn hold(&mut self, held: &Held, rate: Rate, gpus: u32, over: Duration) {
-        let job = self
-            .world
-            .jobs
-            .iter()
-            .find(|job| job.name == held.replica.job);
+        let job = self.world.known_job(&held.replica.job);
         let exposed = exposure(self.world, job.map(|job| &**job), held, rate, over);
         // What is not posted yet has left the credit already.
         let ahead = i128::from(exposed.ahead.0);
@@ -560,14 +556,11 @@ struct Descent<'a> {
 impl<'a> Descent<'a> {
     fn new(world: &'a World, posted: &'a Purse<'a>, rows: &'a [(usize, LimitRow)]) -> Self {
         let priority = |held: &Held| {
-            let job = world.jobs.iter().find(|job| job.name == held.replica.job);
+            let job = world.known_job(&held.replica.job);
             job.map_or(i32::MIN, |job| job.priority)
         };
-        let leave = |held: &Held| world.unreadable_jobs.contains(&held.replica.job);
         let held = world.state.held.values();
-        let mut order: Vec<&Held> = held
-            .filter(|held| held.destroying.is_none() && !leave(held))
-            .collect();
+        let mut order: Vec<&Held> = held.filter(|held| held.destroying.is_none()).collect();
         order.sort_by_key(|held| {
             (
                 priority(held),

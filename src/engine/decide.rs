@@ -15,7 +15,7 @@ use crate::types::plan::{
 use crate::types::state::{Severity, Wish};
 use crate::types::world::World;
 
-use super::act::{destroy, destroy_again, expendable, park};
+use super::act::{destroy, destroy_again, expendable, park, wound_down};
 use super::assign::{Need, assign};
 use super::budget::{Load, Purse, Saving, begin_margin, rent_reserve, rows_of, wind_down};
 use super::projection;
@@ -372,7 +372,15 @@ impl<'a> Tick<'a> {
             return Some(destroy(held, user.0, user.1));
         }
         if world.unreadable_jobs.contains(&held.replica.job) {
-            // Its policy cannot be read: it is left as it is, but for what the user asked.
+            // Its policy cannot be read: it is left as it is, but for what the user asked, and for
+            // the limits. A file that stays broken must not let a job run past its budget.
+            if let Some(saving) = self.saving.get(&held.id) {
+                let job = world.known_job(&held.replica.job);
+                let gone = job.is_some_and(|job| expendable(job, held));
+                let (action, notice) = wound_down(world, held, saving, gone);
+                self.report.notices.push(notice);
+                return action;
+            }
             return (wish == Wish::Pause)
                 .then(|| park(world, held, Why::UserRequest))
                 .flatten();

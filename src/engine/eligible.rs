@@ -515,6 +515,7 @@ pub(crate) mod samples {
             config: EngineConfig::default(),
             jobs: Vec::new(),
             unreadable_jobs: Vec::new(),
+            last_policies: Vec::new(),
             state: State::new(Installation::from_seed(1)),
             market: Arc::new(Snapshot {
                 at: NOW,

@@ -189,7 +189,7 @@ pub(crate) fn of_world(world: &World) -> (Vec<Projection>, Vec<Notice>) {
         credit: super::budget::Purse::credit(world),
         burn: super::runway::burn(world),
     };
-    let jobs: Vec<&Job> = world.jobs.iter().map(|job| &**job).collect();
+    let jobs: Vec<&Job> = world.binding_jobs().map(|job| &**job).collect();
     let limits = project(world.now, &world.config, &jobs, &world.state, purse);
     let notices = limits.iter().filter_map(|p| near(p, world.now)).collect();
     (limits, notices)

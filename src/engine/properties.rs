@@ -496,6 +496,10 @@ fn plain_world() -> impl Strategy<Value = World> {
                         world.jobs.push(Arc::new(job.clone()));
                     } else {
                         world.unreadable_jobs.push(job.name.clone());
+                        // A process that began with a broken file may know nothing of it.
+                        if job.priority % 2 == 0 {
+                            world.last_policies.push(Arc::new(job.clone()));
+                        }
                     }
                 }
                 world

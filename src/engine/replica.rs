@@ -16,9 +16,10 @@ use crate::types::state::{Ending, ReplicaRecord, Severity, Wish};
 use crate::types::world::World;
 
 use super::act::{
-    at_rest, busy, destroy, destroy_again, expendable, given_up, park, plain, row, set_bid,
+    at_rest, busy, destroy, destroy_again, expendable, given_up, lower, overpriced, park, plain,
+    row, set_bid, wound_down,
 };
-use super::bid::{lowered_bid, raised_bid};
+use super::bid::raised_bid;
 use super::budget::{Load, Purse, Saving, begin_margin, horizon, rise, rows_of, stirs};
 use super::price::over_ceiling;
 
@@ -167,36 +168,14 @@ fn saved(ground: &Ground<'_, '_>, held: &Held, step: &mut Step) -> bool {
     let Some(saving) = ground.saving.get(&held.id) else {
         return false;
     };
-    let (limit, gone) = match saving {
-        Saving::Park(limit) => (limit.clone(), expendable(ground.job, held)),
-        Saving::Destroy(limit) => (limit.clone(), true),
+    let (Saving::Park(limit) | Saving::Destroy(limit)) = saving;
+    let (action, notice) = wound_down(ground.world, held, saving, expendable(ground.job, held));
+    step.actions.extend(action);
+    step.notices.push(notice);
+    step.situation = Situation::OverLimit {
+        limit: limit.clone(),
     };
-    if gone {
-        step.actions
-            .push(destroy(held, DestroyWhy::Limit, Why::Limit));
-    } else {
-        step.actions.extend(park(ground.world, held, Why::Limit));
-    }
-    step.notices.push(at_limit(held, &limit, gone));
-    step.situation = Situation::OverLimit { limit };
     true
-}
-
-fn at_limit(held: &Held, limit: &Limit, gone: bool) -> Notice {
-    let what = if gone {
-        "is destroyed"
-    } else {
-        "is parked, and will be destroyed when its disk alone would pass the limit"
-    };
-    Notice {
-        severity: Severity::Warning,
-        kind: format!("limit-{}", limit.as_str()),
-        replica: Some(held.replica.clone()),
-        text: format!(
-            "the {limit} is reached: instance {} of {} {what}",
-            held.id, held.replica
-        ),
-    }
 }
 
 // ---------------------------------------------------------------------------------------- running
@@ -232,7 +211,7 @@ fn run(ground: &mut Ground<'_, '_>, standing: &[&Held], clearing: bool, step: &m
     step.situation = match current.phase {
         _ if current.parked => rest_or_resume(ground, current, alone, standing.len(), step),
         Phase::Running => running(ground, current, alone, standing.len(), step),
-        Phase::Provisioning => provisioning(ground, current, step),
+        Phase::Provisioning => provisioning(ground, current, standing.len(), step),
         Phase::Stopped => stopped(ground, current, alone, standing.len(), step),
         Phase::Exited => exited(ground, current, step),
         Phase::Offline | Phase::Unclear => silent(ground, current, step),
@@ -287,16 +266,7 @@ fn running(
     if let Some((why, destroy_why)) = due(ground, held) {
         return leave(ground, held, why, destroy_why, count, step);
     }
-    let slot = row(world, held);
-    if !busy(world, held)
-        && let Some(bid) = lowered_bid(world, ground.job, held, slot)
-        && bid < held.price
-    {
-        step.actions.push(Action {
-            on_demand_seen: slot.and_then(|offer| offer.on_demand),
-            ..plain(held, set_bid(held, bid), Why::FloorFell)
-        });
-    }
+    step.actions.extend(lower(ground.world, ground.job, held));
     Situation::Running
 }
 
@@ -307,6 +277,9 @@ fn due(ground: &Ground<'_, '_>, held: &Held) -> Option<(Why, DestroyWhy)> {
         && now.since(held.created_at) >= most
     {
         return Some((Why::MaxLifetime, DestroyWhy::MaxLifetime));
+    }
+    if overpriced(ground.world, ground.job, held) {
+        return Some((Why::OverCeiling, DestroyWhy::Moved));
     }
     // Work that is on its disk alone would be lost by moving sooner: it runs to the end.
     let early = expendable(ground.job, held);
@@ -330,7 +303,8 @@ fn leave(
 ) -> Situation {
     if expendable(ground.job, held) {
         step.actions.push(destroy(held, destroy_why, why));
-    } else if count <= PARKED_MAX {
+    } else if count <= PARKED_MAX || why == Why::OverCeiling {
+        // What may not cost what it costs is parked, however many disks there are.
         step.actions.extend(park(ground.world, held, why));
     } else {
         step.notices.push(Notice {
@@ -350,11 +324,15 @@ fn leave(
     Situation::Clearing
 }
 
-fn provisioning(ground: &Ground<'_, '_>, held: &Held, step: &mut Step) -> Situation {
+fn provisioning(ground: &Ground<'_, '_>, held: &Held, count: usize, step: &mut Step) -> Situation {
     let (now, timeout) = (ground.world.now, ground.job.provision_timeout);
     if held.stop_asked {
         step.actions.extend(park(ground.world, held, Why::Limit));
         return Situation::Clearing;
+    }
+    if overpriced(ground.world, ground.job, held) {
+        let (why, destroy_why) = (Why::OverCeiling, DestroyWhy::Moved);
+        return leave(ground, held, why, destroy_why, count, step);
     }
     if held.first_ran_at.is_none() {
         let until = held.created_at + timeout;
@@ -363,6 +341,7 @@ fn provisioning(ground: &Ground<'_, '_>, held: &Held, step: &mut Step) -> Situat
             step.actions.push(destroy(held, why.0, why.1));
             return Situation::Clearing;
         }
+        step.actions.extend(lower(ground.world, ground.job, held));
         return Situation::Provisioning { until };
     }
     let until = held.phase_since + timeout;
@@ -376,6 +355,7 @@ fn provisioning(ground: &Ground<'_, '_>, held: &Held, step: &mut Step) -> Situat
             .extend(park(ground.world, held, Why::ProvisionTimeout));
         return Situation::Clearing;
     }
+    step.actions.extend(lower(ground.world, ground.job, held));
     Situation::Provisioning { until }
 }
 
@@ -399,8 +379,12 @@ fn stopped(
         step.actions.push(destroy(held, why.0, why.1));
         return Situation::Clearing;
     }
-    if let Some((why @ Why::RentalEnding, destroy_why)) = due(ground, held) {
+    if let Some((why @ (Why::RentalEnding | Why::OverCeiling), destroy_why)) = due(ground, held) {
         return leave(ground, held, why, destroy_why, count, step);
+    }
+    if let Some(action) = lower(ground.world, ground.job, held) {
+        step.actions.push(action);
+        return Situation::Outbid { until };
     }
     if let Some(action) = alone.then(|| raise(ground, held)).flatten() {
         step.actions.push(action);
@@ -468,6 +452,7 @@ fn exited(ground: &Ground<'_, '_>, held: &Held, step: &mut Step) -> Situation {
 fn silent(ground: &Ground<'_, '_>, held: &Held, step: &mut Step) -> Situation {
     let until = held.phase_since + ground.world.config.offline_patience;
     if held.phase == Phase::Unclear && held.first_ran_at.is_some() {
+        step.actions.extend(lower(ground.world, ground.job, held));
         return Situation::Running;
     }
     if ground.world.now < until {

@@ -7,9 +7,9 @@ use super::decide::decide;
 use super::eligible::samples::{NOW, held, job, offer, usd, world};
 use super::properties::{act, list};
 use crate::types::ids::InstanceId;
-use crate::types::instance::{DestroyWhy, Held, Phase};
+use crate::types::instance::{DestroyWhy, Held, Phase, Rental};
 use crate::types::intent::Effect;
-use crate::types::job::{CheckpointPlace, Job};
+use crate::types::job::{Budget, CheckpointPlace, Job};
 use crate::types::ledger::{Scope, Usage};
 use crate::types::money::{BID_PARKED, Money, Rate};
 use crate::types::plan::{Situation, Why};
@@ -265,4 +265,110 @@ fn what_needs_secrets_waits_until_the_user_agrees_that_a_gateway_sees_them() {
     let mut plain = one(job("a"), vec![offer(1)]);
     plain.config.withhold_secrets = true;
     assert_eq!(situation(&plain), Situation::Renting);
+}
+
+#[test]
+fn a_lowered_ceiling_cuts_a_bid_in_whatever_phase_it_stands() {
+    for phase in [
+        Phase::Running,
+        Phase::Provisioning,
+        Phase::Stopped,
+        Phase::Unclear,
+    ] {
+        let mut world = with_held(one(disk_job(), vec![]), |held| held.phase = phase);
+        assert_eq!(effects(&world), vec![], "{phase:?}: it is at its ceiling");
+        let lowered = Job {
+            price_max: usd(0.15),
+            ..disk_job()
+        };
+        world.jobs = vec![Arc::new(lowered)];
+        let cut = Effect::SetBid {
+            instance: InstanceId(5),
+            bid: usd(0.14),
+        };
+        assert_eq!(effects(&world), vec![cut], "{phase:?}: the disk is $0.01/h");
+        // Where nothing over the parked price fits, it is parked.
+        let too_low = Job {
+            price_max: usd(0.005),
+            ..disk_job()
+        };
+        world.jobs = vec![Arc::new(too_low)];
+        if phase != Phase::Unclear {
+            let park = Effect::SetBid {
+                instance: InstanceId(5),
+                bid: BID_PARKED,
+            };
+            assert_eq!(effects(&world), vec![park], "{phase:?}");
+        }
+    }
+}
+
+#[test]
+fn an_on_demand_rental_over_a_lowered_ceiling_is_left() {
+    let on_demand = |held: &mut Held| held.rental = Rental::OnDemand;
+    let under = |job: Job, most: f64| Job {
+        price_max: usd(most),
+        ..job
+    };
+    let mut world = with_held(one(disk_job(), vec![]), on_demand);
+    world.jobs = vec![Arc::new(under(disk_job(), 0.2085))];
+    assert_eq!(effects(&world), vec![], "a hundredth is worth no move");
+    world.jobs = vec![Arc::new(under(disk_job(), 0.2))];
+    let instance = InstanceId(5);
+    assert_eq!(
+        effects(&world),
+        vec![Effect::Stop { instance }],
+        "its disk is kept"
+    );
+    let (plan, _) = decide(&world);
+    act(&mut world, &plan);
+    assert_eq!(effects(&world), vec![], "and not brought back");
+    let disposable = Job {
+        disposable: true,
+        ..job("a")
+    };
+    let mut world = with_held(one(disposable.clone(), vec![]), on_demand);
+    world.jobs = vec![Arc::new(under(disposable, 0.2))];
+    let why = DestroyWhy::Moved;
+    assert_eq!(effects(&world), vec![Effect::Destroy { instance, why }]);
+}
+
+#[test]
+fn a_budget_binds_while_its_policy_cannot_be_read() {
+    let limited = Job {
+        budget: Budget {
+            total: Some(Money::dollars(5)),
+            ..Budget::default()
+        },
+        ..disk_job()
+    };
+    let mut world = with_held(one(limited, vec![offer(2)]), |_| {});
+    let gone = world.jobs.remove(0);
+    world.unreadable_jobs = vec![gone.name.clone()];
+    let used = Usage {
+        total: Money::dollars(5),
+        ..Usage::default()
+    };
+    world
+        .state
+        .usage
+        .insert(Scope::Job(gone.name.clone()), used);
+    assert_eq!(effects(&world), vec![], "nobody knows its budget");
+    world.last_policies = vec![gone];
+    let why = DestroyWhy::Limit;
+    let instance = InstanceId(5);
+    // Its disk alone passes the limit.
+    assert_eq!(effects(&world), vec![Effect::Destroy { instance, why }]);
+}
+
+#[test]
+fn the_accounts_limits_bind_what_has_no_known_policy() {
+    let mut world = with_held(one(disk_job(), vec![]), |_| {});
+    world.unreadable_jobs = vec![world.jobs.remove(0).name.clone()];
+    world.config.per_hour = Some(usd(0.1));
+    let park = Effect::SetBid {
+        instance: InstanceId(5),
+        bid: BID_PARKED,
+    };
+    assert_eq!(effects(&world), vec![park]);
 }

@@ -349,6 +349,8 @@ pub enum Why {
     ProvisionTimeout,
     /// The rental ends soon.
     RentalEnding,
+    /// The policy's ceiling was lowered under its price.
+    OverCeiling,
     /// The host is lost.
     HostLost,
     /// It lived long enough.
@@ -379,6 +381,7 @@ impl Why {
             Self::Ended => "ended",
             Self::ProvisionTimeout => "provision-timeout",
             Self::RentalEnding => "rental-ending",
+            Self::OverCeiling => "over-ceiling",
             Self::HostLost => "host-lost",
             Self::MaxLifetime => "max-lifetime",
             Self::Orphan => "orphan",

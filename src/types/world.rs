@@ -147,8 +147,12 @@ pub struct World {
     pub config: EngineConfig,
     /// The jobs whose policies are valid, by priority (highest first), then name.
     pub jobs: Vec<Arc<Job>>,
-    /// Jobs whose policy file is there but cannot be read: they are left as they are.
+    /// Jobs whose policy file is there but cannot be read: nothing is begun for them, and they are
+    /// left as they are while no limit calls for more.
     pub unreadable_jobs: Vec<super::ids::JobName>,
+    /// What the policies of those jobs last said, as far as it is known: their budgets go on to bind.
+    #[serde(default)]
+    pub last_policies: Vec<Arc<Job>>,
     /// What was known before this poll, with this poll's observations taken up.
     pub state: State,
     /// The market as last seen, with its coverage. Left out of the journal; its number is kept.
@@ -166,4 +170,16 @@ pub struct World {
     pub can_bid: bool,
     /// Whether nothing new may be rented, whatever the jobs want (shutting down, store failing).
     pub wind_down: bool,
+}
+
+impl World {
+    /// The policies whose limits bind: those that can be read, and what the others last said.
+    pub fn binding_jobs(&self) -> impl Iterator<Item = &Arc<Job>> {
+        self.jobs.iter().chain(&self.last_policies)
+    }
+
+    /// What a job's policy says, or last said.
+    pub fn known_job(&self, name: &super::ids::JobName) -> Option<&Arc<Job>> {
+        self.binding_jobs().find(|job| job.name == *name)
+    }
 }

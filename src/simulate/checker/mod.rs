@@ -373,24 +373,41 @@ impl Checker {
         dph: f64,
         gpus: u32,
     ) {
-        let ceiling = self
-            .jobs
-            .get(&replica.job)
-            .and_then(|job| job.ceiling(market.now()));
-        let (Some(ceiling), Ok(rate)) = (ceiling, Rate::from_dollars(dph)) else {
+        let Some(job) = self.jobs.get(&replica.job) else {
             return;
         };
-        // The wire's floats are rounded to more decimals than a bid has; a step is far below.
-        if rate.div_ceil(gpus) > ceiling + Rate(100_000) {
+        let Some(stands) = market.standing(self.account, id) else {
+            return;
+        };
+        // What is stopped on purpose costs its disk alone, and cannot run by itself. An on-demand
+        // rental where a bid was asked for is another matter, with a time of its own.
+        if !stands.wants || (stands.bid.is_none() && self.is_not_asked(replica)) {
+            return;
+        }
+        let (Some(ceiling), Ok(rate)) = (job.ceiling(market.now()), Rate::from_dollars(dph)) else {
+            return;
+        };
+        // The wire's floats are rounded to more decimals than a bid has; a step is far below. An
+        // on-demand rate cannot be lowered, and a hundredth is worth no move.
+        let slack = match stands.bid {
+            Some(_) => Rate(100_000),
+            None => Rate(ceiling.0 / 100).max(Rate(100_000)),
+        };
+        if rate.div_ceil(gpus) > ceiling + slack {
             let text = format!("instance {id} of {replica} costs {rate}/h, ceiling {ceiling}");
             self.broken(market, text);
         }
     }
 
+    /// Whether an on-demand rental of a replica was not asked for.
+    fn is_not_asked(&self, replica: &ReplicaId) -> bool {
+        let job = self.jobs.get(&replica.job).and_then(Versions::newest);
+        job.is_some_and(|job| job.rental == RentalChoice::Interruptible)
+    }
+
     /// A gateway may rent on-demand where a bid was meant: that must not last.
     fn check_rental(&mut self, market: &Market, replica: &ReplicaId, id: u64, is_bid: bool) {
-        let job = self.jobs.get(&replica.job).and_then(Versions::newest);
-        if is_bid || job.is_none_or(|job| job.rental != RentalChoice::Interruptible) {
+        if is_bid || !self.is_not_asked(replica) {
             return;
         }
         let since = *self.not_asked.entry(id).or_insert(market.now());
