@@ -15,8 +15,8 @@ use crate::engine::leaks::leaks;
 use crate::engine::observe::{Observation, observe};
 use crate::engine::reconcile::{BILL_BACK_MAX, Books, bill_from, reconcile};
 use crate::ports::ReadError;
-use crate::types::ids::{InstanceId, IntentId};
-use crate::types::instance::Held;
+use crate::types::ids::{InstanceId, IntentId, Label};
+use crate::types::instance::{Held, Listing};
 use crate::types::money::Rate;
 use crate::types::mutant::Mutant;
 use crate::types::plan::{Action, Limit, Notice, Plan, Report};
@@ -239,6 +239,7 @@ impl Daemon {
         settled: &Settled,
         wrong: &[Wrong],
     ) -> Result<(), DaemonError> {
+        let ended = self.ended_but_listed(polled.listing.as_ref())?;
         let seen = Observation {
             now: polled.at,
             listing: polled.listing.as_ref(),
@@ -247,12 +248,32 @@ impl Daemon {
             proven_void: &settled.void,
             on_demand: &self.on_demand,
             unchanged: &self.unchanged,
+            ended: &ended,
         };
         let mut changes = observe(&self.state, &jobs.valid, &self.settings.engine, &seen);
         if self.settings.live {
             self.condemn(wrong, &mut changes);
         }
         self.commit(&changes)
+    }
+
+    /// The last records of what is listed under our label although it was settled as gone.
+    fn ended_but_listed(
+        &mut self,
+        listing: Option<&Listing>,
+    ) -> Result<BTreeMap<InstanceId, Held>, DaemonError> {
+        let mut ended = BTreeMap::new();
+        for row in listing.iter().flat_map(|listing| &listing.rows) {
+            let label = row.label.as_deref();
+            let ours = label.is_some_and(|text| Label::has_prefix(text, &self.state.installation));
+            if ours
+                && !self.state.held.contains_key(&row.id)
+                && let Some(held) = self.parts.store.ended(row.id)?
+            {
+                ended.insert(row.id, held);
+            }
+        }
+        Ok(ended)
     }
 
     /// Tells of what costs money without being at work.

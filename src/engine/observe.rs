@@ -39,6 +39,8 @@ pub struct Observation<'a> {
     pub on_demand: &'a BTreeMap<JobName, Rate>,
     /// When an instance was last looked at since and did what it is known to do.
     pub unchanged: &'a BTreeMap<InstanceId, Time>,
+    /// The last records of instances that were settled as gone and are listed all the same.
+    pub ended: &'a BTreeMap<InstanceId, Held>,
 }
 
 /// How long a listing may show a bid from before its last raise. A raised bid counts until then.
@@ -253,6 +255,9 @@ impl Fold<'_> {
     /// reckoned at its dearest: billed since it was made, on-demand.
     fn adopted(&self, label: &Label, row: &Instance) -> Held {
         let now = self.seen.now;
+        if let Some(last) = self.seen.ended.get(&row.id) {
+            return self.resumed(last, row);
+        }
         let machine = row.machine.unwrap_or(MachineId(0));
         let disk_gb = row.disk_gb.unwrap_or(0);
         let storage = row.storage.or_else(|| {
@@ -295,6 +300,20 @@ impl Fold<'_> {
             first_ran_at: (row.phase() == Phase::Running).then_some(now),
             stop_asked: row.is_bid == Some(true) && row.is_parked(),
             ..Held::new(row.id, label.intent, label.replica.clone(), now)
+        }
+    }
+
+    /// An instance that was settled as gone shows again: a listing from before, or a proof that was
+    /// none. Its books go on where they were left, for what is posted already must not be posted
+    /// again; whether it is to be destroyed stands, and is asked for anew.
+    fn resumed(&self, last: &Held, row: &Instance) -> Held {
+        Held {
+            phase: row.phase(),
+            phase_since: self.seen.now,
+            destroy_sent_at: None,
+            destroyed_at: None,
+            destroying_since: None,
+            ..last.clone()
         }
     }
 
@@ -583,6 +602,7 @@ mod tests {
         now: Time,
         on_demand: BTreeMap<JobName, Rate>,
         unchanged: BTreeMap<InstanceId, Time>,
+        ended: BTreeMap<InstanceId, Held>,
         events: Vec<String>,
         entries: Vec<Entry>,
     }
@@ -623,6 +643,7 @@ mod tests {
                 now: NOW,
                 on_demand: BTreeMap::new(),
                 unchanged: BTreeMap::new(),
+                ended: BTreeMap::new(),
                 events: Vec::new(),
                 entries: Vec::new(),
             }
@@ -643,10 +664,15 @@ mod tests {
                 proven_void: &void.iter().map(|&id| IntentId(id)).collect(),
                 on_demand: &self.on_demand,
                 unchanged: &self.unchanged,
+                ended: &self.ended,
             };
             let jobs = [Arc::new(self.job.clone())];
             let config = EngineConfig::default();
             for change in observe(&self.state, &jobs, &config, &seen) {
+                if let Change::Gone { instance, .. } = change {
+                    let last = self.state.held.get(&instance).cloned();
+                    self.ended.extend(last.map(|held| (instance, held)));
+                }
                 self.state.apply(&change);
                 match change {
                     Change::Event(event) => self.events.push(event.kind),
@@ -722,6 +748,29 @@ mod tests {
         assert!(scene.state.held.is_empty());
         let cooled = &scene.state.machines[&MachineId(9)];
         assert!(cooled.cool_until > Some(scene.now));
+    }
+
+    #[test]
+    fn what_shows_again_after_it_was_gone_is_not_posted_twice() {
+        let mut scene = Scene::new(job("a"));
+        scene.run_for(30);
+        let label = Label {
+            installation: scene.state.installation.clone(),
+            replica: scene.held().replica.clone(),
+            intent: scene.held().intent,
+        };
+        let created = scene.held().created_at;
+        scene.gone();
+        assert!(scene.state.held.is_empty());
+        let posted = scene.posted();
+        // A listing from before; it says when it was made.
+        scene.row.label = Some(label.to_string());
+        scene.row.started_at = Some(created);
+        scene.run_for(1);
+        assert_eq!(scene.events.last().unwrap(), "adopted");
+        let a_minute = usd(0.36).cost_ms(MINUTE) + usd(0.01).cost_ms(MINUTE);
+        assert_eq!(scene.posted() - posted, a_minute);
+        assert_eq!(scene.held().spent(), scene.posted());
     }
 
     #[test]

@@ -3,7 +3,8 @@
 //! What the marketplace reports is kept line by line: for each instance, component and day, the
 //! ledger's bill lines add up to the rows of that day as they were last reported. A day that is
 //! reported otherwise than before gets the difference, up or down; a day that is not reported stays
-//! as it was, for an answer may be partial, late or empty. So comparing again changes nothing.
+//! as it was, for an answer may be partial, late or empty; unless the answer holds every row of an
+//! instance that is gone: then the day was reported wrongly before. So comparing again changes nothing.
 //!
 //! What counts as spent follows in totals by component. What was billed over our own reckoning is
 //! posted at once. What was billed under it is given back only when the instance has ended and its
@@ -70,13 +71,35 @@ impl Bill {
         self.last = self.last.max(Some(charge.end));
     }
 
+    fn reported(&self) -> BTreeSet<NaiveDate> {
+        self.days.keys().map(|&(day, _)| day).collect()
+    }
+
+    /// Whether these are all the rows that an instance which is gone ever has: from its creation to
+    /// its end, without a day left out. A partial answer lacks one end or has a hole, and one whose
+    /// clock is off does not fit.
+    fn is_every_row_of(&self, held: &Held) -> bool {
+        let (Some(first), Some(last)) = (self.first, self.last) else {
+            return false;
+        };
+        let reported = self.reported();
+        let days = reported.first().zip(reported.last());
+        let unbroken = days.is_some_and(|(&first, &last)| {
+            usize::try_from((last - first).num_days()).is_ok_and(|span| span + 1 == reported.len())
+        });
+        unbroken
+            && first <= held.created_at + FIRST_ROW_WITHIN
+            && last + LAST_ROW_WITHIN >= end_of(held)
+    }
+
     /// What is to be posted so that every day that was reported comes to what was reported. A
-    /// component that a reported day does not name was charged nothing on it.
-    fn differences(&self, known: &BilledDays) -> BilledDays {
-        let reported: BTreeSet<NaiveDate> = self.days.keys().map(|&(day, _)| day).collect();
+    /// component that a reported day does not name was charged nothing on it; and where these are
+    /// all the rows there are, so was a day that is not among them.
+    fn differences(&self, known: &BilledDays, every_row: bool) -> BilledDays {
+        let reported = self.reported();
         let keys: BTreeSet<_> = known
             .keys()
-            .filter(|(day, _)| reported.contains(day))
+            .filter(|(day, _)| every_row || reported.contains(day))
             .chain(self.days.keys())
             .copied()
             .collect();
@@ -86,6 +109,13 @@ impl Bill {
             .filter(|&(_, difference)| difference != Money::ZERO)
             .collect()
     }
+}
+
+/// When an instance that is gone was billed last, as far as is known: when the marketplace first
+/// answered that it destroyed it, or else when it was last asked to.
+fn end_of(held: &Held) -> Time {
+    let asked = held.destroyed_at.or(held.destroy_sent_at);
+    asked.unwrap_or(held.accrued_to)
 }
 
 /// What a comparison with the bill came to.
@@ -138,7 +168,7 @@ pub fn reconcile(books: &Books<'_>, charges: &[Charge], now: Time) -> Reconciled
                 held,
                 known(held.id),
                 &bill,
-                false,
+                (false, false),
                 books.zone,
                 now,
             )
@@ -154,17 +184,17 @@ pub fn reconcile(books: &Books<'_>, charges: &[Charge], now: Time) -> Reconciled
     {
         let bill = bills.remove(&held.id).unwrap_or_default();
         let closed = now.since(held.accrued_to) >= BILL_CLOSED_AFTER;
-        let destroyed = held.destroy_sent_at.unwrap_or(held.accrued_to);
         // No row at all is no bill of nothing: a gateway answers empty when it does not know.
         let whole = bill
             .last
-            .is_some_and(|last| closed || last + LAST_ROW_WITHIN >= destroyed);
+            .is_some_and(|last| closed || last + LAST_ROW_WITHIN >= end_of(held));
+        let every_row = bill.is_every_row_of(held);
         let corrected = take_up(
             &mut draft,
             held,
             known(held.id),
             &bill,
-            whole,
+            (whole, every_row),
             books.zone,
             now,
         );
@@ -189,7 +219,7 @@ fn take_up(
     held: &Held,
     known: &BilledDays,
     bill: &Bill,
-    whole: bool,
+    (whole, every_row): (bool, bool),
     zone: Tz,
     now: Time,
 ) -> Option<Held> {
@@ -205,7 +235,7 @@ fn take_up(
     };
     let mut billed = known.clone();
     let mut refunded = Money::ZERO;
-    for ((day, component), difference) in bill.differences(known) {
+    for ((day, component), difference) in bill.differences(known, every_row) {
         *billed.entry((day, component)).or_default() += difference;
         refunded += difference.min(Money::ZERO);
         draft.entry_of(day, line(EntryKind::Bill, component, difference));
@@ -439,6 +469,10 @@ mod tests {
                 if let Some(charge) = charges.first() {
                     prop_assert!(charge.instance.is_some());
                 }
+                // The rows of every day up to the last there is are all rows.
+                if !answer.is_empty() && answer.keys().copied().eq(0..answer.len() as u64) {
+                    reported.clear();
+                }
                 for (&day, items) in answer {
                     reported.insert(rows(day, items)[0].day(), items.clone());
                 }
@@ -543,6 +577,26 @@ mod tests {
         };
         let whole = row(midnight - Duration::from_hours(24), midnight);
         assert_eq!(row(midnight, midnight).day(), whole.day());
+    }
+
+    #[test]
+    fn a_row_that_was_once_reported_of_a_wrong_day_is_not_billed_twice() {
+        let (mut state, held) = spent(1000, 100);
+        let (mut ended, mut ledger) = ([held], Ledger::default());
+        let now = NOW + Duration::from_hours(3);
+        let right = charge(Component::Gpu, 2, 1500);
+        let off = Duration::from_hours(24);
+        let wrong = Charge {
+            start: right.start + off,
+            end: right.end + off,
+            ..right.clone()
+        };
+        for (row, billed) in [(&right, 1500), (&wrong, 3000), (&right, 1500)] {
+            let rows = std::slice::from_ref(row);
+            compare((&mut state, &mut ledger), &mut ended, rows, now);
+            assert_eq!(ended[0].billed, Money(billed));
+            assert_eq!(ended[0].spent(), Money(billed));
+        }
     }
 
     #[test]

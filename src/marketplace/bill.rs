@@ -43,6 +43,14 @@ impl Bill {
         let rows = answer
             .rows(&["results", "charges", "invoices"])
             .ok_or_else(|| ReadError::Malformed("no list of charges".to_owned()))?;
+        // The marketplace documents how many rows a page has. Believing one that lacks some would
+        // give money back that was billed.
+        let announced = answer.number("count");
+        if announced.is_some_and(|count| count > rows.len() as f64) {
+            return Err(ReadError::Malformed(
+                "a page of the bill lacks rows that it announces".to_owned(),
+            ));
+        }
         for row in rows {
             let charges = rows::charges(row).map_err(|bad| {
                 ReadError::Malformed(format!("a charge's {} cannot be read", bad.0))
