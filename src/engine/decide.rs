@@ -15,7 +15,7 @@ use crate::types::plan::{
 use crate::types::state::{Severity, Wish};
 use crate::types::world::World;
 
-use super::act::{destroy, destroy_again, expendable, park};
+use super::act::{destroy, destroy_again, expendable, given_up, never_ran, park};
 use super::assign::{Need, assign};
 use super::budget::{Load, Purse, Saving, begin_margin, rent_reserve, rows_of, wind_down};
 use super::projection;
@@ -372,8 +372,10 @@ impl<'a> Tick<'a> {
             return Some(destroy(held, user.0, user.1));
         }
         if world.unreadable_jobs.contains(&held.replica.job) {
-            // Its policy cannot be read: it is left as it is, but for what the user asked.
-            return (wish == Wish::Pause)
+            // Its policy cannot be read: it is left as it is, but for what the user asked, and for
+            // what is to be put away because it is not what was asked for.
+            let put_away = held.stop_asked && given_up(held);
+            return (wish == Wish::Pause || put_away)
                 .then(|| park(world, held, Why::UserRequest))
                 .flatten();
         }
@@ -383,7 +385,10 @@ impl<'a> Tick<'a> {
             return Some(destroy(held, DestroyWhy::Limit, Why::Limit));
         }
         // Without its policy nobody knows whether its data may be lost.
-        let may_go = job.map_or(held.first_ran_at.is_none(), |job| expendable(job, held));
+        let may_go = job.map_or_else(
+            || never_ran(world, held),
+            |job| expendable(world, job, held),
+        );
         if may_go {
             return Some(destroy(held, DestroyWhy::Drained, Why::Orphan));
         }
