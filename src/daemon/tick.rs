@@ -254,7 +254,7 @@ impl Daemon {
         };
         let mut changes = observe(&self.state, &jobs.valid, &self.settings.engine, &seen);
         if self.settings.live {
-            self.condemn(wrong, &jobs.valid, &mut changes);
+            self.condemn(wrong, &mut changes);
         }
         self.commit(&changes)
     }

@@ -1,11 +1,7 @@
-//! Reading back what was made: an instance that is not what was asked is destroyed at once, or, where
-//! it could not be read until it had worked, put away with its disk.
+//! Reading back what was made: an instance that is not what was asked is destroyed at once.
 //!
 //! A gateway may rent on-demand where a bid was meant, and nothing in the answer to the create
 //! says so. Only the instance itself does.
-
-use std::sync::Arc;
-use std::time::Duration;
 
 use super::older::was_read;
 use super::poll::Polled;
@@ -14,14 +10,8 @@ use crate::engine::observe::EVIDENCE_MS;
 use crate::types::ids::InstanceId;
 use crate::types::instance::{DestroyWhy, Held, Instance, Rental};
 use crate::types::intent::Effect;
-use crate::types::job::{CheckpointPlace, Job};
 use crate::types::money::{BID_STEP, Rate};
 use crate::types::state::{Change, Event, Severity};
-
-/// What runs for less holds no work to speak of.
-const WORK_AFTER: Duration = Duration::from_mins(5);
-
-const DESTROYED: &str = "it is destroyed";
 
 /// An instance that is not what was asked.
 #[derive(Clone, Debug)]
@@ -115,10 +105,7 @@ impl Daemon {
 
     /// Adds to what a listing showed that these are to be destroyed. In one commit with it: were the
     /// process to die in between, what is kept of them would be what was got, and pass for asked.
-    ///
-    /// One that was at work before it could be compared, for a job that keeps its disks, is put away
-    /// for good instead: it costs its disk and nothing else, and what it did is the user's.
-    pub(super) fn condemn(&self, wrong: &[Wrong], jobs: &[Arc<Job>], changes: &mut Vec<Change>) {
+    pub(super) fn condemn(&self, wrong: &[Wrong], changes: &mut Vec<Change>) {
         for wrong in wrong {
             let shown = changes.iter().rev().find_map(|change| match change {
                 Change::Held(held) if held.id == wrong.id => Some((**held).clone()),
@@ -126,20 +113,8 @@ impl Daemon {
             });
             let held = shown.or_else(|| self.state.held.get(&wrong.id).cloned());
             if let Some(mut held) = held.filter(|held| held.destroying.is_none()) {
-                let kept = self.has_work(&held, jobs);
-                let end = if kept {
-                    "it is stopped, and its disk kept, for it was at work"
-                } else {
-                    DESTROYED
-                };
-                changes.push(self.wrong_event(&held, wrong.asked, &wrong.reason, end));
-                if kept {
-                    // Nothing brings it back: there is no price for that.
-                    held.stop_asked = true;
-                    held.bid_before_park = Some(Rate::ZERO);
-                } else {
-                    held.destroying = Some(DestroyWhy::NotAsAsked);
-                }
+                changes.push(self.wrong_event(&held, wrong.asked, &wrong.reason));
+                held.destroying = Some(DestroyWhy::NotAsAsked);
                 changes.push(Change::Held(Box::new(held)));
             }
         }
@@ -150,8 +125,7 @@ impl Daemon {
         for wrong in wrong {
             self.trust_no_bids(wrong.asked);
             let held = self.state.held.get(&wrong.id);
-            let due = held
-                .is_some_and(|held| held.destroying.is_some() && held.destroy_sent_at.is_none());
+            let due = held.is_some_and(|held| held.destroy_sent_at.is_none());
             if due && self.settings.live {
                 self.destroy(wrong.id, DestroyWhy::NotAsAsked).await?;
             }
@@ -167,19 +141,8 @@ impl Daemon {
         reason: &str,
     ) -> Result<(), DaemonError> {
         self.trust_no_bids(held.rental);
-        self.commit(&[self.wrong_event(held, held.rental, reason, DESTROYED)])?;
+        self.commit(&[self.wrong_event(held, held.rental, reason)])?;
         self.destroy(held.id, DestroyWhy::NotAsAsked).await
-    }
-
-    /// Whether there may be work on its disk that is nowhere else. Where its policy is not at hand,
-    /// nobody knows that there is not.
-    fn has_work(&self, held: &Held, jobs: &[Arc<Job>]) -> bool {
-        let job = jobs.iter().find(|job| job.name == held.replica.job);
-        let kept = job.is_none_or(|job| {
-            !job.disposable && job.checkpoint_place != Some(CheckpointPlace::Remote)
-        });
-        let old = self.now().since(held.created_at) >= WORK_AFTER;
-        kept && old && held.first_ran_at.is_some()
     }
 
     fn trust_no_bids(&self, asked: Rental) {
@@ -188,7 +151,7 @@ impl Daemon {
         }
     }
 
-    fn wrong_event(&self, held: &Held, asked: Rental, reason: &str, end: &str) -> Change {
+    fn wrong_event(&self, held: &Held, asked: Rental, reason: &str) -> Change {
         let route = if asked == Rental::Bid {
             ", and no further bid goes through this route"
         } else {
@@ -201,7 +164,7 @@ impl Daemon {
             replica: Some(held.replica.clone()),
             instance: Some(held.id),
             text: format!(
-                "instance {} on machine {} is not what was asked ({reason}); {end}{route}",
+                "instance {} on machine {} is not what was asked ({reason}); it is destroyed{route}",
                 held.id, held.slot.machine
             ),
         })

@@ -15,7 +15,7 @@ use crate::types::plan::{
 use crate::types::state::{Severity, Wish};
 use crate::types::world::World;
 
-use super::act::{destroy, destroy_again, expendable, given_up, never_ran, park};
+use super::act::{destroy, destroy_again, expendable, never_ran, park};
 use super::assign::{Need, assign};
 use super::budget::{Load, Purse, Saving, begin_margin, rent_reserve, rows_of, wind_down};
 use super::projection;
@@ -372,10 +372,8 @@ impl<'a> Tick<'a> {
             return Some(destroy(held, user.0, user.1));
         }
         if world.unreadable_jobs.contains(&held.replica.job) {
-            // Its policy cannot be read: it is left as it is, but for what the user asked, and for
-            // what is to be put away because it is not what was asked for.
-            let put_away = held.stop_asked && given_up(held);
-            return (wish == Wish::Pause || put_away)
+            // Its policy cannot be read: it is left as it is, but for what the user asked.
+            return (wish == Wish::Pause)
                 .then(|| park(world, held, Why::UserRequest))
                 .flatten();
         }

@@ -306,12 +306,7 @@ impl Checker {
                 .get_or_insert_with(|| label.installation.clone());
             self.ours.insert(row.id, Some(label.replica.clone()));
             let runs = row.actual_status.as_deref() == Some("running");
-            // Stopped for good it costs its disk alone, which may hold work.
-            let rests = !runs
-                && market
-                    .standing(self.account, row.id)
-                    .is_some_and(|stands| !stands.wants);
-            self.check_rental(market, &label.replica, row.id, row.is_bid || rests);
+            self.check_rental(market, &label.replica, row.id, row.is_bid);
             self.runs(row.id, runs, &label.replica.job, now);
             let shown = if runs {
                 row.dph_total
@@ -393,9 +388,9 @@ impl Checker {
     }
 
     /// A gateway may rent on-demand where a bid was meant: that must not last.
-    fn check_rental(&mut self, market: &Market, replica: &ReplicaId, id: u64, is_fine: bool) {
+    fn check_rental(&mut self, market: &Market, replica: &ReplicaId, id: u64, is_bid: bool) {
         let job = self.jobs.get(&replica.job).and_then(Versions::newest);
-        if is_fine || job.is_none_or(|job| job.rental != RentalChoice::Interruptible) {
+        if is_bid || job.is_none_or(|job| job.rental != RentalChoice::Interruptible) {
             return;
         }
         let since = *self.not_asked.entry(id).or_insert(market.now());
