@@ -105,6 +105,8 @@ impl Daemon {
                 return self.refused(intent, "secret-missing");
             }
         };
+        // Empty listings from before it say nothing about what it makes.
+        self.empties = super::poll::Empties::default();
         match self.parts.marketplace.create(&request).await {
             // What was there before is not what this request made: the answer is of another one.
             Outcome::Done(instance) if self.state.held.contains_key(&instance) => {

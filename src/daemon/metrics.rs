@@ -616,6 +616,7 @@ mod tests {
     use super::*;
     use crate::types::ids::{AccountId, Installation, IntentId, MachineId, OfferId, Slot};
     use crate::types::instance::DestroyWhy;
+    use crate::types::instance::Phase;
     use crate::types::intent::Effect;
     use crate::types::ledger::{Entry, Payer};
     use crate::types::money::Rate;

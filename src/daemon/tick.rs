@@ -73,14 +73,14 @@ impl Daemon {
         self.record_notifications()?;
         self.read_price_increases().await?;
         let jobs = self.reload_policies();
-        let polled = self.poll(&jobs.valid, false).await?;
+        let mut polled = self.poll(&jobs.valid, false).await?;
         if let Some(credit) = polled.account.and_then(|account| account.credit) {
             self.credit_history.read(polled.at, credit);
         }
         self.account_read = polled.account.is_some();
         self.remember_wire()?;
         self.notice_later_doings(&polled)?;
-        let settled = self.settle_absences(&polled).await;
+        let settled = self.settle_absences(&mut polled).await;
         let wrong = self.not_as_asked(&polled);
         self.observe(&jobs, &polled, &settled, &wrong)?;
         self.keep_policies(&jobs)?;
@@ -149,7 +149,7 @@ impl Daemon {
             self.corroborate(listing).await;
         }
         let at = self.now();
-        let polled = Polled {
+        let mut polled = Polled {
             at,
             listing,
             listing_begun,
@@ -159,7 +159,7 @@ impl Daemon {
             deferred: 0,
         };
         self.notice_later_doings(&polled)?;
-        let settled = self.settle_absences(&polled).await;
+        let settled = self.settle_absences(&mut polled).await;
         let wrong = self.not_as_asked(&polled);
         self.observe(&jobs, &polled, &settled, &wrong)
     }
@@ -211,8 +211,10 @@ impl Daemon {
     }
 
     /// Takes up a listing as evidence of absence, and confirms by id what it seems to prove.
-    async fn settle_absences(&mut self, polled: &Polled) -> Settled {
-        let Some(listing) = &polled.listing else {
+    /// What a read by id shows is there, although the listing left it out, and counts as listed:
+    /// else it would pass for what was seen last, such as never having run.
+    async fn settle_absences(&mut self, polled: &mut Polled) -> Settled {
+        let Some(listing) = &mut polled.listing else {
             return Settled::default();
         };
         let absent = self
@@ -225,10 +227,14 @@ impl Daemon {
         for instance in absent.instances {
             let believed =
                 self.makes_mistake(Mutant::EmptyListingBelieved) && listing.rows.is_empty();
-            if believed || matches!(self.parts.marketplace.instance(instance).await, Ok(None)) {
+            let read = self.parts.marketplace.instance(instance).await;
+            if believed || matches!(read, Ok(None)) {
                 settled.gone.insert(instance);
+            } else if let Ok(Some(row)) = read {
+                listing.rows.push(row);
             }
         }
+        listing.rows.sort_by_key(|row| row.id);
         settled
     }
 

@@ -15,6 +15,7 @@ use crate::types::world::World;
 use super::bid::lowered_bid;
 use super::budget::{Saving, rows_of};
 use super::price::{ceiling_room, over_ceiling};
+use super::transition::UNSEEN_WORK_AFTER;
 
 /// A destroy that shows no effect is sent again after this. It leaves the proof of absence, which
 /// begins anew with each request, the time that it needs.
@@ -112,10 +113,23 @@ pub(crate) fn given_up(held: &Held) -> bool {
 }
 
 /// Whether its disk may be lost: the policy says so, the work is elsewhere, or it never ran.
-pub(crate) fn expendable(job: &Job, held: &Held) -> bool {
+pub(crate) fn expendable(world: &World, job: &Job, held: &Held) -> bool {
     job.disposable
         || job.checkpoint_place == Some(CheckpointPlace::Remote)
-        || held.first_ran_at.is_none()
+        || never_ran(world, held)
+}
+
+/// Whether it is known not to have run. What is not seen now may have begun since it was seen last:
+/// that it runs is told by its row alone, so a listing that is missing or leaves it out proves
+/// nothing, once there was time to do work.
+pub(crate) fn never_ran(world: &World, held: &Held) -> bool {
+    let young = world.now.ms_since(held.created_at) < millis(UNSEEN_WORK_AFTER);
+    held.first_ran_at.is_none() && (young || is_seen(world, held))
+}
+
+fn is_seen(world: &World, held: &Held) -> bool {
+    let listing = world.listing.as_ref();
+    listing.is_some_and(|listing| listing.rows.iter().any(|row| row.id == held.id))
 }
 
 /// The market's row for the slot that an instance is on.

@@ -15,7 +15,7 @@ use crate::types::plan::{
 use crate::types::state::{Severity, Wish};
 use crate::types::world::World;
 
-use super::act::{destroy, destroy_again, expendable, park, wound_down};
+use super::act::{destroy, destroy_again, expendable, never_ran, park, wound_down};
 use super::assign::{Need, assign};
 use super::budget::{Load, Purse, Saving, begin_margin, rent_reserve, rows_of, wind_down};
 use super::projection;
@@ -376,7 +376,7 @@ impl<'a> Tick<'a> {
             // the limits. A file that stays broken must not let a job run past its budget.
             if let Some(saving) = self.saving.get(&held.id) {
                 let job = world.known_job(&held.replica.job);
-                let gone = job.is_some_and(|job| expendable(job, held));
+                let gone = job.is_some_and(|job| expendable(world, job, held));
                 let (action, notice) = wound_down(world, held, saving, gone);
                 self.report.notices.push(notice);
                 return action;
@@ -391,7 +391,10 @@ impl<'a> Tick<'a> {
             return Some(destroy(held, DestroyWhy::Limit, Why::Limit));
         }
         // Without its policy nobody knows whether its data may be lost.
-        let may_go = job.map_or(held.first_ran_at.is_none(), |job| expendable(job, held));
+        let may_go = job.map_or_else(
+            || never_ran(world, held),
+            |job| expendable(world, job, held),
+        );
         if may_go {
             return Some(destroy(held, DestroyWhy::Drained, Why::Orphan));
         }

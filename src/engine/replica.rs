@@ -142,7 +142,7 @@ fn aim(ground: &Ground<'_, '_>) -> Aim {
 
 /// Puts an instance away: destroyed where its disk may be lost, else parked.
 fn close(ground: &Ground<'_, '_>, held: &Held, why: Why, destroy_why: DestroyWhy, step: &mut Step) {
-    if expendable(ground.job, held) {
+    if expendable(ground.world, ground.job, held) {
         step.actions.push(destroy(held, destroy_why, why));
         return;
     }
@@ -169,7 +169,12 @@ fn saved(ground: &Ground<'_, '_>, held: &Held, step: &mut Step) -> bool {
         return false;
     };
     let (Saving::Park(limit) | Saving::Destroy(limit)) = saving;
-    let (action, notice) = wound_down(ground.world, held, saving, expendable(ground.job, held));
+    let (action, notice) = wound_down(
+        ground.world,
+        held,
+        saving,
+        expendable(ground.world, ground.job, held),
+    );
     step.actions.extend(action);
     step.notices.push(notice);
     step.situation = Situation::OverLimit {
@@ -220,7 +225,7 @@ fn run(ground: &mut Ground<'_, '_>, standing: &[&Held], clearing: bool, step: &m
 
 /// An older instance beside the current one: parked ones are kept for their checkpoints.
 fn set_aside(ground: &Ground<'_, '_>, held: &Held, step: &mut Step) {
-    if expendable(ground.job, held) {
+    if expendable(ground.world, ground.job, held) {
         let (why, word) = if held.parked {
             (DestroyWhy::Moved, Why::Superseded)
         } else {
@@ -282,7 +287,7 @@ fn due(ground: &Ground<'_, '_>, held: &Held) -> Option<(Why, DestroyWhy)> {
         return Some((Why::OverCeiling, DestroyWhy::Moved));
     }
     // Work that is on its disk alone would be lost by moving sooner: it runs to the end.
-    let early = expendable(ground.job, held);
+    let early = expendable(ground.world, ground.job, held);
     let lead = if early {
         ground.job.patience.clamp(ENDING_LEAD_MIN, ENDING_LEAD_MAX)
     } else {
@@ -301,7 +306,7 @@ fn leave(
     count: usize,
     step: &mut Step,
 ) -> Situation {
-    if expendable(ground.job, held) {
+    if expendable(ground.world, ground.job, held) {
         step.actions.push(destroy(held, destroy_why, why));
     } else if count <= PARKED_MAX || why == Why::OverCeiling {
         // What may not cost what it costs is parked, however many disks there are.
@@ -336,7 +341,7 @@ fn provisioning(ground: &Ground<'_, '_>, held: &Held, count: usize, step: &mut S
     }
     if held.first_ran_at.is_none() {
         let until = held.created_at + timeout;
-        if now >= until {
+        if now >= until && expendable(ground.world, ground.job, held) {
             let why = (DestroyWhy::ProvisionTimeout, Why::ProvisionTimeout);
             step.actions.push(destroy(held, why.0, why.1));
             return Situation::Clearing;
@@ -345,7 +350,7 @@ fn provisioning(ground: &Ground<'_, '_>, held: &Held, count: usize, step: &mut S
         return Situation::Provisioning { until };
     }
     let until = held.phase_since + timeout;
-    if now >= until && expendable(ground.job, held) {
+    if now >= until && expendable(ground.world, ground.job, held) {
         let why = (DestroyWhy::ProvisionTimeout, Why::ProvisionTimeout);
         step.actions.push(destroy(held, why.0, why.1));
         return Situation::Clearing;
@@ -374,7 +379,10 @@ fn stopped(
         return Situation::Clearing;
     }
     let until = held.phase_since + ground.job.patience;
-    if held.first_ran_at.is_none() && world.now >= held.created_at + ground.job.provision_timeout {
+    if held.first_ran_at.is_none()
+        && world.now >= held.created_at + ground.job.provision_timeout
+        && expendable(world, ground.job, held)
+    {
         let why = (DestroyWhy::ProvisionTimeout, Why::ProvisionTimeout);
         step.actions.push(destroy(held, why.0, why.1));
         return Situation::Clearing;
@@ -434,7 +442,7 @@ fn raise(ground: &mut Ground<'_, '_>, held: &Held) -> Option<Action> {
 }
 
 fn exited(ground: &Ground<'_, '_>, held: &Held, step: &mut Step) -> Situation {
-    if expendable(ground.job, held) {
+    if expendable(ground.world, ground.job, held) {
         let why = (DestroyWhy::EndedTooSoon, Why::Ended);
         step.actions.push(destroy(held, why.0, why.1));
     } else {
@@ -458,7 +466,7 @@ fn silent(ground: &Ground<'_, '_>, held: &Held, step: &mut Step) -> Situation {
     if ground.world.now < until {
         return Situation::Provisioning { until };
     }
-    if expendable(ground.job, held) {
+    if expendable(ground.world, ground.job, held) {
         let why = (DestroyWhy::HostLost, Why::HostLost);
         step.actions.push(destroy(held, why.0, why.1));
         return Situation::Clearing;
@@ -512,7 +520,7 @@ fn rest_or_resume(
             Ok(None) => {}
         }
     }
-    if expendable(ground.job, held) {
+    if expendable(ground.world, ground.job, held) {
         step.actions
             .push(destroy(held, DestroyWhy::Moved, Why::Superseded));
         return Situation::Clearing;

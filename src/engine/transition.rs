@@ -26,7 +26,7 @@ fn hours(gpu_ms: i64) -> f64 {
 
 /// An instance that was not seen for so long before it stood still may have worked meanwhile, so its
 /// disk may hold work.
-const UNSEEN_WORK_AFTER: Duration = Duration::from_mins(5);
+pub(crate) const UNSEEN_WORK_AFTER: Duration = Duration::from_mins(5);
 
 impl Fold<'_> {
     /// Takes up that an instance went from one state to another; `ran_ms` is how long at most it
