@@ -13,6 +13,7 @@ use crate::types::job::Job;
 use crate::types::ledger::{Scope, month_of};
 use crate::types::limit::{LimitRow, Measure};
 use crate::types::money::{BID_PARKED, BID_STEP, Rate};
+use crate::types::mutant::Mutant;
 use crate::types::plan::{Action, Limit, Plan};
 use crate::types::world::World;
 
@@ -99,9 +100,11 @@ impl<'a> Checker<'a> {
         ];
         let wait: i128 = waits.iter().map(|wait| wait.as_millis() as i128).sum();
         let queue = config.request_interval.as_millis() as i128 * (requests as i128 + 1);
+        // The mistake is made on both sides: either alone is stopped by the other.
+        let skipped = config.mutant == Some(Mutant::ReservationSkipped);
         let mut checker = Self {
             world,
-            horizon_ms: wait + queue,
+            horizon_ms: if skipped { 0 } else { wait + queue },
             sums: BTreeMap::new(),
             ahead: 0,
             machines_begun: BTreeSet::new(),
