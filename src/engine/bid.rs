@@ -108,7 +108,9 @@ pub fn raised_bid(world: &World, job: &Job, held: &Held, offer: &Offer) -> Resul
 /// `None`: the bid is good as it is, the instance has no bid or is parked, or nothing over the
 /// parked price fits, so that parking is the only cut.
 pub fn lowered_bid(world: &World, job: &Job, held: &Held, offer: Option<&Offer>) -> Option<Rate> {
-    if !world.can_bid || held.rental != Rental::Bid || held.parked || held.price <= BID_PARKED {
+    // What was asked to stop is on its way to the parked price: any other bid would bring it back.
+    let resting = held.parked || held.stop_asked || held.price <= BID_PARKED;
+    if !world.can_bid || held.rental != Rental::Bid || resting {
         return None;
     }
     let ceiling = ceiling_room(job, held.storage, held.slot.gpus).round_down_to_bid_step();

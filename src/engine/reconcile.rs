@@ -479,11 +479,11 @@ mod tests {
                 let after = state.usage(&Scope::Job(job.clone()));
                 prop_assert!(after.on(now.day(Tz::UTC)) >= before.on(now.day(Tz::UTC)), "{changes:?}");
                 for (day, items) in &reported {
-                    for kind in 0..4 {
+                    for (kind, component) in KINDS.into_iter().enumerate() {
                         let of_it = items.iter().filter(|(of, _)| *of == kind);
                         let should: i64 = of_it.map(|(_, amount)| amount).sum();
                         let lines = ledger.0.get(&InstanceId(5));
-                        let lines = lines.and_then(|lines| lines.get(&(*day, KINDS[kind])));
+                        let lines = lines.and_then(|lines| lines.get(&(*day, component)));
                         prop_assert_eq!(lines.copied().unwrap_or_default(), Money(should));
                     }
                 }

@@ -152,7 +152,9 @@ pub(super) fn text(kind: Kind, terms: &Terms) -> String {
     if let Some(total) = terms.total_cents {
         text.push_str(&format!("total = \"{}\"\n", cents(total)));
     }
-    if let Some(day) = terms.day_cents {
+    // A day's budget over the total is refused, for it bounds nothing.
+    let total = terms.total_cents.unwrap_or(u64::MAX);
+    if let Some(day) = terms.day_cents.filter(|&day| day <= total) {
         text.push_str(&format!("per_day = \"{}\"\n", cents(day)));
     }
     if let Some(hour) = terms.hour_cents {
