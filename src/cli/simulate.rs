@@ -30,7 +30,7 @@ use crate::types::time::Time;
 #[derive(Args, Clone, Debug)]
 pub(crate) struct SimulateArgs {
     /// How many seeds
-    #[arg(long, value_name = "N", default_value_t = 100)]
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..))]
     seeds: u64,
     /// Days of trouble in each, before the calm
     #[arg(long, value_name = "D", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=365))]
