@@ -62,6 +62,8 @@ sys.stdout.write(h.hexdigest())' ${1:+"$1"}
 # ---------------------------------------------------------------- what it tells
 
 seq=0
+now_up
+boot=$$.$hundredths # a paused instance that resumes counts from one again
 state=boot
 progress=null
 checkpoint=null
@@ -71,7 +73,7 @@ exited=null
 say() {
     state=$1
     seq=$((seq + 1))
-    doc="{\"v\":1,\"run\":\"${HAGGLE_RUN:-}\",\"generation\":${HAGGLE_GENERATION:-0},\"seq\":$seq"
+    doc="{\"v\":1,\"run\":\"${HAGGLE_RUN:-}\",\"generation\":${HAGGLE_GENERATION:-0},\"boot\":\"$boot\",\"seq\":$seq"
     doc="$doc,\"state\":\"$state\",\"at\":$(server_now),\"progress\":$progress"
     doc="$doc,\"checkpoint\":$checkpoint,\"exit\":$exited${2:+,$2}}"
     mac=$(printf '%s\n%s\n%s' "${HAGGLE_KEY:-}" "$doc" "${HAGGLE_KEY:-}" | sha_of)
