@@ -500,8 +500,7 @@ impl Fold<'_> {
             .highest_bid
             .filter(|(_, at)| now.ms_since(*at) <= EVIDENCE_MS);
         let highest = recent.map_or(held.price, |(bid, _)| bid.max(held.price));
-        let told = recent
-            .is_some_and(|(bid, at)| bid == highest && now.ms_since(at) < renewed_ms);
+        let told = recent.is_some_and(|(bid, at)| bid == highest && now.ms_since(at) < renewed_ms);
         if !told {
             machine.highest_bid = Some((highest, now));
             self.draft.state.machines.insert(machine.id, machine);

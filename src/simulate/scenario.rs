@@ -283,7 +283,7 @@ impl Observer for Story {
                         checker.announced(instance.0);
                     }
                     self.server
-                        .with_market(|market| checker.intends(&intent.effect, market));
+                        .with_market(|market| checker.intends(intent, market));
                 }
                 _ => {}
             }
