@@ -335,9 +335,7 @@ impl Fold<'_> {
             self.transition(&mut held, before.phase, ran_ms);
         }
         self.give_up_waiting(&mut held);
-        if held.rental == Rental::Bid {
-            self.remember_bid(&held);
-        }
+        self.remember_bid(&held, EVIDENCE_RENEWED_MS);
         self.draft.state.held.insert(held.id, held);
     }
 
@@ -490,16 +488,19 @@ impl Fold<'_> {
         }
     }
 
-    /// Remembers our highest bid on a machine: a floor there that is no higher is our own shadow.
-    fn remember_bid(&mut self, held: &Held) {
+    /// Remembers our highest bid on a machine: a floor there that is no higher is our own shadow. A
+    /// moment that is remembered already is renewed once it is so many milliseconds old.
+    pub(super) fn remember_bid(&mut self, held: &Held, renewed_ms: i64) {
+        if held.rental != Rental::Bid {
+            return;
+        }
         let now = self.seen.now;
         let mut machine = self.draft.state.machine(held.slot.machine);
         let recent = machine
             .highest_bid
             .filter(|(_, at)| now.ms_since(*at) <= EVIDENCE_MS);
         let highest = recent.map_or(held.price, |(bid, _)| bid.max(held.price));
-        let told = recent
-            .is_some_and(|(bid, at)| bid == highest && now.ms_since(at) < EVIDENCE_RENEWED_MS);
+        let told = recent.is_some_and(|(bid, at)| bid == highest && now.ms_since(at) < renewed_ms);
         if !told {
             machine.highest_bid = Some((highest, now));
             self.draft.state.machines.insert(machine.id, machine);
@@ -748,6 +749,18 @@ mod tests {
         assert!(scene.state.held.is_empty());
         let cooled = &scene.state.machines[&MachineId(9)];
         assert!(cooled.cool_until > Some(scene.now));
+    }
+
+    #[test]
+    fn our_bid_is_remembered_from_when_the_machine_was_left() {
+        let mut scene = Scene::new(job("a"));
+        scene.row.price = Some(usd(0.36));
+        // Renewed at the first minute, and for the sake of few writes not at the fourth.
+        scene.run_for(4);
+        let mark = |scene: &Scene| scene.state.machines[&MachineId(9)].highest_bid;
+        assert!(mark(&scene) < Some((usd(0.36), scene.now)));
+        scene.gone();
+        assert_eq!(mark(&scene), Some((usd(0.36), scene.now)));
     }
 
     #[test]

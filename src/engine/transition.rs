@@ -294,6 +294,8 @@ impl Fold<'_> {
         let until = destroyed.map_or(now, |at| at.max(held.accrued_to).min(now));
         let ran_ms = self.account(&mut held, before, false, until);
         let at_work = matches!(before.phase, Phase::Running | Phase::Unclear);
+        // Its echo may be seen for a while from now on, and not from when the moment was last written.
+        self.remember_bid(&held, 0);
         self.draft.state.held.insert(held.id, held.clone());
         match held.destroying {
             None => self.lost(&mut held, if at_work { ran_ms } else { 0 }),

@@ -283,7 +283,7 @@ impl Observer for Story {
                         checker.announced(instance.0);
                     }
                     self.server
-                        .with_market(|market| checker.intends(&intent.effect, market));
+                        .with_market(|market| checker.intends(intent, market));
                 }
                 _ => {}
             }
@@ -322,7 +322,8 @@ async fn run_until(
             let until = Time(until.0 + rig.wall_is_ahead());
             daemon.run(Some(until), std::future::pending()).await
         };
-        match rig.until_crash(life).await {
+        // A whole daemon is in it, which is much for a stack.
+        match rig.until_crash(Box::pin(life)).await {
             None => outcome.crashes += 1,
             Some(Ok(())) => return Ok(()),
             // A process that cannot go on ends; somebody starts the next.

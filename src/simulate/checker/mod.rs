@@ -12,8 +12,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::market::{Happening, Market};
-use crate::types::ids::{Installation, JobName, Label, ReplicaId};
-use crate::types::intent::Effect;
+use crate::types::ids::{Installation, IntentId, JobName, Label, ReplicaId};
+use crate::types::intent::{Effect, Intent};
 use crate::types::job::{CheckpointPlace, Finish, Job, RentalChoice};
 use crate::types::money::{Money, Rate};
 use crate::types::state::Event;
@@ -209,7 +209,9 @@ impl Checker {
     }
 
     /// The daemon is about to do something.
-    pub fn intends(&mut self, effect: &Effect, market: &Market) {
+    pub fn intends(&mut self, intent: &Intent, market: &Market) {
+        self.bids.asks(intent, market);
+        let effect = &intent.effect;
         if !self.still || self.ending {
             return;
         }
@@ -316,6 +318,7 @@ impl Checker {
             let shown = Rate::from_dollars(shown).unwrap_or_default();
             *self.reckoned.entry(row.id).or_default() += shown.cost_ms(now.ms_since(since));
             let burn = Rate::from_dollars(row.instance.total_hour).unwrap_or_default();
+            let burn = self.without_excess(burn, row.id, label.intent, row.is_bid, now);
             self.used.entry(label.replica.job.clone()).or_default().rate += burn;
             self.account_used.rate += burn;
             self.account_used.instances += 1;
@@ -327,7 +330,7 @@ impl Checker {
             }
             self.check_ceiling(market, &label.replica, row.id, row.dph_total, row.num_gpus);
             if let Some(stands) = market.standing(self.account, row.id)
-                && let Some(wrong) = self.bids.look(row.id, now, &stands)
+                && let Some(wrong) = self.bids.look(row.id, label.intent, now, &stands)
             {
                 self.broken(market, wrong);
             }
@@ -416,6 +419,27 @@ impl Checker {
                 "instance {id} of {replica} is on-demand, which was not asked for, and stays"
             ));
         }
+    }
+
+    /// What an instance counts by the hour. What a gateway made on-demand of a bid counts as what was
+    /// asked for, and no longer than it may last: the excess is the gateway's doing, and shows only
+    /// once the instance can be read. What it is billed counts in full.
+    fn without_excess(
+        &mut self,
+        burn: Rate,
+        id: u64,
+        rent: IntentId,
+        is_bid: bool,
+        now: Time,
+    ) -> Rate {
+        let Some(asked) = self.bids.asked_for(rent).filter(|_| !is_bid) else {
+            return burn;
+        };
+        let since = *self.not_asked.entry(id).or_insert(now);
+        if now.ms_since(since) > NOT_ASKED_FOR_MS {
+            return burn;
+        }
+        burn.min(asked)
     }
 
     fn check_foreign(&mut self, market: &Market) {
