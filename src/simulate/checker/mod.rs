@@ -61,8 +61,9 @@ pub struct Checker {
     still: bool,
     /// Rents since then, by replica.
     rents: BTreeMap<ReplicaId, u32>,
-    /// Since when instances are on-demand that were to be bids.
-    not_asked: BTreeMap<u64, Time>,
+    /// For how many milliseconds instances are on-demand, and not stopped for good, that were to be
+    /// bids; and when they were looked at last.
+    not_asked: BTreeMap<u64, (i64, Time)>,
     /// Since when instances of ours run without a break.
     running: BTreeMap<u64, Time>,
     /// Instances of ours that worked, and whether their disks may be lost.
@@ -84,7 +85,7 @@ pub struct Checker {
 /// The same destroy is not sent again before this: each request begins the proof of absence anew.
 const DESTROY_APART_MS: i64 = 60_000;
 
-/// What came out as something else is destroyed within this, whatever fails.
+/// What came out as something else is destroyed, or stopped for good, within this, whatever fails.
 const NOT_ASKED_FOR_MS: i64 = 60 * 60_000;
 
 /// What ran for less may fall between two looks of the daemon, and holds no work to speak of.
@@ -306,7 +307,8 @@ impl Checker {
                 .get_or_insert_with(|| label.installation.clone());
             self.ours.insert(row.id, Some(label.replica.clone()));
             let runs = row.actual_status.as_deref() == Some("running");
-            self.check_rental(market, &label.replica, row.id, row.is_bid);
+            let asked = row.is_bid || !self.is_not_asked(&label.replica);
+            self.check_rental(market, &label.replica, row.id, asked, runs);
             self.runs(row.id, runs, &label.replica.job, now);
             let shown = if runs {
                 row.dph_total
@@ -405,13 +407,27 @@ impl Checker {
         job.is_some_and(|job| job.rental == RentalChoice::Interruptible)
     }
 
-    /// A gateway may rent on-demand where a bid was meant: that must not last.
-    fn check_rental(&mut self, market: &Market, replica: &ReplicaId, id: u64, is_bid: bool) {
-        if is_bid || !self.is_not_asked(replica) {
+    /// A gateway may rent on-demand where a bid was meant: that must not last. What neither runs nor
+    /// is meant to costs its disk alone, which its policy may keep; but what runs again counts on.
+    fn check_rental(
+        &mut self,
+        market: &Market,
+        replica: &ReplicaId,
+        id: u64,
+        asked: bool,
+        runs: bool,
+    ) {
+        if asked {
             return;
         }
-        let since = *self.not_asked.entry(id).or_insert(market.now());
-        if market.now().ms_since(since) > NOT_ASKED_FOR_MS {
+        let now = market.now();
+        let (ms, looked_at) = self.not_asked.entry(id).or_insert((0, now));
+        let stands = market.standing(self.account, id);
+        if runs || stands.is_none_or(|stands| stands.wants) {
+            *ms += now.ms_since(*looked_at);
+        }
+        *looked_at = now;
+        if *ms > NOT_ASKED_FOR_MS {
             self.violations.insert(format!(
                 "instance {id} of {replica} is on-demand, which was not asked for, and stays"
             ));
