@@ -5,6 +5,7 @@
 
 mod bids;
 mod books;
+mod disks;
 mod limits;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,6 +22,7 @@ use crate::types::time::Time;
 use crate::types::world::EngineConfig;
 
 use bids::Bids;
+use disks::Disks;
 use limits::{Used, Versions};
 
 /// Watches one account of a market.
@@ -61,13 +63,7 @@ pub struct Checker {
     still: bool,
     /// Rents since then, by replica.
     rents: BTreeMap<ReplicaId, u32>,
-    /// For how many milliseconds instances are on-demand, and not stopped for good, that were to be
-    /// bids; and when they were looked at last.
-    not_asked: BTreeMap<u64, (i64, Time)>,
-    /// Since when instances of ours run without a break.
-    running: BTreeMap<u64, Time>,
-    /// Instances of ours that worked, and whether their disks may be lost.
-    ran: BTreeMap<u64, bool>,
+    disks: Disks,
     /// Events of the market that were looked at.
     events_seen: usize,
     /// Instances that the daemon announced to destroy for a limit.
@@ -87,9 +83,6 @@ const DESTROY_APART_MS: i64 = 60_000;
 
 /// What came out as something else is destroyed, or stopped for good, within this, whatever fails.
 const NOT_ASKED_FOR_MS: i64 = 60 * 60_000;
-
-/// What ran for less may fall between two looks of the daemon, and holds no work to speak of.
-const WORKED_AFTER_MS: i64 = 6 * 60_000;
 
 /// Where the credit is under its reserve, ours may cost what it costs for so long: until it is seen,
 /// and wound down, with an outage in between.
@@ -126,9 +119,7 @@ impl Checker {
             bids: Bids::default(),
             still: false,
             rents: BTreeMap::new(),
-            not_asked: BTreeMap::new(),
-            running: BTreeMap::new(),
-            ran: BTreeMap::new(),
+            disks: Disks::default(),
             events_seen: 0,
             announced: BTreeSet::new(),
             destroys: BTreeMap::new(),
@@ -211,6 +202,9 @@ impl Checker {
 
     /// The daemon is about to do something.
     pub fn intends(&mut self, effect: &Effect, market: &Market) {
+        if let Effect::Destroy { instance, .. } = effect {
+            self.disks.destroys(instance.0);
+        }
         if !self.still || self.ending {
             return;
         }
@@ -349,10 +343,6 @@ impl Checker {
 
     /// Whether an instance runs now, and since when; and whether what it does may be lost.
     fn runs(&mut self, id: u64, runs: bool, job: &JobName, now: Time) {
-        if !runs {
-            self.running.remove(&id);
-            return;
-        }
         let may_be_lost = |job: &Arc<Job>| {
             // An instance that goes by itself is what `gone` waits for.
             job.disposable
@@ -361,10 +351,7 @@ impl Checker {
         };
         let versions = self.jobs.get(job);
         let may = versions.is_none_or(|versions| versions.in_force(now).any(may_be_lost));
-        let since = *self.running.entry(id).or_insert(now);
-        if now.ms_since(since) >= WORKED_AFTER_MS {
-            self.ran.insert(id, may);
-        }
+        self.disks.runs(id, runs, may, now);
     }
 
     fn check_ceiling(
@@ -407,8 +394,7 @@ impl Checker {
         job.is_some_and(|job| job.rental == RentalChoice::Interruptible)
     }
 
-    /// A gateway may rent on-demand where a bid was meant: that must not last. What neither runs nor
-    /// is meant to costs its disk alone, which its policy may keep; but what runs again counts on.
+    /// A gateway may rent on-demand where a bid was meant: that must not last.
     fn check_rental(
         &mut self,
         market: &Market,
@@ -420,14 +406,9 @@ impl Checker {
         if asked {
             return;
         }
-        let now = market.now();
-        let (ms, looked_at) = self.not_asked.entry(id).or_insert((0, now));
         let stands = market.standing(self.account, id);
-        if runs || stands.is_none_or(|stands| stands.wants) {
-            *ms += now.ms_since(*looked_at);
-        }
-        *looked_at = now;
-        if *ms > NOT_ASKED_FOR_MS {
+        let at_work = runs || stands.is_none_or(|stands| stands.wants);
+        if self.disks.not_asked_ms(id, at_work, market.now()) > NOT_ASKED_FOR_MS {
             self.violations.insert(format!(
                 "instance {id} of {replica} is on-demand, which was not asked for, and stays"
             ));
@@ -474,7 +455,7 @@ impl Checker {
                 Happening::Destroyed { instance } => instance,
                 _ => continue,
             };
-            let kept = self.ran.get(&instance) == Some(&false);
+            let kept = self.disks.is_kept(instance);
             if kept && !self.ending && !self.announced.contains(&instance) {
                 self.violations.insert(format!(
                     "the disk of instance {instance} was destroyed against its policy"
