@@ -68,9 +68,7 @@ pub(crate) fn park(world: &World, held: &Held, why: Why) -> Option<Action> {
         Rental::Bid if held.price > BID_PARKED || !held.stop_asked => set_bid(held, BID_PARKED),
         // What is left for another is asked to stop until that is read back: it may be stopped by
         // somebody else, and meant to run.
-        Rental::OnDemand
-            if held.phase != Phase::Stopped || !held.stop_asked || given_up(held) =>
-        {
+        Rental::OnDemand if held.phase != Phase::Stopped || !held.stop_asked || given_up(held) => {
             Effect::Stop { instance: held.id }
         }
         _ => return None,
