@@ -43,7 +43,7 @@ impl Daemon {
                 .iter()
                 .find(|job| job.name == replica.job);
             match job {
-                Some(job) => self.rent(intent, job, action).await?,
+                Some(job) => Box::pin(self.rent(intent, job, action)).await?,
                 None => self.refused(intent, "job-gone")?,
             }
         }
