@@ -258,7 +258,7 @@ impl Daemon {
         };
         let mut changes = observe(&self.state, &jobs.valid, &self.settings.engine, &seen);
         if self.settings.live {
-            self.condemn(wrong, &mut changes);
+            self.condemn(wrong, jobs, &mut changes);
         }
         self.commit(&changes)
     }

@@ -21,6 +21,7 @@ use crate::types::time::{Time, millis};
 use crate::types::world::EngineConfig;
 
 use super::accrue::{Before, accrue, work};
+use super::act::given_up;
 use super::draft::Draft;
 
 /// What one poll saw, and what the caller proved by waiting.
@@ -568,7 +569,8 @@ impl Fold<'_> {
                 held.stop_asked &= held.price <= BID_PARKED;
             }
             Effect::SetBid { .. } => held.stop_asked |= stopped && held.price <= BID_PARKED,
-            Effect::Stop { .. } => held.stop_asked &= stopped,
+            // What is left for another is stopped for good, however often that has to be asked for.
+            Effect::Stop { .. } => held.stop_asked &= stopped || given_up(held),
             // A start that found no free GPU is queued at the marketplace, and may come true and bill
             // at any later time. Until it is seen to run, or a stop is read back, it counts as one
             // that may run: nothing takes its place, and its whole rate is reckoned with.

@@ -211,6 +211,8 @@ impl Stage {
 struct SimTransport {
     inner: InProcess,
     stage: Arc<Stage>,
+    /// Whether the request before this one was answered whose account it is, and it was ours.
+    saw_ours: AtomicBool,
 }
 
 #[async_trait]
@@ -224,7 +226,13 @@ impl Transport for SimTransport {
         stage.clock.advance(stage.fate.latency());
         stage.catch_up();
         let now = stage.clock.now();
+        let other = stage.other_account.load(Ordering::SeqCst);
         let request = stage.redirected(request);
+        let saw_ours = self.saw_ours.swap(false, Ordering::SeqCst);
+        if other && saw_ours && creates(&request) {
+            lock(&stage.checker).exchanged();
+        }
+        let asks_who = request.method == Method::Get && request.path.contains("/users/");
         if let Some(path) = destroyed(&request) {
             lock(&stage.checker).destroy_sent(path, now);
         }
@@ -235,6 +243,9 @@ impl Transport for SimTransport {
         let mutates = changes_something(&request);
         let asked = format!("{request:?}");
         let reply = self.inner.send(request).await;
+        let told = reply.as_ref().is_ok_and(|reply| reply.status == 200);
+        self.saw_ours
+            .store(asks_who && told && !other, Ordering::SeqCst);
         // For whoever wants to know where two runs part.
         tracing::trace!(target: "haggle::simulate::requests", at = now.0, "{asked}: {reply:?}");
         let due = Time(stage.looked_at.load(Ordering::SeqCst) + LOOK_APART_MS);
@@ -246,6 +257,16 @@ impl Transport for SimTransport {
             std::future::pending::<()>().await;
         }
         reply
+    }
+}
+
+/// Whether it rents, in the marketplace's own format or the gateway's.
+fn creates(request: &Request) -> bool {
+    let path = request.path.trim_end_matches('/');
+    match request.method {
+        Method::Put => path.contains("/asks/"),
+        Method::Post => path.ends_with("/instances") || path.ends_with("/bids"),
+        _ => false,
     }
 }
 
@@ -468,6 +489,7 @@ impl Rig {
         SimTransport {
             inner,
             stage: Arc::clone(&self.stage),
+            saw_ours: AtomicBool::new(false),
         }
     }
 

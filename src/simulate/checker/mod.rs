@@ -5,6 +5,7 @@
 
 mod bids;
 mod books;
+mod disks;
 mod limits;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,6 +22,7 @@ use crate::types::time::Time;
 use crate::types::world::EngineConfig;
 
 use bids::Bids;
+use disks::Disks;
 use limits::{Used, Versions};
 
 /// Watches one account of a market.
@@ -29,6 +31,9 @@ pub struct Checker {
     account: u64,
     /// Somebody else's account, which the token may open for a while.
     elsewhere: Option<u64>,
+    /// What was rented there, and how many creates went there of which no client could have known.
+    rented_elsewhere: BTreeSet<u64>,
+    exchanged: usize,
     jobs: BTreeMap<JobName, Versions>,
     config: EngineConfig,
     /// Instances that carried a label of ours, and what they ran.
@@ -61,12 +66,7 @@ pub struct Checker {
     still: bool,
     /// Rents since then, by replica.
     rents: BTreeMap<ReplicaId, u32>,
-    /// Since when instances are on-demand that were to be bids.
-    not_asked: BTreeMap<u64, Time>,
-    /// Since when instances of ours run without a break.
-    running: BTreeMap<u64, Time>,
-    /// Instances of ours that worked, and whether their disks may be lost.
-    ran: BTreeMap<u64, bool>,
+    disks: Disks,
     /// Events of the market that were looked at.
     events_seen: usize,
     /// Instances that the daemon announced to destroy for a limit.
@@ -84,11 +84,8 @@ pub struct Checker {
 /// The same destroy is not sent again before this: each request begins the proof of absence anew.
 const DESTROY_APART_MS: i64 = 60_000;
 
-/// What came out as something else is destroyed within this, whatever fails.
+/// What came out as something else is destroyed, or stopped for good, within this, whatever fails.
 const NOT_ASKED_FOR_MS: i64 = 60 * 60_000;
-
-/// What ran for less may fall between two looks of the daemon, and holds no work to speak of.
-const WORKED_AFTER_MS: i64 = 6 * 60_000;
 
 /// Where the credit is under its reserve, ours may cost what it costs for so long: until it is seen,
 /// and wound down, with an outage in between.
@@ -107,6 +104,8 @@ impl Checker {
         let mut checker = Self {
             account,
             elsewhere: None,
+            rented_elsewhere: BTreeSet::new(),
+            exchanged: 0,
             jobs: BTreeMap::new(),
             config,
             ours: BTreeMap::new(),
@@ -125,9 +124,7 @@ impl Checker {
             bids: Bids::default(),
             still: false,
             rents: BTreeMap::new(),
-            not_asked: BTreeMap::new(),
-            running: BTreeMap::new(),
-            ran: BTreeMap::new(),
+            disks: Disks::default(),
             events_seen: 0,
             announced: BTreeSet::new(),
             destroys: BTreeMap::new(),
@@ -155,6 +152,12 @@ impl Checker {
     /// Somebody else's account, on which nothing of ours may ever be.
     pub fn elsewhere(&mut self, account: u64) {
         self.elsewhere = Some(account);
+    }
+
+    /// A create went to somebody else's account although the request just before it was answered that
+    /// the token opens ours: it was exchanged in between, which no client can know.
+    pub fn exchanged(&mut self) {
+        self.exchanged += 1;
     }
 
     /// An instance that somebody else holds on the account: it must never be touched.
@@ -212,6 +215,9 @@ impl Checker {
     pub fn intends(&mut self, intent: &Intent, market: &Market) {
         self.bids.asks(intent, market);
         let effect = &intent.effect;
+        if let Effect::Destroy { instance, .. } = effect {
+            self.disks.destroys(instance.0);
+        }
         if !self.still || self.ending {
             return;
         }
@@ -308,7 +314,8 @@ impl Checker {
                 .get_or_insert_with(|| label.installation.clone());
             self.ours.insert(row.id, Some(label.replica.clone()));
             let runs = row.actual_status.as_deref() == Some("running");
-            self.check_rental(market, &label.replica, row.id, row.is_bid);
+            let asked = row.is_bid || !self.is_not_asked(&label.replica);
+            self.check_rental(market, &label.replica, row.id, asked, runs);
             self.runs(row.id, runs, &label.replica.job, now);
             let shown = if runs {
                 row.dph_total
@@ -350,10 +357,6 @@ impl Checker {
 
     /// Whether an instance runs now, and since when; and whether what it does may be lost.
     fn runs(&mut self, id: u64, runs: bool, job: &JobName, now: Time) {
-        if !runs {
-            self.running.remove(&id);
-            return;
-        }
         let may_be_lost = |job: &Arc<Job>| {
             // An instance that goes by itself is what `gone` waits for.
             job.disposable
@@ -362,10 +365,7 @@ impl Checker {
         };
         let versions = self.jobs.get(job);
         let may = versions.is_none_or(|versions| versions.in_force(now).any(may_be_lost));
-        let since = *self.running.entry(id).or_insert(now);
-        if now.ms_since(since) >= WORKED_AFTER_MS {
-            self.ran.insert(id, may);
-        }
+        self.disks.runs(id, runs, may, now);
     }
 
     fn check_ceiling(
@@ -409,12 +409,20 @@ impl Checker {
     }
 
     /// A gateway may rent on-demand where a bid was meant: that must not last.
-    fn check_rental(&mut self, market: &Market, replica: &ReplicaId, id: u64, is_bid: bool) {
-        if is_bid || !self.is_not_asked(replica) {
+    fn check_rental(
+        &mut self,
+        market: &Market,
+        replica: &ReplicaId,
+        id: u64,
+        asked: bool,
+        runs: bool,
+    ) {
+        if asked {
             return;
         }
-        let since = *self.not_asked.entry(id).or_insert(market.now());
-        if market.now().ms_since(since) > NOT_ASKED_FOR_MS {
+        let stands = market.standing(self.account, id);
+        let at_work = runs || stands.is_none_or(|stands| stands.wants);
+        if self.disks.not_asked_ms(id, at_work, market.now()) > NOT_ASKED_FOR_MS {
             self.violations.insert(format!(
                 "instance {id} of {replica} is on-demand, which was not asked for, and stays"
             ));
@@ -435,8 +443,7 @@ impl Checker {
         let Some(asked) = self.bids.asked_for(rent).filter(|_| !is_bid) else {
             return burn;
         };
-        let since = *self.not_asked.entry(id).or_insert(now);
-        if now.ms_since(since) > NOT_ASKED_FOR_MS {
+        if self.disks.not_asked_ms(id, true, now) > NOT_ASKED_FOR_MS {
             return burn;
         }
         burn.min(asked)
@@ -455,10 +462,13 @@ impl Checker {
     fn check_elsewhere(&mut self, market: &Market) {
         let rows = self.elsewhere.map(|account| market.instances(account));
         for row in rows.unwrap_or_default() {
-            self.violations.insert(format!(
-                "instance {} was rented on an account that is not ours",
-                row.id
-            ));
+            self.rented_elsewhere.insert(row.id);
+            if self.rented_elsewhere.len() > self.exchanged {
+                self.violations.insert(format!(
+                    "instance {} was rented on an account that is not ours",
+                    row.id
+                ));
+            }
         }
     }
 
@@ -482,7 +492,7 @@ impl Checker {
                 Happening::Destroyed { instance } => instance,
                 _ => continue,
             };
-            let kept = self.ran.get(&instance) == Some(&false);
+            let kept = self.disks.is_kept(instance);
             if kept && !self.ending && !self.announced.contains(&instance) {
                 self.violations.insert(format!(
                     "the disk of instance {instance} was destroyed against its policy"
