@@ -180,7 +180,11 @@ impl Fold<'_> {
         let made = intent
             .filter(|intent| matches!(intent.effect, Effect::Rent { .. }))
             .and_then(|intent| {
-                let held = self.held_from_rent(&intent, row)?;
+                // What was booked on it before must be in its record.
+                let held = match self.seen.ended.get(&row.id) {
+                    Some(last) => self.resumed(last, row),
+                    None => self.held_from_rent(&intent, row)?,
+                };
                 Some((intent, held))
             });
         let held = if let Some((intent, held)) = made {
@@ -774,10 +778,32 @@ mod tests {
     }
 
     #[test]
-    fn an_instance_that_is_known_settles_the_rent_that_made_it() {
+    fn what_was_booked_before_its_rent_was_settled_is_kept() {
         let mut scene = Scene::new(job("a"));
-        let held = scene.held().clone();
-        let rent = Intent {
+        scene.run_for(30);
+        let rent = rent_of(scene.held());
+        scene.row.label = Some(
+            Label {
+                installation: scene.state.installation.clone(),
+                replica: scene.held().replica.clone(),
+                intent: rent.id,
+            }
+            .to_string(),
+        );
+        scene.gone();
+        let posted = scene.posted();
+        assert_eq!(scene.ended[&InstanceId(5)].spent(), posted);
+        scene.state.apply(&Change::Intent(rent));
+        scene.run_for(1);
+        assert!(scene.events.contains(&"settled".to_owned()));
+        assert!(scene.state.intents.is_empty());
+        let a_minute = usd(0.36).cost_ms(MINUTE) + usd(0.01).cost_ms(MINUTE);
+        assert_eq!(scene.posted() - posted, a_minute);
+        assert_eq!(scene.held().spent(), scene.posted());
+    }
+
+    fn rent_of(held: &Held) -> Intent {
+        Intent {
             id: held.intent,
             at: NOW,
             effect: Effect::Rent {
@@ -792,7 +818,13 @@ mod tests {
             },
             reserved: Money(7),
             state: IntentState::Unknown { since: NOW },
-        };
+        }
+    }
+
+    #[test]
+    fn an_instance_that_is_known_settles_the_rent_that_made_it() {
+        let mut scene = Scene::new(job("a"));
+        let rent = rent_of(scene.held());
         // The process died between keeping the instance and closing the intent.
         scene.state.apply(&Change::Intent(rent.clone()));
         scene.state.reserved.insert(rent.id, rent.reserved);
