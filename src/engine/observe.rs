@@ -27,6 +27,8 @@ use super::draft::Draft;
 pub struct Observation<'a> {
     /// When the poll was made.
     pub now: Time,
+    /// By how many milliseconds the wall clock was set back since the last observation.
+    pub set_back_ms: i64,
     /// The instances of the account; `None` where the listing failed.
     pub listing: Option<&'a Listing>,
     /// The market, for what a row does not say.
@@ -69,6 +71,7 @@ pub fn observe(
         seen,
     };
     fold.payers();
+    fold.clock_set_back();
     if let Some(listing) = seen.listing {
         fold.rows(listing);
     }
@@ -105,6 +108,16 @@ impl Fold<'_> {
                 record.payer = payer;
                 self.draft.state.jobs.insert(job.name.clone(), record);
             }
+        }
+    }
+
+    /// The time that a clock which was set back shows once more was billed the first time, and is
+    /// billed again: what was accrued by the clock as it was then is accrued to an earlier moment of
+    /// the clock as it is now.
+    fn clock_set_back(&mut self) {
+        let ms = self.seen.set_back_ms;
+        for held in self.draft.state.held.values_mut() {
+            held.accrued_to = Time(held.accrued_to.0.saturating_sub(ms));
         }
     }
 
@@ -607,6 +620,7 @@ mod tests {
         on_demand: BTreeMap<JobName, Rate>,
         unchanged: BTreeMap<InstanceId, Time>,
         ended: BTreeMap<InstanceId, Held>,
+        set_back_ms: i64,
         events: Vec<String>,
         entries: Vec<Entry>,
     }
@@ -648,6 +662,7 @@ mod tests {
                 on_demand: BTreeMap::new(),
                 unchanged: BTreeMap::new(),
                 ended: BTreeMap::new(),
+                set_back_ms: 0,
                 events: Vec::new(),
                 entries: Vec::new(),
             }
@@ -662,6 +677,7 @@ mod tests {
             let market = Snapshot::default();
             let seen = Observation {
                 now: self.now,
+                set_back_ms: std::mem::take(&mut self.set_back_ms),
                 listing: listing.as_ref(),
                 market: &market,
                 proven_gone: &gone.iter().map(|&id| InstanceId(id)).collect(),
@@ -774,6 +790,19 @@ mod tests {
         assert_eq!(scene.events.last().unwrap(), "adopted");
         let a_minute = usd(0.36).cost_ms(MINUTE) + usd(0.01).cost_ms(MINUTE);
         assert_eq!(scene.posted() - posted, a_minute);
+        assert_eq!(scene.held().spent(), scene.posted());
+    }
+
+    #[test]
+    fn time_that_a_clock_set_back_shows_twice_is_paid_for_twice() {
+        let mut scene = Scene::new(job("a"));
+        scene.run_for(30);
+        let posted = scene.posted();
+        scene.now = Time(scene.now.0 - 12 * MINUTE);
+        scene.set_back_ms = 12 * MINUTE;
+        scene.run_for(12);
+        let twelve = usd(0.36).cost_ms(12 * MINUTE) + usd(0.01).cost_ms(12 * MINUTE);
+        assert_eq!(scene.posted() - posted, twelve);
         assert_eq!(scene.held().spent(), scene.posted());
     }
 
