@@ -28,6 +28,8 @@ use super::draft::Draft;
 pub struct Observation<'a> {
     /// When the poll was made.
     pub now: Time,
+    /// By how many milliseconds the wall clock was set back since the last observation.
+    pub set_back_ms: i64,
     /// The instances of the account; `None` where the listing failed.
     pub listing: Option<&'a Listing>,
     /// The market, for what a row does not say.
@@ -70,6 +72,7 @@ pub fn observe(
         seen,
     };
     fold.payers();
+    fold.clock_set_back();
     if let Some(listing) = seen.listing {
         fold.rows(listing);
     }
@@ -106,6 +109,16 @@ impl Fold<'_> {
                 record.payer = payer;
                 self.draft.state.jobs.insert(job.name.clone(), record);
             }
+        }
+    }
+
+    /// The time that a clock which was set back shows once more was billed the first time, and is
+    /// billed again: what was accrued by the clock as it was then is accrued to an earlier moment of
+    /// the clock as it is now.
+    fn clock_set_back(&mut self) {
+        let ms = self.seen.set_back_ms;
+        for held in self.draft.state.held.values_mut() {
+            held.accrued_to = Time(held.accrued_to.0.saturating_sub(ms));
         }
     }
 
@@ -181,7 +194,11 @@ impl Fold<'_> {
         let made = intent
             .filter(|intent| matches!(intent.effect, Effect::Rent { .. }))
             .and_then(|intent| {
-                let held = self.held_from_rent(&intent, row)?;
+                // What was booked on it before must be in its record.
+                let held = match self.seen.ended.get(&row.id) {
+                    Some(last) => self.resumed(last, row),
+                    None => self.held_from_rent(&intent, row)?,
+                };
                 Some((intent, held))
             });
         let held = if let Some((intent, held)) = made {
@@ -606,6 +623,7 @@ mod tests {
         on_demand: BTreeMap<JobName, Rate>,
         unchanged: BTreeMap<InstanceId, Time>,
         ended: BTreeMap<InstanceId, Held>,
+        set_back_ms: i64,
         events: Vec<String>,
         entries: Vec<Entry>,
     }
@@ -647,6 +665,7 @@ mod tests {
                 on_demand: BTreeMap::new(),
                 unchanged: BTreeMap::new(),
                 ended: BTreeMap::new(),
+                set_back_ms: 0,
                 events: Vec::new(),
                 entries: Vec::new(),
             }
@@ -661,6 +680,7 @@ mod tests {
             let market = Snapshot::default();
             let seen = Observation {
                 now: self.now,
+                set_back_ms: std::mem::take(&mut self.set_back_ms),
                 listing: listing.as_ref(),
                 market: &market,
                 proven_gone: &gone.iter().map(|&id| InstanceId(id)).collect(),
@@ -789,10 +809,45 @@ mod tests {
     }
 
     #[test]
-    fn an_instance_that_is_known_settles_the_rent_that_made_it() {
+    fn time_that_a_clock_set_back_shows_twice_is_paid_for_twice() {
         let mut scene = Scene::new(job("a"));
-        let held = scene.held().clone();
-        let rent = Intent {
+        scene.run_for(30);
+        let posted = scene.posted();
+        scene.now = Time(scene.now.0 - 12 * MINUTE);
+        scene.set_back_ms = 12 * MINUTE;
+        scene.run_for(12);
+        let twelve = usd(0.36).cost_ms(12 * MINUTE) + usd(0.01).cost_ms(12 * MINUTE);
+        assert_eq!(scene.posted() - posted, twelve);
+        assert_eq!(scene.held().spent(), scene.posted());
+    }
+
+    #[test]
+    fn what_was_booked_before_its_rent_was_settled_is_kept() {
+        let mut scene = Scene::new(job("a"));
+        scene.run_for(30);
+        let rent = rent_of(scene.held());
+        scene.row.label = Some(
+            Label {
+                installation: scene.state.installation.clone(),
+                replica: scene.held().replica.clone(),
+                intent: rent.id,
+            }
+            .to_string(),
+        );
+        scene.gone();
+        let posted = scene.posted();
+        assert_eq!(scene.ended[&InstanceId(5)].spent(), posted);
+        scene.state.apply(&Change::Intent(rent));
+        scene.run_for(1);
+        assert!(scene.events.contains(&"settled".to_owned()));
+        assert!(scene.state.intents.is_empty());
+        let a_minute = usd(0.36).cost_ms(MINUTE) + usd(0.01).cost_ms(MINUTE);
+        assert_eq!(scene.posted() - posted, a_minute);
+        assert_eq!(scene.held().spent(), scene.posted());
+    }
+
+    fn rent_of(held: &Held) -> Intent {
+        Intent {
             id: held.intent,
             at: NOW,
             effect: Effect::Rent {
@@ -807,7 +862,13 @@ mod tests {
             },
             reserved: Money(7),
             state: IntentState::Unknown { since: NOW },
-        };
+        }
+    }
+
+    #[test]
+    fn an_instance_that_is_known_settles_the_rent_that_made_it() {
+        let mut scene = Scene::new(job("a"));
+        let rent = rent_of(scene.held());
         // The process died between keeping the instance and closing the intent.
         scene.state.apply(&Change::Intent(rent.clone()));
         scene.state.reserved.insert(rent.id, rent.reserved);
