@@ -340,3 +340,122 @@ fn named(scope: &Scope) -> String {
         Scope::Tag(name) => format!("tag {name}"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOUR: i64 = 3_600_000;
+
+    fn day(text: &str) -> NaiveDate {
+        text.parse().unwrap()
+    }
+
+    fn job(total_cents: u64) -> Arc<Job> {
+        let text = format!(
+            "name = \"a\"\nowner = \"ml\"\ntags = [\"x\"]\nrental = \"interruptible\"\nfinish = \"manual\"\n\
+             [run]\nimage = \"a/b:c\"\n[gpu]\nmodels = [\"RTX 4090\"]\n[price]\nmax = \"$1/gpu-hour\"\n\
+             [budget]\ntotal = \"${}.{:02}\"\n",
+            total_cents / 100,
+            total_cents % 100
+        );
+        Arc::new(crate::policy::parse("a.toml", &text).unwrap())
+    }
+
+    fn of(amount: Money) -> BTreeMap<JobName, Money> {
+        BTreeMap::from([("a".parse().unwrap(), amount)])
+    }
+
+    fn limits(config: EngineConfig) -> Limits {
+        let mut limits = Limits::new(config);
+        limits.policy(&job(200), Time(0));
+        limits
+    }
+
+    #[test]
+    fn a_month_is_the_sum_of_its_days_and_no_other() {
+        let config = EngineConfig {
+            per_month: Some(Money::dollars(1)),
+            ..EngineConfig::default()
+        };
+        let mut limits = limits(config);
+        let last = day("2026-01-31");
+        limits.spent(of(Money::dollars(1)), last);
+        assert_eq!(limits.passed(Time(0), last), Vec::<String>::new());
+        let first = day("2026-02-01");
+        limits.spent(of(Money::dollars(2)), first);
+        assert_eq!(limits.passed(Time(0), first), Vec::<String>::new());
+        limits.spent(of(Money::dollars(2) + Money(1)), day("2026-02-28"));
+        let told = limits.passed(Time(0), day("2026-02-28"));
+        assert!(
+            told.iter()
+                .any(|what| what.starts_with("the account is over its budget of the month")),
+            "{told:?}"
+        );
+    }
+
+    #[test]
+    fn what_a_job_uses_counts_for_its_owner_and_its_tags() {
+        for scope in [Scope::Owner("ml".to_owned()), Scope::Tag("x".to_owned())] {
+            let bounds = Bounds {
+                gpus_max: Some(3),
+                total: Some(Money::dollars(1)),
+                ..Bounds::default()
+            };
+            let mut limits = limits(EngineConfig {
+                groups: BTreeMap::from([(scope.clone(), bounds)]),
+                ..EngineConfig::default()
+            });
+            let today = day("2026-01-01");
+            let name = "a".parse().unwrap();
+            limits.holds(&name, Rate(1), 2);
+            limits.holds(&name, Rate(1), 1);
+            limits.spent(of(Money::dollars(1)), today);
+            assert_eq!(limits.passed(Time(0), today), Vec::<String>::new());
+            limits.holds(&name, Rate(1), 1);
+            limits.spent(of(Money::dollars(1) + Money(1)), today);
+            let told = limits.passed(Time(0), today);
+            assert_eq!(told.len(), 2, "{told:?}");
+            assert!(told.iter().all(|what| what.starts_with(&named(&scope))));
+        }
+    }
+
+    #[test]
+    fn a_budget_that_is_lowered_binds_once_it_can_be_known_and_what_was_spent_stays_spent() {
+        let mut limits = limits(EngineConfig::default());
+        let today = day("2026-01-01");
+        limits.policy(&job(100), Time(HOUR));
+        let takes = limits.takes_effect_in();
+        // No process can act while there is none.
+        limits.asleep(Time(HOUR), Duration::from_hours(1));
+        let binds = Time(2 * HOUR + takes);
+        limits.spent(of(Money::dollars(1) + Money(5)), today);
+        assert_eq!(
+            limits.passed(Time(binds.0 - 1), today),
+            Vec::<String>::new()
+        );
+        // It was too much by then, but was spent while it was allowed.
+        assert_eq!(limits.passed(binds, today), Vec::<String>::new());
+        limits.spent(of(Money::dollars(1) + Money(6)), today);
+        let told = limits.passed(binds, today);
+        assert!(
+            told[0].starts_with("a is over its total budget"),
+            "{told:?}"
+        );
+    }
+
+    #[test]
+    fn what_the_bill_shows_over_a_total_ends_spending() {
+        let mut limits = limits(EngineConfig::default());
+        let today = day("2026-01-01");
+        let over = of(Money::dollars(2) + Money(1));
+        let takes = RECONCILED_EVERY_MS + limits.takes_effect_in();
+        let mut look = |exact: Money, at: i64| limits.billed(&over, &of(exact), Time(at), today);
+        assert!(look(Money::dollars(2), 0).is_empty());
+        assert!(look(Money::dollars(3), takes - 1).is_empty());
+        assert!(look(Money::dollars(4), takes).is_empty());
+        assert!(look(Money::dollars(4), takes + HOUR).is_empty());
+        let told = look(Money::dollars(4) + Money(1), takes + HOUR);
+        assert!(told[0].starts_with("a spends on"), "{told:?}");
+    }
+}

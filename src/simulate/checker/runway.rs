@@ -81,3 +81,50 @@ impl Runway {
         wrong
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    /// Whether a rent at a dollar an hour is found wrong, with a reserve of a dollar and two hours of
+    /// runway, after `then` was read and `now` is so.
+    fn is_wrong(then: Option<(i64, i64)>, now: (i64, i64)) -> bool {
+        let config = EngineConfig {
+            credit_reserve: Money::dollars(1),
+            min_runway: Some(Duration::from_hours(2)),
+            ..EngineConfig::default()
+        };
+        let intent = IntentId(7);
+        let mut runway = Runway::default();
+        if let Some((credit, others)) = then {
+            runway.others = Rate(others);
+            runway.account_read(Money(credit));
+            runway.decided(intent);
+        }
+        runway.others = Rate(now.1);
+        let new = [(1, intent)];
+        let ours = Rate(Money::dollars(1).0);
+        let wrong = runway.look(&config, &new, ours, Money(now.0));
+        // It is judged once.
+        assert!(runway.look(&config, &new, ours, Money::ZERO).is_empty());
+        !wrong.is_empty()
+    }
+
+    #[test]
+    fn a_rent_that_the_credit_does_not_last_for_is_found() {
+        let three = Money::dollars(3).0;
+        assert!(!is_wrong(None, (three, 0)));
+        assert!(is_wrong(None, (three - 1, 0)));
+        assert!(is_wrong(None, (three, 1)));
+    }
+
+    #[test]
+    fn what_others_did_since_the_account_was_read_is_not_held_against_it() {
+        let three = Money::dollars(3).0;
+        assert!(!is_wrong(Some((three, 0)), (0, three)));
+        assert!(is_wrong(Some((three - 1, 0)), (0, 0)));
+        assert!(is_wrong(Some((three, 1)), (three, 1)));
+    }
+}
