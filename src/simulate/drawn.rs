@@ -371,6 +371,64 @@ mod tests {
     }
 
     #[test]
+    fn every_limit_and_what_it_counts_is_drawn() {
+        let drawn: Vec<Scenario> = (0..300).map(|seed| Scenario::drawn(seed, 1)).collect();
+        let of_a_job: [(&str, fn(&Job) -> bool); 7] = [
+            ("total", |job| job.budget.total.is_some()),
+            ("day", |job| job.budget.per_day.is_some()),
+            ("month", |job| job.budget.per_month.is_some()),
+            ("hour", |job| job.budget.per_hour.is_some()),
+            ("GPUs", |job| job.requirements.gpu_count == 2),
+            ("traffic", |job| job.traffic_gb_max.is_some()),
+            ("payer", |job| job.owner.is_some() && !job.tags.is_empty()),
+        ];
+        for (what, has) in of_a_job {
+            let mut jobs = drawn.iter().flat_map(|drawn| &drawn.jobs);
+            assert!(jobs.any(|job| has(job)), "{what}");
+        }
+        let measured: [(&str, fn(&Bounds) -> bool); 6] = [
+            ("total", |bounds| bounds.total.is_some()),
+            ("day", |bounds| bounds.per_day.is_some()),
+            ("month", |bounds| bounds.per_month.is_some()),
+            ("hour", |bounds| bounds.per_hour.is_some()),
+            ("instances", |bounds| bounds.instances_max.is_some()),
+            ("GPUs", |bounds| bounds.gpus_max.is_some()),
+        ];
+        for (what, has) in measured {
+            let binds = |drawn: &Scenario| {
+                let pays = |scope: &Scope| {
+                    let mut jobs = drawn.jobs.iter();
+                    jobs.any(|job| Scope::of(&job.name, &job.payer()).any(|of| of == *scope))
+                };
+                let mut groups = drawn.engine.groups.iter();
+                groups.any(|(scope, bounds)| has(bounds) && pays(scope))
+            };
+            assert!(drawn.iter().any(binds), "{what}");
+        }
+        let of_the_account: [(&str, fn(&EngineConfig) -> bool); 3] = [
+            ("month", |engine| engine.per_month.is_some()),
+            ("GPUs", |engine| engine.gpus_max.is_some()),
+            ("runway", |engine| engine.min_runway.is_some()),
+        ];
+        for (what, has) in of_the_account {
+            assert!(drawn.iter().any(|drawn| has(&drawn.engine)), "{what}");
+        }
+        let lowers = |drawn: &Scenario| {
+            drawn.script.iter().any(|(_, turn)| match turn {
+                Turn::Policy {
+                    policy: Some(Policy::Good(new)),
+                    ..
+                } => drawn
+                    .jobs
+                    .iter()
+                    .any(|job| job.name == new.name && new.budget.total < job.budget.total),
+                _ => false,
+            })
+        };
+        assert!(drawn.iter().any(lowers));
+    }
+
+    #[test]
     fn every_seed_has_jobs_and_a_script_in_order() {
         for seed in 0..200 {
             let drawn = Scenario::drawn(seed, 1);

@@ -17,7 +17,7 @@ use crate::market::{
     Disputed, Envelope, Market, MarketOptions, MarketServer, Paths, Quirks, WireOptions,
 };
 use crate::ports::{Clock, StoreError};
-use crate::types::instance::DestroyWhy;
+use crate::types::instance::{DestroyWhy, Phase};
 use crate::types::intent::{Effect, IntentState};
 use crate::types::job::Job;
 use crate::types::ledger::{EntryKind, Scope};
@@ -307,18 +307,35 @@ impl Observer for Story {
         if !checker.is_still() {
             return;
         }
-        let world = World {
+        let mut world = World {
             state: view.state.clone(),
             ..view.world.clone()
         };
+        for effect in &done {
+            read_back(effect, &mut world);
+        }
         let (plan, _) = decide(&world);
         let (plan, _) = check(&world, &plan);
         let settled = view.plan.actions.is_empty();
         for Action { effect, .. } in plan.actions {
-            if settled || done.iter().any(|done| is_of_the_same(done, &effect)) {
-                checker.planned_again(effect.as_str());
+            let before = done.iter().find(|done| is_of_the_same(done, &effect));
+            if settled || before.is_some() {
+                checker.planned_again(&effect, before);
             }
         }
+    }
+}
+
+/// What the next listing shows of what took effect: the record of an instance goes by what was read,
+/// and asks for a bid or a stop again until it was.
+fn read_back(effect: &Effect, world: &mut World) {
+    let held = effect
+        .instance()
+        .and_then(|id| world.state.held.get_mut(&id));
+    match (effect, held) {
+        (Effect::SetBid { bid, .. }, Some(held)) => held.price = *bid,
+        (Effect::Stop { .. }, Some(held)) => held.phase = Phase::Stopped,
+        _ => {}
     }
 }
 

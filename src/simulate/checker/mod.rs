@@ -255,9 +255,11 @@ impl Checker {
     }
 
     /// Planning again on a state that satisfies the plan planned something.
-    pub fn planned_again(&mut self, what: &str) {
-        self.violations
-            .insert(format!("a settled state plans something: {what}"));
+    pub fn planned_again(&mut self, effect: &Effect, done: Option<&Effect>) {
+        self.violations.insert(match done {
+            Some(done) => format!("planned again: {effect:?} after {done:?}"),
+            None => format!("a settled state plans something: {effect:?}"),
+        });
     }
 
     /// What the bill comes to, and what is wrong with the market's own rows.
