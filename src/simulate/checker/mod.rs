@@ -334,7 +334,7 @@ impl Checker {
             };
             let shown = Rate::from_dollars(shown).unwrap_or_default();
             *self.reckoned.entry(row.id).or_default() += shown.cost_ms(now.ms_since(since));
-            let may_run = self.may_run(market, &row);
+            let may_run = self.may_run(market, row);
             let gpus = if may_run { row.num_gpus } else { 0 };
             self.limits.holds(&label.replica.job, burn, gpus);
             let by_itself = if may_run {
@@ -344,7 +344,7 @@ impl Checker {
             };
             worst += Rate::from_dollars(by_itself).unwrap_or_default();
             new.push((row.id, label.intent));
-            self.notes_traffic(&row, &label.replica.job);
+            self.notes_traffic(row, &label.replica.job);
             if runs {
                 working
                     .entry(label.replica.clone())
