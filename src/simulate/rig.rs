@@ -242,12 +242,21 @@ impl Transport for SimTransport {
         }
         let mutates = changes_something(&request);
         let asked = format!("{request:?}");
+        let of_account = request.method == Method::Get
+            && ["/users/me", "/balance", "/users/current/"]
+                .iter()
+                .any(|end| request.path.ends_with(end));
         let reply = self.inner.send(request).await;
         let told = reply.as_ref().is_ok_and(|reply| reply.status == 200);
         self.saw_ours
             .store(asks_who && told && !other, Ordering::SeqCst);
         // For whoever wants to know where two runs part.
         tracing::trace!(target: "haggle::simulate::requests", at = now.0, "{asked}: {reply:?}");
+        if let (true, Ok(reply)) = (of_account, &reply)
+            && let Some(credit) = credit_of(reply)
+        {
+            lock(&stage.checker).account_read(credit);
+        }
         let due = Time(stage.looked_at.load(Ordering::SeqCst) + LOOK_APART_MS);
         if mutates || stage.clock.now() >= due {
             stage.look();
@@ -268,6 +277,18 @@ fn creates(request: &Request) -> bool {
         Method::Post => path.ends_with("/instances") || path.ends_with("/bids"),
         _ => false,
     }
+}
+
+/// The credit that an answer shows, however it is wrapped.
+fn credit_of(reply: &Reply) -> Option<Money> {
+    let body: serde_json::Value = serde_json::from_slice(&reply.body).ok()?;
+    let inside = ["data", "result"].into_iter().find_map(|key| body.get(key));
+    let credit = inside.unwrap_or(&body).get("credit")?;
+    let dollars = match credit {
+        serde_json::Value::String(text) => text.parse().ok()?,
+        number => number.as_f64()?,
+    };
+    Money::from_dollars(dollars).ok()
 }
 
 /// What a destroy destroys. In the gateway's older form the id is in the query, in bulk in the body.
@@ -515,6 +536,7 @@ impl Rig {
 
     /// Time passes in which no process runs.
     pub(super) fn rests(&self, time: Duration) {
+        lock(&self.checker).asleep(self.clock.now(), time);
         self.clock
             .advance(Duration::from_millis(millis(time).unsigned_abs()));
         self.stage.catch_up();
