@@ -20,7 +20,7 @@ use crate::types::state::{Change, Severity, State};
 use crate::types::time::{Time, millis};
 use crate::types::world::EngineConfig;
 
-use super::accrue::{Before, accrue, work};
+use super::accrue::{Before, Sight, accrue, work};
 use super::act::given_up;
 use super::draft::Draft;
 
@@ -79,6 +79,18 @@ pub fn observe(
     fold.absences();
     fold.voids();
     fold.draft.finish()
+}
+
+/// What a row tells of the time up to it. A host that is not heard from bills no disk, as documented;
+/// of a stopped instance on such a host only its present burn says so.
+fn sight(row: &Instance) -> Sight {
+    Sight::Listed {
+        up_ms: row.up_ms,
+        idle: match row.burn {
+            Some(burn) => burn == Rate::ZERO,
+            None => row.phase() == Phase::Offline,
+        },
+    }
 }
 
 /// An observation being folded in.
@@ -344,7 +356,9 @@ impl Fold<'_> {
         // A first sight is no evidence of a run before it.
         let known = self.draft.was_known(held.id);
         self.refresh(&mut held, row);
-        let ran_ms = self.account(&mut held, before, known, self.seen.now);
+        let again = !known && self.seen.ended.contains_key(&held.id);
+        let sight = if again { Sight::Again } else { sight(row) };
+        let ran_ms = self.account(&mut held, before, known, (sight, self.seen.now));
         self.settle_changes(&held, row);
         if held.destroying.is_some() {
             held.destroying_since.get_or_insert(self.seen.now);
@@ -403,28 +417,34 @@ impl Fold<'_> {
     }
 
     /// Posts what the time since the last sight cost, up to a moment, and books what it achieved.
-    /// Returns for how long, at most, it ran without a break.
+    /// What it may have cost beyond the estimate is posted beside it: money that may be spent is not
+    /// free before the bill gives it back. Returns for how long, at most, it ran without a break.
     pub(crate) fn account(
         &mut self,
         held: &mut Held,
         before: Before,
         known: bool,
-        until: Time,
+        (sight, until): (Sight, Time),
     ) -> i64 {
         let now = self.seen.now;
         let unchanged = self.seen.unchanged.get(&held.id).copied();
-        let cost = accrue(held, before, unchanged, until);
-        for (component, amount) in [(Component::Gpu, cost.gpu), (Component::Disk, cost.disk)] {
-            let entry = Line {
-                at: now,
-                kind: EntryKind::Accrue,
-                replica: held.replica.clone(),
-                intent: held.intent,
-                instance: Some(held.id),
-                component: Some(component),
-                amount,
-            };
-            self.draft.entry(self.config.timezone, entry);
+        let cost = accrue(held, before, unchanged, sight, until);
+        for (component, part) in [(Component::Gpu, cost.gpu), (Component::Disk, cost.disk)] {
+            for (kind, amount) in [
+                (EntryKind::Accrue, part.likely),
+                (EntryKind::Correct, part.doubt),
+            ] {
+                let entry = Line {
+                    at: now,
+                    kind,
+                    replica: held.replica.clone(),
+                    intent: held.intent,
+                    instance: Some(held.id),
+                    component: Some(component),
+                    amount,
+                };
+                self.draft.entry(self.config.timezone, entry);
+            }
         }
         let ran_ms = held.run_ms + cost.ms;
         let at_work = known && before.phase == Phase::Running && held.phase == Phase::Running;
@@ -652,6 +672,7 @@ mod tests {
                 actual: None,
                 status_msg: None,
                 started_at: None,
+                up_ms: None,
                 ends_at: None,
                 disk_gb: Some(48),
                 ssh: None,

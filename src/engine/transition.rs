@@ -11,7 +11,7 @@ use crate::types::money::Money;
 use crate::types::state::{Ending, Severity};
 use crate::types::time::{Time, human, millis};
 
-use super::accrue::{Before, lose_disk, lose_volatile, work_cost};
+use super::accrue::{Before, Sight, lose_disk, lose_volatile, work_cost};
 use super::observe::Fold;
 
 /// A wait that doubles with each failure in a row, to a longest.
@@ -292,7 +292,8 @@ impl Fold<'_> {
         // answered, it may have been.
         let destroyed = held.destroyed_at.filter(|_| held.destroying.is_some());
         let until = destroyed.map_or(now, |at| at.max(held.accrued_to).min(now));
-        let ran_ms = self.account(&mut held, before, false, until);
+        let sight = destroyed.map_or(Sight::Gone, |_| Sight::Answered);
+        let ran_ms = self.account(&mut held, before, false, (sight, until));
         let at_work = matches!(before.phase, Phase::Running | Phase::Unclear);
         // Its echo may be seen for a while from now on, and not from when the moment was last written.
         self.remember_bid(&held, 0);

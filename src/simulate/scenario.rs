@@ -155,7 +155,7 @@ pub async fn run(scenario: &Scenario, adapters: Adapters) -> Result<Outcome, Dae
     let accrued = Arc::new(Mutex::new(Money::ZERO));
     let ends = scenario.start + scenario.trouble;
     rig.set_hazards(scenario.hazards.clone());
-    run_until(&rig, ends, &mut outcome, &accrued).await?;
+    Box::pin(run_until(&rig, ends, &mut outcome, &accrued)).await?;
     rig.set_hazards(Hazards {
         latency_ms: scenario.hazards.latency_ms.clone(),
         ..Hazards::default()
@@ -164,16 +164,11 @@ pub async fn run(scenario: &Scenario, adapters: Adapters) -> Result<Outcome, Dae
     rig.rests_until(ends);
     rig.server.with_faults(|faults| faults.set_enabled(false));
     let calm_ends = ends + scenario.calm;
-    run_until(
-        &rig,
-        Time(calm_ends.0 - millis(scenario.still)),
-        &mut outcome,
-        &accrued,
-    )
-    .await?;
+    let still_from = Time(calm_ends.0 - millis(scenario.still));
+    Box::pin(run_until(&rig, still_from, &mut outcome, &accrued)).await?;
     rig.server.with_market(Market::freeze);
     lock(&rig.checker).still();
-    run_until(&rig, calm_ends, &mut outcome, &accrued).await?;
+    Box::pin(run_until(&rig, calm_ends, &mut outcome, &accrued)).await?;
     end(&rig, scenario, &mut outcome, &accrued).await?;
     outcome.violations.extend(rig.violations());
     outcome.requests = rig.requests();
