@@ -830,6 +830,26 @@ mod tests {
     }
 
     #[test]
+    fn what_traffic_may_still_be_billed_is_not_free_when_an_instance_is_gone() {
+        let mut scene = Scene::new(job("a"));
+        scene.job.traffic_gb_max = Some(50.0);
+        scene.run_for(30);
+        let posted = scene.posted();
+        let (down, up) = scene.held().traffic_prices.unwrap();
+        scene.gone();
+        let most = Money(down.max(up).0 * 50);
+        assert!(most > Money::ZERO);
+        let minute = scene.posted() - posted - most;
+        assert!(
+            minute >= Money::ZERO && minute < Money::from_dollars(0.01).unwrap(),
+            "{minute}"
+        );
+        let ended = &scene.ended[&InstanceId(5)];
+        assert_eq!(ended.spent_traffic, most);
+        assert_eq!(ended.spent(), scene.posted());
+    }
+
+    #[test]
     fn time_that_a_clock_set_back_shows_twice_is_paid_for_twice() {
         let mut scene = Scene::new(job("a"));
         scene.run_for(30);

@@ -246,6 +246,8 @@ impl Transport for SimTransport {
             && ["/users/me", "/balance", "/users/current/"]
                 .iter()
                 .any(|end| request.path.ends_with(end));
+        let of_instances = request.method == Method::Get
+            && request.path.trim_end_matches('/').ends_with("/instances");
         let reply = self.inner.send(request).await;
         let told = reply.as_ref().is_ok_and(|reply| reply.status == 200);
         self.saw_ours
@@ -256,6 +258,13 @@ impl Transport for SimTransport {
             && let Some(credit) = credit_of(reply)
         {
             lock(&stage.checker).account_read(credit);
+        }
+        if let (true, Ok(reply)) = (of_instances, &reply) {
+            let text = String::from_utf8_lossy(&reply.body);
+            let mut checker = lock(&stage.checker);
+            stage
+                .server
+                .with_market(|market| checker.listed(&text, market));
         }
         let due = Time(stage.looked_at.load(Ordering::SeqCst) + LOOK_APART_MS);
         if mutates || stage.clock.now() >= due {
@@ -477,6 +486,7 @@ impl Rig {
     /// Starts a daemon process: it knows what is durable, and nothing else.
     pub fn start(&self, observers: Vec<Box<dyn Observer>>) -> Result<Daemon, DaemonError> {
         self.clock.restart_process();
+        lock(&self.checker).begins();
         let fate = Arc::clone(&self.stage.fate);
         let mut store = FatedStore::new((self.stage.adapters.store)()?, fate);
         let remembered = store.load()?.wire;

@@ -17,7 +17,7 @@ use crate::market::{
     Disputed, Envelope, Market, MarketOptions, MarketServer, Paths, Quirks, WireOptions,
 };
 use crate::ports::{Clock, StoreError};
-use crate::types::instance::{DestroyWhy, Phase};
+use crate::types::instance::{DestroyWhy, Phase, Rental};
 use crate::types::intent::{Effect, IntentState};
 use crate::types::job::Job;
 use crate::types::ledger::{EntryKind, Scope};
@@ -329,7 +329,10 @@ fn read_back(effect: &Effect, world: &mut World) {
         .and_then(|id| world.state.held.get_mut(&id));
     match (effect, held) {
         (Effect::SetBid { bid, .. }, Some(held)) => held.price = *bid,
-        (Effect::Stop { .. }, Some(held)) => held.phase = Phase::Stopped,
+        (Effect::Stop { .. }, Some(held)) => {
+            held.phase = Phase::Stopped;
+            held.parked = held.rental == Rental::OnDemand && held.stop_asked;
+        }
         _ => {}
     }
 }

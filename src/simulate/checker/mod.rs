@@ -160,6 +160,17 @@ impl Checker {
         self.limits.asleep(now, time);
     }
 
+    /// A process begins.
+    pub fn begins(&mut self) {
+        self.runway.begins();
+    }
+
+    /// A listing of the account's instances was answered with this.
+    pub fn listed(&mut self, text: &str, market: &Market) {
+        let rows = market.instances(self.account);
+        self.runway.listed(text, rows.iter().map(|row| row.id));
+    }
+
     /// The account was read, and showed this credit.
     pub fn account_read(&mut self, credit: Money) {
         self.runway.account_read(credit);
@@ -324,7 +335,9 @@ impl Checker {
             let text = market.label_asked(row.id).unwrap_or_default();
             let burn = Rate::from_dollars(row.instance.total_hour).unwrap_or_default();
             let Some(label) = Label::parse(text).filter(|_| !self.foreign.contains(&row.id)) else {
-                others += burn;
+                if self.runway.has_shown(row.id) {
+                    others += burn;
+                }
                 continue;
             };
             self.installation

@@ -23,8 +23,10 @@ pub(super) struct Runway {
     decided: BTreeMap<IntentId, Seen>,
     /// Instances that were judged already.
     judged: BTreeSet<u64>,
-    /// What others cost by the hour now.
+    /// What others cost by the hour now, of what a listing has shown.
     pub(super) others: Rate,
+    /// Instances that a listing has shown to the process that lives.
+    shown: BTreeSet<u64>,
 }
 
 impl Runway {
@@ -32,6 +34,23 @@ impl Runway {
     pub(super) fn account_read(&mut self, credit: Money) {
         let others = self.others;
         self.read = Some(Seen { credit, others });
+    }
+
+    /// A process begins, and knows nothing of what others hold.
+    pub(super) fn begins(&mut self) {
+        self.shown.clear();
+    }
+
+    /// A listing was answered. One that is empty although it should not be tells a process that saw
+    /// none before nothing; what a listing has shown once, it has to reckon with.
+    pub(super) fn listed(&mut self, text: &str, ids: impl Iterator<Item = u64>) {
+        self.shown
+            .extend(ids.filter(|id| text.contains(&id.to_string())));
+    }
+
+    /// Whether a listing has shown an instance.
+    pub(super) fn has_shown(&self, id: u64) -> bool {
+        self.shown.contains(&id)
     }
 
     /// A rent is about to be sent.
