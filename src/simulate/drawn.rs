@@ -370,10 +370,12 @@ mod tests {
         assert_ne!(text(5), text(6));
     }
 
+    type Has<T> = fn(&T) -> bool;
+
     #[test]
     fn every_limit_and_what_it_counts_is_drawn() {
         let drawn: Vec<Scenario> = (0..300).map(|seed| Scenario::drawn(seed, 1)).collect();
-        let of_a_job: [(&str, fn(&Job) -> bool); 7] = [
+        let of_a_job: [(&str, Has<Job>); 7] = [
             ("total", |job| job.budget.total.is_some()),
             ("day", |job| job.budget.per_day.is_some()),
             ("month", |job| job.budget.per_month.is_some()),
@@ -386,7 +388,7 @@ mod tests {
             let mut jobs = drawn.iter().flat_map(|drawn| &drawn.jobs);
             assert!(jobs.any(|job| has(job)), "{what}");
         }
-        let measured: [(&str, fn(&Bounds) -> bool); 6] = [
+        let measured: [(&str, Has<Bounds>); 6] = [
             ("total", |bounds| bounds.total.is_some()),
             ("day", |bounds| bounds.per_day.is_some()),
             ("month", |bounds| bounds.per_month.is_some()),
@@ -405,7 +407,7 @@ mod tests {
             };
             assert!(drawn.iter().any(binds), "{what}");
         }
-        let of_the_account: [(&str, fn(&EngineConfig) -> bool); 3] = [
+        let of_the_account: [(&str, Has<EngineConfig>); 3] = [
             ("month", |engine| engine.per_month.is_some()),
             ("GPUs", |engine| engine.gpus_max.is_some()),
             ("runway", |engine| engine.min_runway.is_some()),
