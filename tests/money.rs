@@ -20,8 +20,8 @@ use haggle::ports::{
 };
 use haggle::simulate::{FixedPolicies, PlaySecrets};
 use haggle::store::{Reader, SqliteStore, append_request};
-use haggle::types::ids::{InstanceId, OfferId};
-use haggle::types::instance::{Account, Instance, Listing, Phase, RawState};
+use haggle::types::ids::{AccountId, InstanceId, OfferId};
+use haggle::types::instance::{Account, DestroyWhy, Instance, Listing, Phase, RawState, Rental};
 use haggle::types::job::Job;
 use haggle::types::money::Rate;
 use haggle::types::notification::{Notification, NotificationKind, PriceIncrease};
@@ -52,6 +52,17 @@ struct Twist {
     increases_since: Time,
     /// The token is refused until then.
     refused_until: Option<Time>,
+    /// Bids come out as on-demand rentals.
+    ignores_bids: bool,
+    /// Neither lists nor reads by id are answered, from the first create on.
+    blind_once_made: bool,
+    blind: bool,
+    /// Stops are not answered, and have no effect, until then.
+    stops_lost_until: Option<Time>,
+    /// Whose account the token opens, after so many more reads of that.
+    opens: Option<(usize, AccountId)>,
+    starts: usize,
+    destroys: Vec<InstanceId>,
     creates: usize,
     inbox_reads: usize,
 }
@@ -65,6 +76,13 @@ struct Twisted {
 impl Twisted {
     fn with<T>(&self, f: impl FnOnce(&mut Twist) -> T) -> T {
         f(&mut self.twist.lock().unwrap())
+    }
+
+    fn seeing(&self) -> Result<(), ReadError> {
+        if self.with(|twist| twist.blind) {
+            return Err(ReadError::Malformed("no answer".to_owned()));
+        }
+        Ok(())
     }
 
     fn shown(&self, mut row: Instance) -> Instance {
@@ -94,6 +112,7 @@ impl Marketplace for Twisted {
     }
 
     async fn instances(&self) -> Result<Listing, ReadError> {
+        self.seeing()?;
         let mut listing = self.inner.instances().await?;
         let hidden = self.with(|twist| twist.hidden.clone());
         listing.rows.retain(|row| !hidden.contains(&row.id));
@@ -103,6 +122,7 @@ impl Marketplace for Twisted {
     }
 
     async fn instance(&self, id: InstanceId) -> Result<Option<Instance>, ReadError> {
+        self.seeing()?;
         if self.with(|twist| twist.hidden.contains(&id)) {
             return Ok(None);
         }
@@ -118,7 +138,16 @@ impl Marketplace for Twisted {
                 message: "Session expired. Please log in again.".to_owned(),
             });
         }
-        self.inner.account().await
+        let mut account = self.inner.account().await?;
+        self.with(|twist| {
+            if let Some((reads, opened)) = &mut twist.opens {
+                if *reads == 0 {
+                    account.id = *opened;
+                }
+                *reads = reads.saturating_sub(1);
+            }
+        });
+        Ok(account)
     }
 
     async fn charges(&self, from: Time, to: Time) -> Result<Vec<Charge>, ReadError> {
@@ -126,7 +155,14 @@ impl Marketplace for Twisted {
     }
 
     async fn create(&self, request: &CreateRequest) -> Outcome<InstanceId> {
-        let outcome = self.inner.create(request).await;
+        let mut request = request.clone();
+        self.with(|twist| {
+            if twist.ignores_bids {
+                request.bid = None;
+            }
+            twist.blind |= twist.blind_once_made;
+        });
+        let outcome = self.inner.create(&request).await;
         self.with(|twist| {
             twist.creates += 1;
             if let (2, Some(answer), Some(first)) = (twist.creates, twist.second, twist.first) {
@@ -144,14 +180,20 @@ impl Marketplace for Twisted {
     }
 
     async fn stop(&self, id: InstanceId) -> Outcome<()> {
+        let until = self.with(|twist| twist.stops_lost_until);
+        if until.is_some_and(|until| self.clock.now() < until) {
+            return Outcome::Unknown("no answer".to_owned());
+        }
         self.inner.stop(id).await
     }
 
     async fn start(&self, id: InstanceId) -> Outcome<()> {
+        self.with(|twist| twist.starts += 1);
         self.inner.start(id).await
     }
 
     async fn destroy(&self, id: InstanceId) -> Outcome<()> {
+        self.with(|twist| twist.destroys.push(id));
         self.inner.destroy(id).await
     }
 
@@ -236,10 +278,14 @@ struct Town {
 }
 
 fn job(replicas: u32) -> Arc<Job> {
+    rented_as("interruptible", replicas, true)
+}
+
+fn rented_as(rental: &str, replicas: u32, disposable: bool) -> Arc<Job> {
     let text = format!(
         r#"
         name = "serve"
-        rental = "interruptible"
+        rental = "{rental}"
         replicas = {replicas}
         finish = "never"
         [run]
@@ -254,7 +300,7 @@ fn job(replicas: u32) -> Arc<Job> {
         [budget]
         total = "$40"
         [data]
-        disposable = true
+        disposable = {disposable}
         "#
     );
     Arc::new(haggle::policy::parse("serve.toml", &text).unwrap())
@@ -660,4 +706,127 @@ async fn a_clock_that_is_set_back_does_not_put_off_the_next_look() {
     // One a minute, as if nothing had been.
     let ticks = town.ticks.lock().unwrap().len();
     assert!(ticks >= 22, "{ticks}");
+}
+
+/// A bid that comes out as an on-demand rental, of which nothing is seen for so many minutes.
+async fn seen_late(town: &Town, minutes: u64) -> (Daemon, InstanceId) {
+    town.twisted
+        .with(|twist| (twist.ignores_bids, twist.blind_once_made) = (true, true));
+    let mut daemon = town.daemon();
+    daemon.tick().await.unwrap();
+    let made = only(&daemon);
+    assert_eq!(daemon.state().held[&made].rental, Rental::Bid, "as asked");
+    town.run(&mut daemon, minutes * 60).await;
+    town.twisted
+        .with(|twist| (twist.blind, twist.blind_once_made) = (false, false));
+    town.run(&mut daemon, 61).await;
+    assert_eq!(town.events("not-as-asked").len(), 1);
+    assert!(!town.twisted.can_bid());
+    (daemon, made)
+}
+
+fn town_of(rental: &str, disposable: bool) -> Town {
+    let mut town = Town::new(1);
+    town.jobs = vec![rented_as(rental, 1, disposable)];
+    town
+}
+
+#[tokio::test]
+async fn an_on_demand_rental_that_worked_before_it_was_seen_is_stopped_for_good() {
+    let town = town_of("interruptible", false);
+    // Its stop does not take for a while.
+    let until = town.clock.now() + Duration::from_mins(30);
+    town.twisted
+        .with(|twist| twist.stops_lost_until = Some(until));
+    let (mut daemon, made) = seen_late(&town, 12).await;
+    assert!(daemon.state().held[&made].stop_asked);
+    // Meanwhile the process is another one.
+    drop(daemon);
+    daemon = town.daemon();
+    town.run(&mut daemon, 30 * 60).await;
+    let held = &daemon.state().held[&made];
+    assert_eq!((held.phase, held.parked), (Phase::Stopped, true));
+    assert_eq!(held.destroying, None);
+    assert!(held.worst_rate() <= held.storage + Rate(1_000_000));
+    town.run(&mut daemon, 3 * 3600).await;
+    assert_eq!(town.there().await, [made], "its disk is kept");
+    assert!(daemon.state().held[&made].parked);
+    let text = town.events("not-as-asked")[0].text.clone();
+    assert!(text.contains("its disk kept"), "{text}");
+    let (starts, destroys) = town
+        .twisted
+        .with(|twist| (twist.starts, twist.destroys.clone()));
+    assert_eq!((starts, destroys), (0, vec![]));
+}
+
+#[tokio::test]
+async fn an_on_demand_rental_that_did_not_work_yet_is_destroyed_at_once() {
+    let town = town_of("interruptible", false);
+    let (daemon, made) = seen_late(&town, 2).await;
+    assert_eq!(
+        daemon.state().held[&made].destroying,
+        Some(DestroyWhy::NotAsAsked)
+    );
+    assert_eq!(town.there().await, []);
+}
+
+#[tokio::test]
+async fn an_on_demand_rental_whose_disk_may_be_lost_is_destroyed_however_long_it_worked() {
+    let town = town_of("interruptible", true);
+    let (daemon, made) = seen_late(&town, 12).await;
+    assert_eq!(
+        daemon.state().held[&made].destroying,
+        Some(DestroyWhy::NotAsAsked)
+    );
+    assert_eq!(town.there().await, []);
+}
+
+#[tokio::test]
+async fn an_on_demand_rental_that_its_policy_would_have_taken_goes_on() {
+    let town = town_of("auto", false);
+    let (mut daemon, made) = seen_late(&town, 12).await;
+    town.run(&mut daemon, 1800).await;
+    let held = &daemon.state().held[&made];
+    assert_eq!(
+        (held.phase, held.rental),
+        (Phase::Running, Rental::OnDemand)
+    );
+    assert_eq!(town.events("not-as-asked").len(), 1);
+    assert_eq!(town.there().await, [made]);
+}
+
+#[tokio::test]
+async fn nothing_is_rented_once_the_token_opens_another_account() {
+    let town = Town::new(1);
+    let mut daemon = town.daemon();
+    // The tick begins with a look at our account.
+    town.twisted
+        .with(|twist| twist.opens = Some((1, AccountId(4711))));
+    let ended = daemon.tick().await;
+    assert!(
+        matches!(ended, Err(DaemonError::OtherAccount { .. })),
+        "{ended:?}"
+    );
+    assert_eq!(town.twisted.with(|twist| twist.creates), 0);
+    assert_eq!(daemon.state().reserved.len(), 0);
+    assert!(daemon.state().held.is_empty());
+}
+
+#[tokio::test]
+async fn what_was_rented_while_the_token_was_exchanged_is_destroyed_and_told_of() {
+    let town = Town::new(1);
+    let mut daemon = town.daemon();
+    town.twisted
+        .with(|twist| twist.opens = Some((2, AccountId(4711))));
+    let ended = daemon.tick().await;
+    assert!(
+        matches!(ended, Err(DaemonError::OtherAccount { .. })),
+        "{ended:?}"
+    );
+    let made = town.twisted.with(|twist| twist.first.unwrap());
+    assert_eq!(town.twisted.with(|twist| twist.destroys.clone()), [made]);
+    let told = town.events("rented-elsewhere");
+    assert_eq!(told.len(), 1);
+    assert_eq!(told[0].instance, Some(made));
+    assert_eq!(town.there().await, []);
 }

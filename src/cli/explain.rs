@@ -229,6 +229,7 @@ fn listed(held: &Held) -> Instance {
         actual: container,
         status_msg: None,
         started_at: Some(held.created_at),
+        up_ms: None,
         ends_at: held.ends_at,
         disk_gb: Some(held.disk_gb),
         ssh: held.ssh.clone(),

@@ -12,7 +12,7 @@ use super::tick::Decision;
 use super::verify::mismatch;
 use super::{Daemon, DaemonError};
 use crate::ports::{CreateRequest, Outcome, RefusedWhy};
-use crate::types::ids::{InstanceId, Label, OfferId, Slot};
+use crate::types::ids::{InstanceId, IntentId, Label, OfferId, Slot};
 use crate::types::instance::{DestroyWhy, Held, Rental};
 use crate::types::intent::{Effect, Intent, IntentState};
 use crate::types::job::{Job, RunType};
@@ -20,7 +20,7 @@ use crate::types::money::{BID_PARKED, Money, Rate};
 use crate::types::mutant::Mutant;
 use crate::types::offer::Offer;
 use crate::types::plan::Action;
-use crate::types::state::{Change, Severity};
+use crate::types::state::{Change, Event, Severity};
 
 /// How long nothing is rented after the account refused to spend.
 pub(super) const ACCOUNT_WAITS: Duration = Duration::from_secs(600);
@@ -43,7 +43,7 @@ impl Daemon {
                 .iter()
                 .find(|job| job.name == replica.job);
             match job {
-                Some(job) => self.rent(intent, job, action).await?,
+                Some(job) => Box::pin(self.rent(intent, job, action)).await?,
                 None => self.refused(intent, "job-gone")?,
             }
         }
@@ -105,9 +105,36 @@ impl Daemon {
                 return self.refused(intent, "secret-missing");
             }
         };
+        // Nothing comes between this and the create: whose account the token opens may change at any
+        // time, and what is rented on another account is out of our sight.
+        match self.poll_account().await {
+            Ok(Ok(_)) => {}
+            Ok(Err(_)) => return self.refused(intent, "account-unreadable"),
+            Err(error) => {
+                self.refused(intent, "other-account")?;
+                return Err(error);
+            }
+        }
         // Empty listings from before it say nothing about what it makes.
         self.empties = super::poll::Empties::default();
-        match self.parts.marketplace.create(&request).await {
+        let id = intent.id;
+        let outcome = self.parts.marketplace.create(&request).await;
+        let refused = matches!(outcome, Outcome::Refused { .. });
+        self.created(intent, job, outcome).await?;
+        if refused {
+            return Ok(());
+        }
+        self.confirm_account(id, &request.label).await
+    }
+
+    /// What a create was answered with.
+    async fn created(
+        &mut self,
+        intent: Intent,
+        job: &Job,
+        outcome: Outcome<InstanceId>,
+    ) -> Result<(), DaemonError> {
+        match outcome {
             // What was there before is not what this request made: the answer is of another one.
             Outcome::Done(instance) if self.state.held.contains_key(&instance) => {
                 let message = format!("it names instance {instance}, which another rent made");
@@ -132,6 +159,39 @@ impl Daemon {
             }
             Outcome::Unknown(message) => self.unknown(intent, &message),
         }
+    }
+
+    /// Whose account it is again, just after something may have been rented. Had the token come to
+    /// open another one, what was rented is on that, where nobody would see it again: it is destroyed
+    /// while the token still opens it, and told of. It is seconds old and holds no work.
+    async fn confirm_account(&mut self, rent: IntentId, label: &str) -> Result<(), DaemonError> {
+        let error = match self.poll_account().await {
+            Err(error @ DaemonError::OtherAccount { .. }) => error,
+            other => return other.map(drop),
+        };
+        let mut held = self.state.held.values();
+        let made = held.find(|held| held.intent == rent).map(|held| held.id);
+        let (what, end) = match made {
+            Some(id) => (format!("instance {id}"), "; it is destroyed"),
+            None => ("an instance".to_owned(), ", if it was made at all"),
+        };
+        let text = format!(
+            "{what} labelled {label} may be on the account that the token opens now, which is not \
+             ours{end}; look there, too"
+        );
+        let alarm = Change::Event(Event {
+            at: self.now(),
+            severity: Severity::Alarm,
+            kind: "rented-elsewhere".to_owned(),
+            replica: None,
+            instance: made,
+            text,
+        });
+        self.commit(&[alarm])?;
+        if let Some(id) = made {
+            self.destroy(id, DestroyWhy::NotAsAsked).await?;
+        }
+        Err(error)
     }
 
     /// The offer again, just before money is spent on it.

@@ -15,6 +15,7 @@ pub mod plan_searches;
 mod poll;
 mod record;
 mod run;
+mod set_back;
 mod settle;
 mod tick;
 mod verify;
@@ -237,6 +238,8 @@ pub struct Daemon {
     has_listed: bool,
     /// When each instance was last looked at and did what it is known to do.
     unchanged: BTreeMap<InstanceId, Time>,
+    /// What says by how much the wall clock was set back.
+    clocks: set_back::Clocks,
 }
 
 impl Daemon {
@@ -278,6 +281,7 @@ impl Daemon {
             comparing: None,
             has_listed: false,
             unchanged: BTreeMap::new(),
+            clocks: set_back::Clocks::default(),
         };
         daemon.remember_bids();
         daemon.recover()?;

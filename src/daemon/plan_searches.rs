@@ -3,11 +3,13 @@
 //! Pure: the clock's readings are arguments. What a search costs is learnt from its answers, for a
 //! page holds so many rows and each page is a search by the quota.
 //!
-//! The order is by age: what was never asked comes first, then what was asked longest ago. A search
-//! for history counts as a tenth as old as it is, so that it takes its turn where there is room and
-//! is never left out for good. Where the next in turn does not fit, nothing behind it is asked
-//! either: so that each search has its turn within a bounded number of polls, however many there
-//! are and however dear it is.
+//! The order is by age: what was never asked comes first, then what was asked longest ago. The age is
+//! that of what a search is about, a model or a machine, and not of the search: models are shared
+//! among searches anew with each answer, and were a search as old as itself, new mixtures of the same
+//! few models would go before all that waits. A search for history counts as a tenth as old as it is,
+//! so that it takes its turn where there is room and is never left out for good. Where the next in
+//! turn does not fit, nothing behind it is asked either: so that everything has its turn within a
+//! bounded number of polls, however much there is and however dear it is.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -16,7 +18,7 @@ use std::time::Duration;
 use crate::engine::searches::{history_searches, market_searches, own_searches};
 use crate::types::ids::MachineId;
 use crate::types::job::Job;
-use crate::types::offer::{OfferQuery, Snapshot, same_model};
+use crate::types::offer::{Market, OfferQuery, Snapshot, same_model};
 use crate::types::time::{Mono, Time};
 
 /// Pages that the poller asks for in any minute. The marketplace's documented quota is ten; the
@@ -88,10 +90,21 @@ struct Record {
     rows: Option<usize>,
 }
 
+/// What a search is about.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Subject {
+    Model(Market, String),
+    Machine(MachineId),
+    /// Nothing smaller than itself.
+    Whole(Box<OfferQuery>),
+}
+
 /// What is known of searches made.
 #[derive(Debug, Default)]
 pub struct Searches {
     records: BTreeMap<OfferQuery, Record>,
+    /// When something was last asked for, by whichever search; not for history.
+    turns: BTreeMap<Subject, Mono>,
     /// Pages asked for within the window, oldest first, and whether for our own machines.
     spent: VecDeque<(Mono, u32, bool)>,
     /// When a search for history was made last.
@@ -156,6 +169,10 @@ impl Searches {
         self.spent.push_back((now, cost, query.open));
         if self.is_for_history(query) {
             self.history_at = Some(now);
+            return;
+        }
+        for subject in subjects(query) {
+            self.turns.insert(subject, now);
         }
     }
 
@@ -242,11 +259,15 @@ impl Searches {
     }
 
     fn age_ms(&self, now: Mono, query: &OfferQuery) -> u64 {
-        let asked = self.records.get(query).map(|record| record.asked.0);
         if self.is_for_history(query) {
+            let asked = self.records.get(query).map(|record| record.asked.0);
             return now.0.saturating_sub(asked.unwrap_or(0)) / HISTORY_WEIGHT;
         }
-        asked.map_or(u64::MAX, |asked| now.0.saturating_sub(asked))
+        let of = |subject| {
+            let asked = self.turns.get(&subject);
+            asked.map_or(u64::MAX, |asked| now.0.saturating_sub(asked.0))
+        };
+        subjects(query).into_iter().map(of).max().unwrap_or(0)
     }
 
     fn forget(&mut self, now: Mono, round: &Round) {
@@ -254,12 +275,26 @@ impl Searches {
         self.records.retain(|query, record| {
             planned.contains(query) || now.since(record.asked) <= REMEMBERED
         });
+        self.turns
+            .retain(|_, asked| now.since(*asked) <= REMEMBERED);
     }
 }
 
 /// The models that a search names.
 fn names(query: &OfferQuery) -> impl Iterator<Item = &String> {
     query.gpu_name.iter().chain(&query.bounds.gpu_names)
+}
+
+/// What a search is about: its models, or its machines; itself, where it names neither.
+fn subjects(query: &OfferQuery) -> Vec<Subject> {
+    let models = names(query).map(|name| Subject::Model(query.market, name.clone()));
+    let machines = query.machine.iter().chain(&query.bounds.machines);
+    let machines = machines.map(|&machine| Subject::Machine(machine));
+    let mut all: Vec<Subject> = models.chain(machines).collect();
+    if all.is_empty() {
+        all.push(Subject::Whole(Box::new(query.clone())));
+    }
+    all
 }
 
 /// What is left of the quota for a poll, for one of the two classes of searches.

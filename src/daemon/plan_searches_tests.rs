@@ -4,7 +4,6 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::types::job::RentalChoice;
-use crate::types::offer::Market;
 
 fn job(models: &[&str], rental: RentalChoice) -> Arc<Job> {
     let text = "name = \"a\"\nfinish = \"never\"\n[run]\nimage = \"a:1\"\n[gpu]\ncount = 1\n\
@@ -16,6 +15,10 @@ fn job(models: &[&str], rental: RentalChoice) -> Arc<Job> {
 }
 
 const MINUTE: u64 = 60_000;
+
+/// Polls within which everything has its turn: two dozen searches that are each dearer than the quota,
+/// and polls that come several within a minute.
+const TURN_WITHIN: usize = 120;
 
 struct World {
     jobs: Vec<Arc<Job>>,
@@ -130,6 +133,43 @@ fn the_first_poll_asks_everything_and_history_once_in_a_while() {
     assert!(made.iter().all(|&count| count <= 1));
 }
 
+/// Polls until each of so many models of so many rows had a second turn after its first, at most.
+fn longest_wait(models: usize, rows: usize, own: u64) -> usize {
+    let models: Vec<String> = (0..models).map(|n| format!("GPU {n:02}")).collect();
+    let named: Vec<&str> = models.iter().map(String::as_str).collect();
+    let world = World {
+        jobs: vec![job(&named, RentalChoice::Auto)],
+        own: (0..own).map(MachineId).collect(),
+        history_every: Some(Duration::from_secs(60)),
+    };
+    let (market, mut searches) = (Snapshot::default(), Searches::default());
+    let mut last: BTreeMap<(Market, String), usize> = BTreeMap::new();
+    let mut longest = 0;
+    for poll in 0..600 {
+        let now = Mono((poll as u64 + 1) * 40_000);
+        let round = searches.round(now, &world.wanted(&market, false));
+        ask(&mut searches, now, &round, &|query| {
+            names(query).count() * rows
+        });
+        let asked = round.asked.iter();
+        for query in asked.filter(|query| !searches.is_for_history(query)) {
+            last.extend(names(query).map(|name| ((query.market, name.clone()), poll)));
+        }
+        for market in [Market::OnDemand, Market::Bid] {
+            for model in &models {
+                let turn = last.get(&(market, model.clone()));
+                longest = longest.max(poll - turn.copied().unwrap_or(0));
+            }
+        }
+    }
+    longest
+}
+
+#[test]
+fn new_mixtures_of_models_do_not_go_before_what_waits() {
+    assert!(longest_wait(10, 700, 65) <= TURN_WITHIN);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(10))]
 
@@ -181,7 +221,7 @@ proptest! {
         for market in [Market::OnDemand, Market::Bid] {
             for model in &models {
                 let turn = last.get(&(market, model.clone()));
-                prop_assert!(turn.is_some(), "{model}");
+                prop_assert!(turn.is_some_and(|turn| gaps.len() - turn <= TURN_WITHIN), "{turn:?} {model}");
             }
         }
     }

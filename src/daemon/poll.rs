@@ -439,6 +439,14 @@ pub(super) struct Jobs {
     pub(super) broken: Vec<super::BrokenPolicy>,
 }
 
+impl Jobs {
+    /// What a job's policy says, or last said.
+    pub(super) fn known(&self, name: &JobName) -> Option<&Job> {
+        let mut all = self.valid.iter().chain(&self.last);
+        all.find(|job| job.name == *name).map(|job| &**job)
+    }
+}
+
 /// Two searches may return the same row: the on-demand one knows both prices, and neither answer
 /// may make the other's price unknown.
 fn merge(rows: &mut BTreeMap<OfferId, Offer>, offer: Offer, market: Market) {

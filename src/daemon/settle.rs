@@ -246,6 +246,7 @@ mod tests {
             actual: None,
             status_msg: None,
             started_at: None,
+            up_ms: None,
             ends_at: None,
             disk_gb: None,
             ssh: None,

@@ -246,8 +246,10 @@ impl Daemon {
         wrong: &[Wrong],
     ) -> Result<(), DaemonError> {
         let ended = self.ended_but_listed(polled.listing.as_ref())?;
+        let (set_back_ms, clocks) = self.clocks.read(self.now(), self.parts.clock.monotonic());
         let seen = Observation {
             now: polled.at,
+            set_back_ms,
             listing: polled.listing.as_ref(),
             market: &self.market,
             proven_gone: &settled.gone,
@@ -258,9 +260,12 @@ impl Daemon {
         };
         let mut changes = observe(&self.state, &jobs.valid, &self.settings.engine, &seen);
         if self.settings.live {
-            self.condemn(wrong, &mut changes);
+            self.condemn(wrong, jobs, &mut changes);
         }
-        self.commit(&changes)
+        self.commit(&changes)?;
+        // Only now: what could not be kept is told again.
+        self.clocks = clocks;
+        Ok(())
     }
 
     /// The last records of what is listed under our label although it was settled as gone.

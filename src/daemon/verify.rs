@@ -1,17 +1,21 @@
 //! Reading back what was made: an instance that is not what was asked is destroyed at once.
 //!
 //! A gateway may rent on-demand where a bid was meant, and nothing in the answer to the create
-//! says so. Only the instance itself does.
+//! says so. Only the instance itself does, and it may have worked before it could be read. What its
+//! disk holds then is the user's: where the policy keeps disks it is put away and not destroyed.
 
 use std::time::Duration;
 
 use super::older::was_read;
-use super::poll::Polled;
+use super::poll::{Jobs, Polled};
 use super::{Daemon, DaemonError};
 use crate::engine::observe::EVIDENCE_MS;
+use crate::engine::price::over_ceiling;
+use crate::engine::transition::UNSEEN_WORK_AFTER;
 use crate::types::ids::InstanceId;
 use crate::types::instance::{DestroyWhy, Held, Instance, Rental};
 use crate::types::intent::Effect;
+use crate::types::job::{Job, RentalChoice};
 use crate::types::money::{BID_STEP, Rate};
 use crate::types::state::{Change, Event, Severity};
 use crate::types::time::{Time, millis};
@@ -21,6 +25,17 @@ const BIDS_KEY: &str = "bids.not-as-asked";
 
 /// A process that starts so long after that tries a bid again: the gateway may have been mended.
 const BIDS_AGAIN_AFTER: Duration = Duration::from_hours(24);
+
+/// What becomes of an instance that is not what was asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    /// It holds no work that its policy keeps.
+    Destroyed,
+    /// It may hold work: it is stopped for good, and its disk is kept for the user.
+    PutAway,
+    /// It may hold work, and its policy would have taken it for what it is.
+    Kept,
+}
 
 /// An instance that is not what was asked.
 #[derive(Clone, Debug)]
@@ -112,9 +127,9 @@ impl Daemon {
         (held.rental == Rental::Bid && recent).then_some(bid)
     }
 
-    /// Adds to what a listing showed that these are to be destroyed. In one commit with it: were the
-    /// process to die in between, what is kept of them would be what was got, and pass for asked.
-    pub(super) fn condemn(&self, wrong: &[Wrong], changes: &mut Vec<Change>) {
+    /// Adds to what a listing showed what becomes of these. In one commit with it: were the process
+    /// to die in between, what is kept of them would be what was got, and pass for asked.
+    pub(super) fn condemn(&self, wrong: &[Wrong], jobs: &Jobs, changes: &mut Vec<Change>) {
         for wrong in wrong {
             let shown = changes.iter().rev().find_map(|change| match change {
                 Change::Held(held) if held.id == wrong.id => Some((**held).clone()),
@@ -122,10 +137,41 @@ impl Daemon {
             });
             let held = shown.or_else(|| self.state.held.get(&wrong.id).cloned());
             if let Some(mut held) = held.filter(|held| held.destroying.is_none()) {
-                changes.push(self.wrong_event(&held, wrong.asked, &wrong.reason));
-                held.destroying = Some(DestroyWhy::NotAsAsked);
+                let fate = self.fate(&held, jobs.known(&held.replica.job));
+                changes.push(self.wrong_event(&held, wrong.asked, &wrong.reason, fate));
+                match fate {
+                    Fate::Destroyed => held.destroying = Some(DestroyWhy::NotAsAsked),
+                    // There is no price to bring it back to, and until its stop is read back it is
+                    // asked for again and again.
+                    Fate::PutAway => {
+                        held.stop_asked = true;
+                        held.bid_before_park = Some(Rate::ZERO);
+                    }
+                    Fate::Kept => {}
+                }
                 changes.push(Change::Held(Box::new(held)));
             }
+        }
+    }
+
+    /// What becomes of one that was read late. It is destroyed where it cannot hold work that its
+    /// policy keeps, as far as is known: a policy that is not at hand may keep it.
+    fn fate(&self, held: &Held, job: Option<&Job>) -> Fate {
+        let age_ms = self.now().ms_since(held.created_at);
+        // By a clock that went back it is not known how old it is.
+        let young = (0..millis(UNSEEN_WORK_AFTER)).contains(&age_ms);
+        if young || held.first_ran_at.is_none() || job.is_some_and(Job::may_lose_disks) {
+            return Fate::Destroyed;
+        }
+        let on_demand = held.rental == Rental::OnDemand;
+        let fits = |job: &Job| {
+            job.rental == RentalChoice::Auto
+                && !over_ceiling(job, held.price, held.storage, held.slot.gpus)
+        };
+        if on_demand && job.is_some_and(fits) {
+            Fate::Kept
+        } else {
+            Fate::PutAway
         }
     }
 
@@ -134,7 +180,8 @@ impl Daemon {
         for wrong in wrong {
             self.trust_no_bids(wrong.asked)?;
             let held = self.state.held.get(&wrong.id);
-            let due = held.is_some_and(|held| held.destroy_sent_at.is_none());
+            let due = held
+                .is_some_and(|held| held.destroying.is_some() && held.destroy_sent_at.is_none());
             if due && self.settings.live {
                 self.destroy(wrong.id, DestroyWhy::NotAsAsked).await?;
             }
@@ -150,7 +197,7 @@ impl Daemon {
         reason: &str,
     ) -> Result<(), DaemonError> {
         self.trust_no_bids(held.rental)?;
-        self.commit(&[self.wrong_event(held, held.rental, reason)])?;
+        self.commit(&[self.wrong_event(held, held.rental, reason, Fate::Destroyed)])?;
         self.destroy(held.id, DestroyWhy::NotAsAsked).await
     }
 
@@ -177,11 +224,22 @@ impl Daemon {
         }
     }
 
-    fn wrong_event(&self, held: &Held, asked: Rental, reason: &str) -> Change {
+    fn wrong_event(&self, held: &Held, asked: Rental, reason: &str, fate: Fate) -> Change {
         let route = if asked == Rental::Bid {
             ", and no further bid goes through this route"
         } else {
             ""
+        };
+        let end = match fate {
+            Fate::Destroyed => "it is destroyed".to_owned(),
+            Fate::PutAway => format!(
+                "it may have worked, so it is stopped for good and its disk kept, at {:.4}/h; \
+                 `haggle api delete_instance --param instance_id={}` destroys it",
+                held.storage, held.id
+            ),
+            Fate::Kept => {
+                "it may have worked, and its policy allows it at its price, so it stays".to_owned()
+            }
         };
         Change::Event(Event {
             at: self.now(),
@@ -190,7 +248,7 @@ impl Daemon {
             replica: Some(held.replica.clone()),
             instance: Some(held.id),
             text: format!(
-                "instance {} on machine {} is not what was asked ({reason}); it is destroyed{route}",
+                "instance {} on machine {} is not what was asked ({reason}); {end}{route}",
                 held.id, held.slot.machine
             ),
         })

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::types::instance::{DestroyWhy, Held, Phase, Rental};
 use crate::types::intent::Effect;
-use crate::types::job::{CheckpointPlace, Job};
+use crate::types::job::Job;
 use crate::types::money::{BID_PARKED, BID_STEP, Money, Rate};
 use crate::types::offer::Offer;
 use crate::types::plan::{Action, Limit, Notice, Why};
@@ -66,7 +66,9 @@ pub(crate) fn park(world: &World, held: &Held, why: Why) -> Option<Action> {
     }
     let effect = match held.rental {
         Rental::Bid if held.price > BID_PARKED || !held.stop_asked => set_bid(held, BID_PARKED),
-        Rental::OnDemand if held.phase != Phase::Stopped || !held.stop_asked => {
+        // What is left for another is asked to stop until that is read back: it may be stopped by
+        // somebody else, and meant to run.
+        Rental::OnDemand if held.phase != Phase::Stopped || !held.stop_asked || given_up(held) => {
             Effect::Stop { instance: held.id }
         }
         _ => return None,
@@ -114,9 +116,7 @@ pub(crate) fn given_up(held: &Held) -> bool {
 
 /// Whether its disk may be lost: the policy says so, the work is elsewhere, or it never ran.
 pub(crate) fn expendable(world: &World, job: &Job, held: &Held) -> bool {
-    job.disposable
-        || job.checkpoint_place == Some(CheckpointPlace::Remote)
-        || never_ran(world, held)
+    job.may_lose_disks() || never_ran(world, held)
 }
 
 /// Whether it is known not to have run. What is not seen now may have begun since it was seen last:

@@ -63,6 +63,17 @@ fn traffic(job: &Job, (down, up): (Option<Money>, Option<Money>)) -> Money {
     }
 }
 
+/// What an instance that is gone may still be billed for traffic: bytes are billed late, up to the
+/// cap. Without a cap its traffic is in no limit.
+pub(crate) fn unbilled_traffic(job: &Job, held: &Held) -> Money {
+    if job.traffic_gb_max.is_none() {
+        return Money::ZERO;
+    }
+    let agreed = held.traffic_prices.map(|(down, up)| (Some(down), Some(up)));
+    let most = traffic(job, agreed.unwrap_or_default());
+    most.saturating_sub(held.spent_traffic).max(Money::ZERO)
+}
+
 /// What a GB costs down and up, as far as a row says.
 fn prices(offer: Option<&Offer>) -> (Option<Money>, Option<Money>) {
     (

@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::types::ids::{InstanceId, JobName, MachineId, ReplicaId, Slot};
+use crate::types::instance::Phase;
 use crate::types::instance::{Held, Rental};
 use crate::types::intent::Effect;
 use crate::types::job::Job;
@@ -468,10 +469,16 @@ impl<'a> Checker<'a> {
             .iter()
             .filter(|row| !held.contains_key(&row.id))
         {
-            all += match (row.burn, row.price, row.storage) {
-                (Some(burn), _, _) => i128::from(burn.0),
-                (None, Some(price), Some(storage)) => i128::from(price.0) + i128::from(storage.0),
-                _ => return None,
+            let running = match (row.price, row.storage) {
+                (Some(price), Some(storage)) => Some(i128::from(price.0) + i128::from(storage.0)),
+                _ => None,
+            };
+            let shown = row.burn.map(|burn| i128::from(burn.0));
+            // A row of what does not run yet shows less than it will cost.
+            all += match (shown, running) {
+                (Some(shown), Some(running)) if row.phase() != Phase::Stopped => shown.max(running),
+                (Some(shown), _) => shown,
+                (None, running) => running?,
             };
         }
         let seen = self

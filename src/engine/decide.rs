@@ -381,7 +381,8 @@ impl<'a> Tick<'a> {
                 self.report.notices.push(notice);
                 return action;
             }
-            return (wish == Wish::Pause)
+            // What was asked to stop, and was not seen to, is asked again.
+            return (wish == Wish::Pause || held.stop_asked)
                 .then(|| park(world, held, Why::UserRequest))
                 .flatten();
         }

@@ -28,4 +28,4 @@ pub mod runway;
 #[cfg(test)]
 mod scenarios;
 pub mod searches;
-mod transition;
+pub(crate) mod transition;

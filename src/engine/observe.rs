@@ -20,13 +20,16 @@ use crate::types::state::{Change, Severity, State};
 use crate::types::time::{Time, millis};
 use crate::types::world::EngineConfig;
 
-use super::accrue::{Before, accrue, work};
+use super::accrue::{Before, Sight, accrue, work};
+use super::act::given_up;
 use super::draft::Draft;
 
 /// What one poll saw, and what the caller proved by waiting.
 pub struct Observation<'a> {
     /// When the poll was made.
     pub now: Time,
+    /// By how many milliseconds the wall clock was set back since the last observation.
+    pub set_back_ms: i64,
     /// The instances of the account; `None` where the listing failed.
     pub listing: Option<&'a Listing>,
     /// The market, for what a row does not say.
@@ -69,12 +72,25 @@ pub fn observe(
         seen,
     };
     fold.payers();
+    fold.clock_set_back();
     if let Some(listing) = seen.listing {
         fold.rows(listing);
     }
     fold.absences();
     fold.voids();
     fold.draft.finish()
+}
+
+/// What a row tells of the time up to it. A host that is not heard from bills no disk, as documented;
+/// of a stopped instance on such a host only its present burn says so.
+fn sight(row: &Instance) -> Sight {
+    Sight::Listed {
+        up_ms: row.up_ms,
+        idle: match row.burn {
+            Some(burn) => burn == Rate::ZERO,
+            None => row.phase() == Phase::Offline,
+        },
+    }
 }
 
 /// An observation being folded in.
@@ -105,6 +121,16 @@ impl Fold<'_> {
                 record.payer = payer;
                 self.draft.state.jobs.insert(job.name.clone(), record);
             }
+        }
+    }
+
+    /// The time that a clock which was set back shows once more was billed the first time, and is
+    /// billed again: what was accrued by the clock as it was then is accrued to an earlier moment of
+    /// the clock as it is now.
+    fn clock_set_back(&mut self) {
+        let ms = self.seen.set_back_ms;
+        for held in self.draft.state.held.values_mut() {
+            held.accrued_to = Time(held.accrued_to.0.saturating_sub(ms));
         }
     }
 
@@ -180,7 +206,11 @@ impl Fold<'_> {
         let made = intent
             .filter(|intent| matches!(intent.effect, Effect::Rent { .. }))
             .and_then(|intent| {
-                let held = self.held_from_rent(&intent, row)?;
+                // What was booked on it before must be in its record.
+                let held = match self.seen.ended.get(&row.id) {
+                    Some(last) => self.resumed(last, row),
+                    None => self.held_from_rent(&intent, row)?,
+                };
                 Some((intent, held))
             });
         let held = if let Some((intent, held)) = made {
@@ -326,7 +356,9 @@ impl Fold<'_> {
         // A first sight is no evidence of a run before it.
         let known = self.draft.was_known(held.id);
         self.refresh(&mut held, row);
-        let ran_ms = self.account(&mut held, before, known, self.seen.now);
+        let again = !known && self.seen.ended.contains_key(&held.id);
+        let sight = if again { Sight::Again } else { sight(row) };
+        let ran_ms = self.account(&mut held, before, known, (sight, self.seen.now));
         self.settle_changes(&held, row);
         if held.destroying.is_some() {
             held.destroying_since.get_or_insert(self.seen.now);
@@ -335,9 +367,7 @@ impl Fold<'_> {
             self.transition(&mut held, before.phase, ran_ms);
         }
         self.give_up_waiting(&mut held);
-        if held.rental == Rental::Bid {
-            self.remember_bid(&held);
-        }
+        self.remember_bid(&held, EVIDENCE_RENEWED_MS);
         self.draft.state.held.insert(held.id, held);
     }
 
@@ -387,28 +417,34 @@ impl Fold<'_> {
     }
 
     /// Posts what the time since the last sight cost, up to a moment, and books what it achieved.
-    /// Returns for how long, at most, it ran without a break.
+    /// What it may have cost beyond the estimate is posted beside it: money that may be spent is not
+    /// free before the bill gives it back. Returns for how long, at most, it ran without a break.
     pub(crate) fn account(
         &mut self,
         held: &mut Held,
         before: Before,
         known: bool,
-        until: Time,
+        (sight, until): (Sight, Time),
     ) -> i64 {
         let now = self.seen.now;
         let unchanged = self.seen.unchanged.get(&held.id).copied();
-        let cost = accrue(held, before, unchanged, until);
-        for (component, amount) in [(Component::Gpu, cost.gpu), (Component::Disk, cost.disk)] {
-            let entry = Line {
-                at: now,
-                kind: EntryKind::Accrue,
-                replica: held.replica.clone(),
-                intent: held.intent,
-                instance: Some(held.id),
-                component: Some(component),
-                amount,
-            };
-            self.draft.entry(self.config.timezone, entry);
+        let cost = accrue(held, before, unchanged, sight, until);
+        for (component, part) in [(Component::Gpu, cost.gpu), (Component::Disk, cost.disk)] {
+            for (kind, amount) in [
+                (EntryKind::Accrue, part.likely),
+                (EntryKind::Correct, part.doubt),
+            ] {
+                let entry = Line {
+                    at: now,
+                    kind,
+                    replica: held.replica.clone(),
+                    intent: held.intent,
+                    instance: Some(held.id),
+                    component: Some(component),
+                    amount,
+                };
+                self.draft.entry(self.config.timezone, entry);
+            }
         }
         let ran_ms = held.run_ms + cost.ms;
         let at_work = known && before.phase == Phase::Running && held.phase == Phase::Running;
@@ -490,16 +526,19 @@ impl Fold<'_> {
         }
     }
 
-    /// Remembers our highest bid on a machine: a floor there that is no higher is our own shadow.
-    fn remember_bid(&mut self, held: &Held) {
+    /// Remembers our highest bid on a machine: a floor there that is no higher is our own shadow. A
+    /// moment that is remembered already is renewed once it is so many milliseconds old.
+    pub(super) fn remember_bid(&mut self, held: &Held, renewed_ms: i64) {
+        if held.rental != Rental::Bid {
+            return;
+        }
         let now = self.seen.now;
         let mut machine = self.draft.state.machine(held.slot.machine);
         let recent = machine
             .highest_bid
             .filter(|(_, at)| now.ms_since(*at) <= EVIDENCE_MS);
         let highest = recent.map_or(held.price, |(bid, _)| bid.max(held.price));
-        let told = recent
-            .is_some_and(|(bid, at)| bid == highest && now.ms_since(at) < EVIDENCE_RENEWED_MS);
+        let told = recent.is_some_and(|(bid, at)| bid == highest && now.ms_since(at) < renewed_ms);
         if !told {
             machine.highest_bid = Some((highest, now));
             self.draft.state.machines.insert(machine.id, machine);
@@ -567,7 +606,8 @@ impl Fold<'_> {
                 held.stop_asked &= held.price <= BID_PARKED;
             }
             Effect::SetBid { .. } => held.stop_asked |= stopped && held.price <= BID_PARKED,
-            Effect::Stop { .. } => held.stop_asked &= stopped,
+            // What is left for another is stopped for good, however often that has to be asked for.
+            Effect::Stop { .. } => held.stop_asked &= stopped || given_up(held),
             // A start that found no free GPU is queued at the marketplace, and may come true and bill
             // at any later time. Until it is seen to run, or a stop is read back, it counts as one
             // that may run: nothing takes its place, and its whole rate is reckoned with.
@@ -603,6 +643,7 @@ mod tests {
         on_demand: BTreeMap<JobName, Rate>,
         unchanged: BTreeMap<InstanceId, Time>,
         ended: BTreeMap<InstanceId, Held>,
+        set_back_ms: i64,
         events: Vec<String>,
         entries: Vec<Entry>,
     }
@@ -631,6 +672,7 @@ mod tests {
                 actual: None,
                 status_msg: None,
                 started_at: None,
+                up_ms: None,
                 ends_at: None,
                 disk_gb: Some(48),
                 ssh: None,
@@ -644,6 +686,7 @@ mod tests {
                 on_demand: BTreeMap::new(),
                 unchanged: BTreeMap::new(),
                 ended: BTreeMap::new(),
+                set_back_ms: 0,
                 events: Vec::new(),
                 entries: Vec::new(),
             }
@@ -658,6 +701,7 @@ mod tests {
             let market = Snapshot::default();
             let seen = Observation {
                 now: self.now,
+                set_back_ms: std::mem::take(&mut self.set_back_ms),
                 listing: listing.as_ref(),
                 market: &market,
                 proven_gone: &gone.iter().map(|&id| InstanceId(id)).collect(),
@@ -751,6 +795,18 @@ mod tests {
     }
 
     #[test]
+    fn our_bid_is_remembered_from_when_the_machine_was_left() {
+        let mut scene = Scene::new(job("a"));
+        scene.row.price = Some(usd(0.36));
+        // Renewed at the first minute, and for the sake of few writes not at the fourth.
+        scene.run_for(4);
+        let mark = |scene: &Scene| scene.state.machines[&MachineId(9)].highest_bid;
+        assert!(mark(&scene) < Some((usd(0.36), scene.now)));
+        scene.gone();
+        assert_eq!(mark(&scene), Some((usd(0.36), scene.now)));
+    }
+
+    #[test]
     fn what_shows_again_after_it_was_gone_is_not_posted_twice() {
         let mut scene = Scene::new(job("a"));
         scene.run_for(30);
@@ -774,10 +830,65 @@ mod tests {
     }
 
     #[test]
-    fn an_instance_that_is_known_settles_the_rent_that_made_it() {
+    fn what_traffic_may_still_be_billed_is_not_free_when_an_instance_is_gone() {
         let mut scene = Scene::new(job("a"));
-        let held = scene.held().clone();
-        let rent = Intent {
+        scene.job.traffic_gb_max = Some(50.0);
+        scene.run_for(30);
+        let posted = scene.posted();
+        let (down, up) = scene.held().traffic_prices.unwrap();
+        scene.gone();
+        let most = Money(down.max(up).0 * 50);
+        assert!(most > Money::ZERO);
+        let minute = scene.posted() - posted - most;
+        assert!(
+            minute >= Money::ZERO && minute < Money::from_dollars(0.01).unwrap(),
+            "{minute}"
+        );
+        let ended = &scene.ended[&InstanceId(5)];
+        assert_eq!(ended.spent_traffic, most);
+        assert_eq!(ended.spent(), scene.posted());
+    }
+
+    #[test]
+    fn time_that_a_clock_set_back_shows_twice_is_paid_for_twice() {
+        let mut scene = Scene::new(job("a"));
+        scene.run_for(30);
+        let posted = scene.posted();
+        scene.now = Time(scene.now.0 - 12 * MINUTE);
+        scene.set_back_ms = 12 * MINUTE;
+        scene.run_for(12);
+        let twelve = usd(0.36).cost_ms(12 * MINUTE) + usd(0.01).cost_ms(12 * MINUTE);
+        assert_eq!(scene.posted() - posted, twelve);
+        assert_eq!(scene.held().spent(), scene.posted());
+    }
+
+    #[test]
+    fn what_was_booked_before_its_rent_was_settled_is_kept() {
+        let mut scene = Scene::new(job("a"));
+        scene.run_for(30);
+        let rent = rent_of(scene.held());
+        scene.row.label = Some(
+            Label {
+                installation: scene.state.installation.clone(),
+                replica: scene.held().replica.clone(),
+                intent: rent.id,
+            }
+            .to_string(),
+        );
+        scene.gone();
+        let posted = scene.posted();
+        assert_eq!(scene.ended[&InstanceId(5)].spent(), posted);
+        scene.state.apply(&Change::Intent(rent));
+        scene.run_for(1);
+        assert!(scene.events.contains(&"settled".to_owned()));
+        assert!(scene.state.intents.is_empty());
+        let a_minute = usd(0.36).cost_ms(MINUTE) + usd(0.01).cost_ms(MINUTE);
+        assert_eq!(scene.posted() - posted, a_minute);
+        assert_eq!(scene.held().spent(), scene.posted());
+    }
+
+    fn rent_of(held: &Held) -> Intent {
+        Intent {
             id: held.intent,
             at: NOW,
             effect: Effect::Rent {
@@ -792,7 +903,13 @@ mod tests {
             },
             reserved: Money(7),
             state: IntentState::Unknown { since: NOW },
-        };
+        }
+    }
+
+    #[test]
+    fn an_instance_that_is_known_settles_the_rent_that_made_it() {
+        let mut scene = Scene::new(job("a"));
+        let rent = rent_of(scene.held());
         // The process died between keeping the instance and closing the intent.
         scene.state.apply(&Change::Intent(rent.clone()));
         scene.state.reserved.insert(rent.id, rent.reserved);

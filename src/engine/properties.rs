@@ -40,6 +40,7 @@ fn row(held: &Held) -> Instance {
         actual: None,
         status_msg: None,
         started_at: None,
+        up_ms: None,
         ends_at: held.ends_at,
         disk_gb: Some(held.disk_gb),
         ssh: None,

@@ -459,6 +459,11 @@ fn exited(ground: &Ground<'_, '_>, held: &Held, step: &mut Step) -> Situation {
 /// its place unless its disk may be lost and it can be destroyed.
 fn silent(ground: &Ground<'_, '_>, held: &Held, step: &mut Step) -> Situation {
     let until = held.phase_since + ground.world.config.offline_patience;
+    if held.stop_asked && given_up(held) {
+        // It may be at work, at a price that was not asked for.
+        step.actions
+            .extend(park(ground.world, held, Why::Superseded));
+    }
     if held.phase == Phase::Unclear && held.first_ran_at.is_some() {
         step.actions.extend(lower(ground.world, ground.job, held));
         return Situation::Running;

@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use crate::types::instance::Phase;
 use crate::types::money::{Money, Rate};
 use crate::types::time::{Time, millis};
 use crate::types::world::World;
@@ -73,7 +74,7 @@ impl CreditHistory {
     }
 }
 
-/// What the instances that are not ours cost per hour, as the listing shows. `None` where that is
+/// What the instances that are not ours cost per hour, or will once they run, as the listing shows. `None` where that is
 /// not known of every one of them.
 pub fn burn_of_others(world: &World) -> Option<Rate> {
     let listing = world.listing.as_ref().filter(|listing| listing.complete)?;
@@ -82,8 +83,15 @@ pub fn burn_of_others(world: &World) -> Option<Rate> {
         if world.state.held.contains_key(&row.id) {
             continue;
         }
-        let whole = || Some(row.price?.saturating_add(row.storage?));
-        sum = sum.saturating_add(row.burn.or_else(whole)?);
+        let whole = row.price.zip(row.storage);
+        let whole = whole.map(|(price, storage)| price.saturating_add(storage));
+        // What is being made is not billed yet, and will be.
+        let costs = if row.phase() == Phase::Stopped {
+            row.burn.or(whole)
+        } else {
+            row.burn.max(whole)
+        };
+        sum = sum.saturating_add(costs?);
     }
     Some(sum)
 }

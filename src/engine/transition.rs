@@ -6,12 +6,13 @@ use crate::types::ids::MachineId;
 use crate::types::instance::{DestroyWhy, Held, Phase, Rental};
 use crate::types::intent::{Effect, Intent, IntentState};
 use crate::types::job::{Finish, Job};
-use crate::types::ledger::month_of;
+use crate::types::ledger::{Component, EntryKind, Line, month_of};
 use crate::types::money::Money;
 use crate::types::state::{Ending, Severity};
 use crate::types::time::{Time, human, millis};
 
-use super::accrue::{Before, lose_disk, lose_volatile, work_cost};
+use super::accrue::{Before, Sight, lose_disk, lose_volatile, work_cost};
+use super::budget::unbilled_traffic;
 use super::observe::Fold;
 
 /// A wait that doubles with each failure in a row, to a longest.
@@ -292,8 +293,11 @@ impl Fold<'_> {
         // answered, it may have been.
         let destroyed = held.destroyed_at.filter(|_| held.destroying.is_some());
         let until = destroyed.map_or(now, |at| at.max(held.accrued_to).min(now));
-        let ran_ms = self.account(&mut held, before, false, until);
+        let sight = destroyed.map_or(Sight::Gone, |_| Sight::Answered);
+        let ran_ms = self.account(&mut held, before, false, (sight, until));
         let at_work = matches!(before.phase, Phase::Running | Phase::Unclear);
+        // Its echo may be seen for a while from now on, and not from when the moment was last written.
+        self.remember_bid(&held, 0);
         self.draft.state.held.insert(held.id, held.clone());
         match held.destroying {
             None => self.lost(&mut held, if at_work { ran_ms } else { 0 }),
@@ -329,8 +333,31 @@ impl Fold<'_> {
             };
             self.draft.intent(self.config.timezone, now, &intent, to);
         }
+        self.keep_for_traffic(&mut held);
         self.draft.state.held.insert(held.id, held.clone());
         self.draft.gone(held.id, now);
+    }
+
+    /// What traffic may still be billed for an instance that is gone is posted, and given back once
+    /// its bill is whole: money that may be spent is not free before. What was never seen to run moved
+    /// its image at most.
+    fn keep_for_traffic(&mut self, held: &mut Held) {
+        let job = self.job(&held.replica.job);
+        let Some(job) = job.filter(|_| held.first_ran_at.is_some()) else {
+            return;
+        };
+        let amount = unbilled_traffic(&job, held);
+        held.spent_traffic = held.spent_traffic.saturating_add(amount);
+        let line = Line {
+            at: self.seen.now,
+            kind: EntryKind::Correct,
+            replica: held.replica.clone(),
+            intent: held.intent,
+            instance: Some(held.id),
+            component: Some(Component::Traffic),
+            amount,
+        };
+        self.draft.entry(self.config.timezone, line);
     }
 
     /// An instance went without our doing.

@@ -11,6 +11,7 @@ use super::raw::{
     RawUser,
 };
 use super::sim::Market;
+use crate::types::money::Rate;
 use crate::types::money::{Money, NANOS_PER_DOLLAR};
 use crate::types::time::Time;
 
@@ -315,6 +316,17 @@ impl Market {
                 .filter(|other| other.account() != Some(account))
                 .count(),
         })
+    }
+
+    /// The on-demand rate of a machine's slices of so many GPUs now, the highest where they differ;
+    /// `None` where there are none. For checkers; no wire shows what is not on offer.
+    pub fn on_demand_of(&self, machine: u64, gpus: u32) -> Option<Rate> {
+        let machine = self.machines.iter().find(|known| known.id == machine)?;
+        let slices = machine.slices.iter().enumerate();
+        slices
+            .filter(|(_, slice)| slice.gpus == gpus)
+            .map(|(index, _)| machine.on_demand(index))
+            .max()
     }
 
     /// From now on hosts and rivals do nothing new, and nothing fails any more. For checkers.

@@ -18,6 +18,8 @@ use crate::daemon::Looking;
 use crate::market::faults::FaultSpec;
 use crate::market::{Disputed, Quirks};
 use crate::types::job::Job;
+use crate::types::ledger::Scope;
+use crate::types::limit::Bounds;
 use crate::types::money::{Money, Rate};
 use crate::types::mutant::Mutant;
 use crate::types::state::{Ask, Wish};
@@ -81,7 +83,10 @@ impl Scenario {
     pub fn drawn(seed: u64, days: u32) -> Self {
         let mut draw = Draw(ChaCha8Rng::seed_from_u64(seed ^ 0x5ce2_a210));
         let trouble = Duration::from_secs(24 * HOUR * u64::from(days));
-        let jobs = jobs_drawn(&mut draw);
+        // What came to be drawn later is drawn from a generator of its own, so that where it draws
+        // nothing a seed is what it was.
+        let mut more = Draw(ChaCha8Rng::seed_from_u64(seed ^ 0x71b3_4c09));
+        let jobs = jobs_drawn(&mut draw, &mut more);
         let poll_every = Duration::from_secs(draw.whole(60..=600));
         let shared = draw.one_in(4);
         let balance = if draw.one_in(4) {
@@ -95,11 +100,11 @@ impl Scenario {
             Disputed::drawn(seed)
         };
         let faults = spec(draw.of(&WIRES));
-        let script = script_drawn(&mut draw, &jobs, trouble, &faults, shared);
+        let script = script_drawn(&mut draw, &mut more, &jobs, trouble, &faults, shared);
         Self {
             seed,
             start: draw.of(&BEGINNINGS),
-            engine: limits_drawn(&mut draw, poll_every),
+            engine: limits_drawn(&mut draw, &mut more, poll_every),
             looking: Looking {
                 requests_every: poll_every,
                 instances_every: glances_drawn(&mut draw, poll_every),
@@ -133,13 +138,23 @@ impl Scenario {
         self
     }
 
+    /// Whether GPUs are billed for no longer than they are shown to run, as documented.
+    pub(super) fn bills_what_it_shows(&self) -> bool {
+        let usual = Disputed::default();
+        self.disputed.billed_from == usual.billed_from
+    }
+
     /// Whether the disputed facts are as the marketplace documents them.
     pub fn is_documented(&self) -> bool {
         self.disputed == Disputed::default()
     }
 }
 
-fn jobs_drawn(draw: &mut Draw) -> Vec<Arc<Job>> {
+/// Who pays, where somebody is named; and what jobs are tagged with.
+const OWNERS: [&str; 2] = ["ml", "ops"];
+const TAGS: [&[&str]; 3] = [&["nightly"], &["shared"], &["nightly", "shared"]];
+
+fn jobs_drawn(draw: &mut Draw, more: &mut Draw) -> Vec<Arc<Job>> {
     let mut kinds: Vec<Kind> = Vec::new();
     for _ in 0..draw.whole(1..=3) {
         let kind = draw.of(&Kind::ALL);
@@ -159,20 +174,46 @@ fn jobs_drawn(draw: &mut Draw) -> Vec<Arc<Job>> {
             }),
             day_cents: draw.one_in(3).then(|| draw.whole(40..=300)),
             hour_cents: draw.one_in(3).then(|| draw.whole(15..=80)),
+            month_cents: more.one_in(6).then(|| more.whole(60..=500)),
+            gpus: if more.one_in(5) { 2 } else { 1 },
+            owner: more.one_in(2).then(|| more.of(&OWNERS)),
+            tags: if more.one_in(2) { more.of(&TAGS) } else { &[] },
+            traffic_gb: more.one_in(4).then(|| more.whole(8..=40)),
         };
         jobs::job(kind, &terms)
     });
     made.collect()
 }
 
-fn limits_drawn(draw: &mut Draw, poll_every: Duration) -> EngineConfig {
+fn limits_drawn(draw: &mut Draw, more: &mut Draw, poll_every: Duration) -> EngineConfig {
     let hour = |cents: u64| Rate(cents as i64 * CENT);
+    let scopes = OWNERS.iter().map(|owner| Scope::Owner((*owner).to_owned()));
+    let tags = TAGS[2].iter().map(|tag| Scope::Tag((*tag).to_owned()));
+    let scopes: Vec<Scope> = scopes.chain(tags).collect();
+    let groups = scopes.into_iter().filter_map(|scope| {
+        let bounds = Bounds {
+            total: more.one_in(3).then(|| more.cents(150..=900)),
+            per_day: more.one_in(4).then(|| more.cents(60..=400)),
+            per_month: more.one_in(4).then(|| more.cents(100..=600)),
+            per_hour: more.one_in(4).then(|| hour(more.whole(20..=120))),
+            instances_max: more.one_in(5).then(|| more.whole(1..=4) as u32),
+            gpus_max: more.one_in(5).then(|| more.whole(1..=4) as u32),
+        };
+        more.one_in(3).then_some((scope, bounds))
+    });
+    let groups = groups.collect();
     EngineConfig {
         poll_every,
         instances_max: draw.of(&[2, 3, 5, 32]),
         per_day: draw.one_in(4).then(|| draw.cents(80..=600)),
         per_hour: draw.one_in(4).then(|| hour(draw.whole(20..=150))),
         timezone: draw.of(&[Tz::UTC, Tz::Europe__Berlin, Tz::Asia__Kolkata]),
+        per_month: more.one_in(6).then(|| more.cents(100..=800)),
+        gpus_max: more.one_in(5).then(|| more.whole(1..=5) as u32),
+        min_runway: more
+            .one_in(5)
+            .then(|| Duration::from_hours(more.whole(1..=60))),
+        groups,
         ..EngineConfig::default()
     }
 }
@@ -206,6 +247,7 @@ fn spec(text: &str) -> FaultSpec {
 /// outage is longer than what reservations allow for.
 fn script_drawn(
     draw: &mut Draw,
+    more: &mut Draw,
     jobs: &[Arc<Job>],
     trouble: Duration,
     usual: &FaultSpec,
@@ -215,7 +257,7 @@ fn script_drawn(
     let mut at = draw.whole(HOUR / 2..=2 * HOUR);
     while at + 2 * HOUR < trouble.as_secs() {
         let lasts = draw.whole(2 * MINUTE..=20 * MINUTE);
-        for (after, turn) in episode(draw, jobs, lasts, usual, shared) {
+        for (after, turn) in episode(draw, more, jobs, lasts, usual, shared) {
             script.push((Duration::from_secs(at + after), turn));
         }
         at += lasts + draw.whole(HOUR..=5 * HOUR);
@@ -229,6 +271,7 @@ fn script_drawn(
 /// One thing that happens, and the end of it so many seconds later.
 fn episode(
     draw: &mut Draw,
+    more: &mut Draw,
     jobs: &[Arc<Job>],
     lasts: u64,
     usual: &FaultSpec,
@@ -262,7 +305,7 @@ fn episode(
             };
             vec![(0, Turn::Others(what))]
         }
-        (9..=11, Some(job)) => edited(draw, job, lasts),
+        (9..=11, Some(job)) => edited(draw, more, job, lasts),
         (12, _) => both(Turn::Ask(Ask::Kill), Turn::Ask(Ask::ResumeAll)),
         (_, Some(job)) => {
             let wish = draw.of(&[Wish::Stop, Wish::Stop, Wish::Pause]);
@@ -279,7 +322,7 @@ fn episode(
 }
 
 /// A policy is broken or removed for a while, or changed.
-fn edited(draw: &mut Draw, job: &Arc<Job>, lasts: u64) -> Vec<(u64, Turn)> {
+fn edited(draw: &mut Draw, more: &mut Draw, job: &Arc<Job>, lasts: u64) -> Vec<(u64, Turn)> {
     let file: PathBuf = file_of(job);
     let turn = |policy| Turn::Policy {
         file: file.clone(),
@@ -293,10 +336,17 @@ fn edited(draw: &mut Draw, job: &Arc<Job>, lasts: u64) -> Vec<(u64, Turn)> {
             let mut other = Job::clone(job);
             let percent = draw.whole(50..=200) as i64;
             other.price_max = Rate(job.price_max.0 / 100 * percent);
-            let percent = draw.whole(100..=200) as i64;
+            let raised = draw.whole(100..=200) as i64;
+            let lowered = more.one_in(2).then(|| more.whole(50..=100) as i64);
+            let percent = lowered.unwrap_or(raised);
             let money = |money: Money| Money(money.0 / 100 * percent);
             other.budget.total = job.budget.total.map(money);
             other.budget.per_day = job.budget.per_day.map(money);
+            other.budget.per_month = job.budget.per_month.map(money);
+            if let Some(percent) = lowered {
+                let rate = |rate: Rate| Rate(rate.0 / 100 * percent);
+                other.budget.per_hour = job.budget.per_hour.map(rate);
+            }
             vec![(0, turn(Some(Policy::Good(Arc::new(other)))))]
         }
     }
@@ -318,6 +368,66 @@ mod tests {
         let text = |seed| format!("{:?}", Scenario::drawn(seed, 1));
         assert_eq!(text(5), text(5));
         assert_ne!(text(5), text(6));
+    }
+
+    type Has<T> = fn(&T) -> bool;
+
+    #[test]
+    fn every_limit_and_what_it_counts_is_drawn() {
+        let drawn: Vec<Scenario> = (0..300).map(|seed| Scenario::drawn(seed, 1)).collect();
+        let of_a_job: [(&str, Has<Job>); 7] = [
+            ("total", |job| job.budget.total.is_some()),
+            ("day", |job| job.budget.per_day.is_some()),
+            ("month", |job| job.budget.per_month.is_some()),
+            ("hour", |job| job.budget.per_hour.is_some()),
+            ("GPUs", |job| job.requirements.gpu_count == 2),
+            ("traffic", |job| job.traffic_gb_max.is_some()),
+            ("payer", |job| job.owner.is_some() && !job.tags.is_empty()),
+        ];
+        for (what, has) in of_a_job {
+            let mut jobs = drawn.iter().flat_map(|drawn| &drawn.jobs);
+            assert!(jobs.any(|job| has(job)), "{what}");
+        }
+        let measured: [(&str, Has<Bounds>); 6] = [
+            ("total", |bounds| bounds.total.is_some()),
+            ("day", |bounds| bounds.per_day.is_some()),
+            ("month", |bounds| bounds.per_month.is_some()),
+            ("hour", |bounds| bounds.per_hour.is_some()),
+            ("instances", |bounds| bounds.instances_max.is_some()),
+            ("GPUs", |bounds| bounds.gpus_max.is_some()),
+        ];
+        for (what, has) in measured {
+            let binds = |drawn: &Scenario| {
+                let pays = |scope: &Scope| {
+                    let mut jobs = drawn.jobs.iter();
+                    jobs.any(|job| Scope::of(&job.name, &job.payer()).any(|of| of == *scope))
+                };
+                let mut groups = drawn.engine.groups.iter();
+                groups.any(|(scope, bounds)| has(bounds) && pays(scope))
+            };
+            assert!(drawn.iter().any(binds), "{what}");
+        }
+        let of_the_account: [(&str, Has<EngineConfig>); 3] = [
+            ("month", |engine| engine.per_month.is_some()),
+            ("GPUs", |engine| engine.gpus_max.is_some()),
+            ("runway", |engine| engine.min_runway.is_some()),
+        ];
+        for (what, has) in of_the_account {
+            assert!(drawn.iter().any(|drawn| has(&drawn.engine)), "{what}");
+        }
+        let lowers = |drawn: &Scenario| {
+            drawn.script.iter().any(|(_, turn)| match turn {
+                Turn::Policy {
+                    policy: Some(Policy::Good(new)),
+                    ..
+                } => drawn
+                    .jobs
+                    .iter()
+                    .any(|job| job.name == new.name && new.budget.total < job.budget.total),
+                _ => false,
+            })
+        };
+        assert!(drawn.iter().any(lowers));
     }
 
     #[test]

@@ -11,7 +11,6 @@ const GPUS: &str = r#"
 models = ["RTX 3060", "RTX 3070", "RTX 3080", "RTX 3090", "RTX 4070", "RTX 4080", "RTX 4090",
           "RTX 5060 Ti", "RTX 5070", "RTX 5080", "RTX 5090", "RTX A4000", "RTX A5000", "RTX A6000",
           "L4", "L40", "L40S", "A10", "A40", "A100 PCIE", "A100 SXM4"]
-count = 1
 "#;
 
 const PLAIN: &str = "[run]\nimage = \"a/b:c\"\n";
@@ -137,13 +136,30 @@ pub(super) struct Terms {
     pub(super) total_cents: Option<u64>,
     pub(super) day_cents: Option<u64>,
     pub(super) hour_cents: Option<u64>,
+    pub(super) month_cents: Option<u64>,
+    /// GPUs of one instance.
+    pub(super) gpus: u32,
+    pub(super) owner: Option<&'static str>,
+    pub(super) tags: &'static [&'static str],
+    /// Most traffic of one instance, GB.
+    pub(super) traffic_gb: Option<u64>,
 }
 
 /// The text of a policy.
 pub(super) fn text(kind: Kind, terms: &Terms) -> String {
     let (head, run, tail) = kind.lines();
     let cents = |cents: u64| format!("${}.{:02}", cents / 100, cents % 100);
-    let mut text = format!("name = \"{}\"\n{head}{run}{GPUS}", kind.name());
+    let mut text = format!("name = \"{}\"\n", kind.name());
+    if let Some(owner) = terms.owner {
+        text.push_str(&format!("owner = \"{owner}\"\n"));
+    }
+    if !terms.tags.is_empty() {
+        text.push_str(&format!("tags = {:?}\n", terms.tags));
+    }
+    text.push_str(&format!("{head}{run}{GPUS}count = {}\n", terms.gpus));
+    if let Some(most) = terms.traffic_gb {
+        text.push_str(&format!("[traffic]\nmax = \"{most}GB\"\n"));
+    }
     text.push_str(&format!("[machine]\ndisk = \"{}GB\"\n", terms.disk_gb));
     let ceiling = cents(terms.ceiling_cents);
     text.push_str(&format!(
@@ -152,9 +168,14 @@ pub(super) fn text(kind: Kind, terms: &Terms) -> String {
     if let Some(total) = terms.total_cents {
         text.push_str(&format!("total = \"{}\"\n", cents(total)));
     }
-    // A day's budget over the total is refused, for it bounds nothing.
+    // A month's budget over the total is refused, and a day's over either, for it bounds nothing.
     let total = terms.total_cents.unwrap_or(u64::MAX);
-    if let Some(day) = terms.day_cents.filter(|&day| day <= total) {
+    let month = terms.month_cents.filter(|&month| month <= total);
+    if let Some(month) = month {
+        text.push_str(&format!("per_month = \"{}\"\n", cents(month)));
+    }
+    let longer = month.unwrap_or(total);
+    if let Some(day) = terms.day_cents.filter(|&day| day <= longer) {
         text.push_str(&format!("per_day = \"{}\"\n", cents(day)));
     }
     if let Some(hour) = terms.hour_cents {
@@ -182,11 +203,21 @@ mod tests {
             total_cents: Some(205),
             day_cents: Some(90),
             hour_cents: Some(17),
+            month_cents: Some(180),
+            gpus: 2,
+            owner: Some("ml"),
+            tags: &["nightly", "shared"],
+            traffic_gb: Some(9),
         };
         let none = Terms {
             total_cents: Some(400),
             day_cents: None,
             hour_cents: None,
+            month_cents: None,
+            gpus: 1,
+            owner: None,
+            tags: &[],
+            traffic_gb: None,
             ..some
         };
         for kind in Kind::ALL {

@@ -211,6 +211,8 @@ impl Stage {
 struct SimTransport {
     inner: InProcess,
     stage: Arc<Stage>,
+    /// Whether the request before this one was answered whose account it is, and it was ours.
+    saw_ours: AtomicBool,
 }
 
 #[async_trait]
@@ -224,7 +226,13 @@ impl Transport for SimTransport {
         stage.clock.advance(stage.fate.latency());
         stage.catch_up();
         let now = stage.clock.now();
+        let other = stage.other_account.load(Ordering::SeqCst);
         let request = stage.redirected(request);
+        let saw_ours = self.saw_ours.swap(false, Ordering::SeqCst);
+        if other && saw_ours && creates(&request) {
+            lock(&stage.checker).exchanged();
+        }
+        let asks_who = request.method == Method::Get && request.path.contains("/users/");
         if let Some(path) = destroyed(&request) {
             lock(&stage.checker).destroy_sent(path, now);
         }
@@ -234,9 +242,30 @@ impl Transport for SimTransport {
         }
         let mutates = changes_something(&request);
         let asked = format!("{request:?}");
+        let of_account = request.method == Method::Get
+            && ["/users/me", "/balance", "/users/current/"]
+                .iter()
+                .any(|end| request.path.ends_with(end));
+        let of_instances = request.method == Method::Get
+            && request.path.trim_end_matches('/').ends_with("/instances");
         let reply = self.inner.send(request).await;
+        let told = reply.as_ref().is_ok_and(|reply| reply.status == 200);
+        self.saw_ours
+            .store(asks_who && told && !other, Ordering::SeqCst);
         // For whoever wants to know where two runs part.
         tracing::trace!(target: "haggle::simulate::requests", at = now.0, "{asked}: {reply:?}");
+        if let (true, Ok(reply)) = (of_account, &reply)
+            && let Some(credit) = credit_of(reply)
+        {
+            lock(&stage.checker).account_read(credit);
+        }
+        if let (true, Ok(reply)) = (of_instances, &reply) {
+            let text = String::from_utf8_lossy(&reply.body);
+            let mut checker = lock(&stage.checker);
+            stage
+                .server
+                .with_market(|market| checker.listed(&text, market));
+        }
         let due = Time(stage.looked_at.load(Ordering::SeqCst) + LOOK_APART_MS);
         if mutates || stage.clock.now() >= due {
             stage.look();
@@ -247,6 +276,28 @@ impl Transport for SimTransport {
         }
         reply
     }
+}
+
+/// Whether it rents, in the marketplace's own format or the gateway's.
+fn creates(request: &Request) -> bool {
+    let path = request.path.trim_end_matches('/');
+    match request.method {
+        Method::Put => path.contains("/asks/"),
+        Method::Post => path.ends_with("/instances") || path.ends_with("/bids"),
+        _ => false,
+    }
+}
+
+/// The credit that an answer shows, however it is wrapped.
+fn credit_of(reply: &Reply) -> Option<Money> {
+    let body: serde_json::Value = serde_json::from_slice(&reply.body).ok()?;
+    let inside = ["data", "result"].into_iter().find_map(|key| body.get(key));
+    let credit = inside.unwrap_or(&body).get("credit")?;
+    let dollars = match credit {
+        serde_json::Value::String(text) => text.parse().ok()?,
+        number => number.as_f64()?,
+    };
+    Money::from_dollars(dollars).ok()
 }
 
 /// What a destroy destroys. In the gateway's older form the id is in the query, in bulk in the body.
@@ -435,6 +486,7 @@ impl Rig {
     /// Starts a daemon process: it knows what is durable, and nothing else.
     pub fn start(&self, observers: Vec<Box<dyn Observer>>) -> Result<Daemon, DaemonError> {
         self.clock.restart_process();
+        lock(&self.checker).begins();
         let fate = Arc::clone(&self.stage.fate);
         let mut store = FatedStore::new((self.stage.adapters.store)()?, fate);
         let remembered = store.load()?.wire;
@@ -468,6 +520,7 @@ impl Rig {
         SimTransport {
             inner,
             stage: Arc::clone(&self.stage),
+            saw_ours: AtomicBool::new(false),
         }
     }
 
@@ -493,6 +546,7 @@ impl Rig {
 
     /// Time passes in which no process runs.
     pub(super) fn rests(&self, time: Duration) {
+        lock(&self.checker).asleep(self.clock.now(), time);
         self.clock
             .advance(Duration::from_millis(millis(time).unsigned_abs()));
         self.stage.catch_up();

@@ -17,11 +17,12 @@ use crate::market::{
     Disputed, Envelope, Market, MarketOptions, MarketServer, Paths, Quirks, WireOptions,
 };
 use crate::ports::{Clock, StoreError};
-use crate::types::instance::DestroyWhy;
+use crate::types::instance::{DestroyWhy, Phase, Rental};
 use crate::types::intent::{Effect, IntentState};
 use crate::types::job::Job;
 use crate::types::ledger::{EntryKind, Scope};
 use crate::types::money::Money;
+use crate::types::plan::Action;
 use crate::types::state::Change;
 use crate::types::time::{Time, millis};
 use crate::types::world::{EngineConfig, World};
@@ -154,7 +155,7 @@ pub async fn run(scenario: &Scenario, adapters: Adapters) -> Result<Outcome, Dae
     let accrued = Arc::new(Mutex::new(Money::ZERO));
     let ends = scenario.start + scenario.trouble;
     rig.set_hazards(scenario.hazards.clone());
-    run_until(&rig, ends, &mut outcome, &accrued).await?;
+    Box::pin(run_until(&rig, ends, &mut outcome, &accrued)).await?;
     rig.set_hazards(Hazards {
         latency_ms: scenario.hazards.latency_ms.clone(),
         ..Hazards::default()
@@ -163,16 +164,11 @@ pub async fn run(scenario: &Scenario, adapters: Adapters) -> Result<Outcome, Dae
     rig.rests_until(ends);
     rig.server.with_faults(|faults| faults.set_enabled(false));
     let calm_ends = ends + scenario.calm;
-    run_until(
-        &rig,
-        Time(calm_ends.0 - millis(scenario.still)),
-        &mut outcome,
-        &accrued,
-    )
-    .await?;
+    let still_from = Time(calm_ends.0 - millis(scenario.still));
+    Box::pin(run_until(&rig, still_from, &mut outcome, &accrued)).await?;
     rig.server.with_market(Market::freeze);
     lock(&rig.checker).still();
-    run_until(&rig, calm_ends, &mut outcome, &accrued).await?;
+    Box::pin(run_until(&rig, calm_ends, &mut outcome, &accrued)).await?;
     end(&rig, scenario, &mut outcome, &accrued).await?;
     outcome.violations.extend(rig.violations());
     outcome.requests = rig.requests();
@@ -198,8 +194,8 @@ fn build(scenario: &Scenario, adapters: Adapters) -> Rig {
     let mut market = Market::generated(options);
     let account = market.account_for(TOKEN);
     let mut checker = Checker::new(account, &scenario.jobs, scenario.engine.clone());
-    if scenario.is_documented() {
-        checker.as_documented();
+    if scenario.bills_what_it_shows() {
+        checker.bills_what_it_shows();
     }
     let other = |(_, turn): &(Duration, Turn)| matches!(turn, Turn::OtherAccount(_));
     if scenario.script.iter().any(other) {
@@ -253,6 +249,8 @@ struct Story {
     checker: Arc<Mutex<Checker>>,
     server: Arc<MarketServer>,
     accrued: Arc<Mutex<Money>>,
+    /// What took effect since the last tick.
+    done: Vec<Effect>,
 }
 
 impl Story {
@@ -261,6 +259,7 @@ impl Story {
             checker: Arc::clone(&rig.checker),
             server: Arc::clone(&rig.server),
             accrued: Arc::clone(accrued),
+            done: Vec::new(),
         })
     }
 }
@@ -283,28 +282,66 @@ impl Observer for Story {
                         checker.announced(instance.0);
                     }
                     self.server
-                        .with_market(|market| checker.intends(&intent.effect, market));
+                        .with_market(|market| checker.intends(intent, market));
+                }
+                Change::Intent(intent) if matches!(intent.state, IntentState::Done { .. }) => {
+                    self.done.push(intent.effect.clone());
                 }
                 _ => {}
             }
         }
     }
 
+    /// Plans again on what is known after a tick. Where it planned nothing, it plans nothing again.
+    /// Where it did something, and that took effect, it does not plan the same again for the same
+    /// replica or instance: another thing it may, for offers and the listing are still those from
+    /// before, one machine is begun on once a tick, and what was refused is tried elsewhere.
     fn ticked(&mut self, view: &TickView<'_>) {
+        let done = std::mem::take(&mut self.done);
         let mut checker = lock(&self.checker);
-        if !view.plan.actions.is_empty() || !checker.is_still() {
+        if !checker.is_still() {
             return;
         }
-        // What it knows after the tick satisfies what it planned, which was nothing.
-        let world = World {
+        let mut world = World {
             state: view.state.clone(),
             ..view.world.clone()
         };
+        for effect in &done {
+            read_back(effect, &mut world);
+        }
         let (plan, _) = decide(&world);
         let (plan, _) = check(&world, &plan);
-        for action in plan.actions {
-            checker.planned_again(action.effect.as_str());
+        let settled = view.plan.actions.is_empty();
+        for Action { effect, .. } in plan.actions {
+            let before = done.iter().find(|done| is_of_the_same(done, &effect));
+            if settled || before.is_some() {
+                checker.planned_again(&effect, before);
+            }
         }
+    }
+}
+
+/// What the next listing shows of what took effect: the record of an instance goes by what was read,
+/// and asks for a bid or a stop again until it was.
+fn read_back(effect: &Effect, world: &mut World) {
+    let held = effect
+        .instance()
+        .and_then(|id| world.state.held.get_mut(&id));
+    match (effect, held) {
+        (Effect::SetBid { bid, .. }, Some(held)) => held.price = *bid,
+        (Effect::Stop { .. }, Some(held)) => {
+            held.phase = Phase::Stopped;
+            held.parked = held.rental == Rental::OnDemand && held.stop_asked;
+        }
+        _ => {}
+    }
+}
+
+/// Whether two effects are of one kind and for one replica or instance.
+fn is_of_the_same(one: &Effect, other: &Effect) -> bool {
+    match (one, other) {
+        (Effect::Rent { replica, .. }, Effect::Rent { replica: other, .. }) => replica == other,
+        _ => one.as_str() == other.as_str() && one.instance() == other.instance(),
     }
 }
 
@@ -322,7 +359,8 @@ async fn run_until(
             let until = Time(until.0 + rig.wall_is_ahead());
             daemon.run(Some(until), std::future::pending()).await
         };
-        match rig.until_crash(life).await {
+        // A whole daemon is in it, which is much for a stack.
+        match rig.until_crash(Box::pin(life)).await {
             None => outcome.crashes += 1,
             Some(Ok(())) => return Ok(()),
             // A process that cannot go on ends; somebody starts the next.

@@ -70,6 +70,9 @@ pub struct Instance {
     pub status_msg: Option<String>,
     /// When it was created.
     pub started_at: Option<Time>,
+    /// For how long its container has been up, in milliseconds.
+    #[serde(default)]
+    pub up_ms: Option<i64>,
     /// When the rental ends.
     pub ends_at: Option<Time>,
     /// Disk in GB.

@@ -273,6 +273,12 @@ impl Job {
         self.factors_ppm.get(gpu_name).copied().unwrap_or(1_000_000)
     }
 
+    /// Whether a disk of its may be lost with the work on it: its policy says so, or the work is
+    /// elsewhere.
+    pub fn may_lose_disks(&self) -> bool {
+        self.disposable || self.checkpoint_place == Some(CheckpointPlace::Remote)
+    }
+
     /// On whose behalf it spends.
     pub fn payer(&self) -> Payer {
         Payer {

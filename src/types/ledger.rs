@@ -51,9 +51,10 @@ pub enum EntryKind {
     Post,
     /// A reservation given back because the intent took no effect. Its amount is negative.
     Void,
-    /// Spent, by our own reckoning.
+    /// Spent, by our own reckoning: what is likely.
     Accrue,
-    /// The difference between the marketplace's bill and our reckoning.
+    /// What may have been spent beyond that, where nobody saw when something began or ended; and
+    /// the difference between the marketplace's bill and our reckoning.
     Correct,
     /// Billed by the marketplace: the amounts of an instance's charge rows, as they are reported.
     Bill,

@@ -464,19 +464,32 @@ impl State {
             .label
             .as_deref()
             .filter(|_| !self.held.contains_key(&row.id));
-        self.intents.values().filter(move |intent| {
-            let (Effect::Rent { replica, slot, .. }, Some(shown)) = (&intent.effect, shown) else {
-                return false;
+        let rents = shown.map(|shown| self.rents_labelled(shown));
+        rents.into_iter().flatten().filter(move |&(intent, whole)| {
+            let there = |machine| matches!(&intent.effect, Effect::Rent { slot, .. } if slot.machine == machine);
+            whole || row.machine.is_none_or(there)
+        }).map(|(intent, _)| intent)
+    }
+
+    /// The open rents whose label this is, or may have been before it was cut short; and whether it
+    /// is whole.
+    pub fn rents_labelled<'a>(
+        &'a self,
+        shown: &'a str,
+    ) -> impl Iterator<Item = (&'a Intent, bool)> {
+        // The tail is no part of the name.
+        let shown = shown.split('/').next().unwrap_or_default();
+        self.intents.values().filter_map(move |intent| {
+            let Effect::Rent { replica, .. } = &intent.effect else {
+                return None;
             };
-            // The tail is no part of the name.
-            let shown = shown.split('/').next().unwrap_or_default();
             let label = Label {
                 installation: self.installation.clone(),
                 replica: replica.clone(),
                 intent: intent.id,
             };
-            let there = || row.machine.is_none_or(|machine| machine == slot.machine);
-            label.cut_to(shown) && (label.to_string() == shown || there())
+            let whole = label.to_string() == shown;
+            label.cut_to(shown).then_some((intent, whole))
         })
     }
 

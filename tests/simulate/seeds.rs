@@ -16,29 +16,12 @@ fn sweep(first: u64, seeds: u64, mutant: Option<Mutant>) -> Totals {
     sweep.run(&|scenario: &Scenario| play_adapters(scenario), &|_| {})
 }
 
-/// What is known to be broken still, by seed: bids that follow our own echo a step up, or that hold
-/// on to an on-demand rate that has fallen. Anything else is a failure, on these seeds too.
-const KNOWN: [(u64, &str); 2] = [
-    (179, "where nobody else bids"),
-    (286, "over the on-demand rate"),
-];
-
-fn is_known(seed: u64, violation: &str) -> bool {
-    KNOWN
-        .iter()
-        .any(|&(known, words)| known == seed && violation.contains(words))
-}
-
 #[test]
 fn whatever_goes_wrong_nothing_is_broken_and_the_books_are_the_bill() {
     let totals = sweep(1, 300, None);
     let failed: Vec<String> = totals
         .failed
         .iter()
-        .filter(|failed| {
-            let mut violations = failed.violations.iter();
-            violations.any(|violation| !is_known(failed.seed, violation))
-        })
         .map(|failed| {
             format!(
                 "seed {}:\n  {}",
@@ -92,9 +75,10 @@ fn whatever_goes_wrong_nothing_is_broken_and_the_books_are_the_bill() {
     ] {
         assert!(totals.faults.contains_key(kind), "{kind} never happened");
     }
-    // Between two polls something may have stopped unseen, and is taken to have run on.
+    // Between two polls something may have stopped unseen, and is taken to have done so halfway:
+    // over all seeds together that comes out even.
     let error = totals.estimate_error().unwrap();
-    assert!(error.abs() < 0.1, "estimates are off by {error}");
+    assert!(error.abs() < 0.01, "estimates are off by {error}");
 }
 
 #[test]
@@ -103,7 +87,7 @@ fn the_same_seed_comes_to_the_same() {
 }
 
 /// A mistake in haggle is found within 300 seeds, by one of these words. What it breaks beside is
-/// passed over.
+/// passed over. Without the mistake nothing is broken in that seed: it is what was found.
 fn is_found(mutant: Mutant, words: &[&str]) {
     let mut first = 1;
     while first <= 300 {
@@ -113,12 +97,11 @@ fn is_found(mutant: Mutant, words: &[&str]) {
         };
         for failed in &totals.failed {
             let mut violations = failed.violations.iter();
-            let found = violations.find(|violation| {
-                let fits = words.iter().any(|word| violation.contains(word));
-                fits && !is_known(failed.seed, violation)
-            });
+            let found =
+                violations.find(|violation| words.iter().any(|word| violation.contains(word)));
             if let Some(found) = found {
                 println!("{mutant}: found at seed {}: {found}", failed.seed);
+                assert_eq!(sweep(failed.seed, 1, None).failed, [], "without {mutant}");
                 return;
             }
         }

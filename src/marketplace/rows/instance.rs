@@ -17,7 +17,7 @@ const DPH_MAX: f64 = 10_000.0;
 const LABEL_BYTES_MAX: usize = 4096;
 
 /// The names of [`InstanceRow`]'s fields.
-pub(crate) const INSTANCE_FIELDS: [&str; 24] = [
+pub(crate) const INSTANCE_FIELDS: [&str; 25] = [
     "id",
     "label",
     "machine_id",
@@ -36,6 +36,7 @@ pub(crate) const INSTANCE_FIELDS: [&str; 24] = [
     "actual_status",
     "status_msg",
     "start_date",
+    "uptime_mins",
     "end_date",
     "disk_space",
     "ssh_host",
@@ -73,6 +74,7 @@ pub struct InstanceRow<'a> {
     #[serde(borrow)]
     status_msg: Text<'a>,
     start_date: Num,
+    uptime_mins: Num,
     end_date: Num,
     disk_space: Num,
     #[serde(borrow)]
@@ -141,12 +143,23 @@ pub fn instance(row: &Value, redactor: &Redactor) -> Result<Instance, BadRow> {
         actual: state(&row.actual_status),
         status_msg: row.status_msg.get().map(|text| redactor.show(text)),
         started_at: row.start_date.time(),
+        up_ms: up_ms(row.uptime_mins),
         ends_at: row.end_date.time(),
         disk_gb: disk_gb
             .filter(|gb| *gb <= f64::from(u32::MAX))
             .map(|gb| gb as u32),
         ssh: ssh(&row),
     })
+}
+
+/// The time for which a container has been up: a row gives minutes. What is no time is unknown.
+fn up_ms(minutes: Num) -> Option<i64> {
+    /// No rental lasts longer.
+    const YEARS_10_MIN: f64 = 10.0 * 366.0 * 24.0 * 60.0;
+    let minutes = minutes.float()?;
+    (0.0..YEARS_10_MIN)
+        .contains(&minutes)
+        .then_some((minutes * 60_000.0) as i64)
 }
 
 fn derived_storage(row: &InstanceRow<'_>, disk_gb: Option<f64>) -> Result<Option<Rate>, BadRow> {
@@ -196,7 +209,7 @@ mod tests {
         let row = json!({"id":31884210,"actual_status":null,"intended_status":"running","cur_state":"running",
             "next_state":"running","is_bid":true,"label":"bot-7","machine_id":40211,"host_id":91277,"num_gpus":1,
             "gpu_name":"RTX 4090","dph_base":"0.19","dph_total":0.196,"storage_cost":0.18,"storage_total_cost":0.006,
-            "disk_space":23.2,"start_date":1795502100.4,"end_date":1798990000.0,"extra_env":[["A","1"]],
+            "disk_space":23.2,"uptime_mins":1.5,"start_date":1795502100.4,"end_date":1798990000.0,"extra_env":[["A","1"]],
             "ssh_host":"ssh4.vast.ai","ssh_port":18210,"public_ipaddr":"203.0.113.9","ports":null,
             "status_msg":"success, running x?jupyter_token=abc","instance":{"totalHour":0.006}});
         let read = instance(&row, &Redactor::default()).unwrap();
@@ -205,6 +218,7 @@ mod tests {
         assert_eq!(read.storage, Some(Rate(6_000_000)));
         assert_eq!(read.burn, Some(Rate(6_000_000)));
         assert_eq!(read.disk_gb, Some(24));
+        assert_eq!(read.up_ms, Some(90_000));
         assert_eq!(read.actual, None);
         assert_eq!(read.cur_state, Some(RawState::Running));
         assert_eq!(read.ssh.as_deref(), Some("ssh4.vast.ai:18210"));

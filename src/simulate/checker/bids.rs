@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use crate::market::Standing;
+use crate::market::{Market, Standing};
+use crate::types::ids::IntentId;
+use crate::types::instance::Rental;
+use crate::types::intent::{Effect, Intent};
 use crate::types::money::{BID_STEP, Rate};
 use crate::types::time::Time;
 
@@ -23,9 +26,21 @@ struct Slot {
     at: Time,
 }
 
+/// A rental by a bid, as it was asked for.
+#[derive(Clone, Copy, Debug)]
+struct Asked {
+    at: Time,
+    /// The bid, with the disk.
+    rate: Rate,
+    /// The slot's on-demand rate then.
+    on_demand: Option<Rate>,
+}
+
 /// Watches bids.
 #[derive(Debug, Default)]
 pub(super) struct Bids {
+    /// Rentals by a bid that were asked for.
+    asked: BTreeMap<IntentId, Asked>,
     /// The bid of each instance when last looked at.
     bids: BTreeMap<u64, Rate>,
     /// The on-demand rates of each instance's slot, oldest first.
@@ -41,13 +56,49 @@ impl Bids {
         self.rivals.insert(machine, at);
     }
 
-    /// Looks at how an instance stands; what is wrong with its bid.
-    pub(super) fn look(&mut self, id: u64, now: Time, stands: &Standing) -> Option<String> {
+    /// The daemon is about to ask for something.
+    pub(super) fn asks(&mut self, intent: &Intent, market: &Market) {
+        if let Effect::Rent {
+            slot,
+            rental: Rental::Bid,
+            price,
+            storage,
+            ..
+        } = intent.effect
+        {
+            let asked = Asked {
+                at: market.now(),
+                rate: price + storage,
+                on_demand: market.on_demand_of(slot.machine.0, slot.gpus),
+            };
+            self.asked.insert(intent.id, asked);
+        }
+    }
+
+    /// What a rental was to cost an hour where a bid was asked for.
+    pub(super) fn asked_for(&self, rent: IntentId) -> Option<Rate> {
+        self.asked.get(&rent).map(|asked| asked.rate)
+    }
+
+    /// Looks at how an instance that a rent made stands; what is wrong with its bid.
+    pub(super) fn look(
+        &mut self,
+        id: u64,
+        rent: IntentId,
+        now: Time,
+        stands: &Standing,
+    ) -> Option<String> {
         let bid = stands.bid?;
         if stands.rivals > 0 {
             self.rivals.insert(stands.machine, now);
         }
-        let seen = self.on_demand.entry(id).or_default();
+        let asked = self.asked.get(&rent);
+        let seen = self.on_demand.entry(id).or_insert_with(|| {
+            // A request that the network held up takes effect after the rate that it was held
+            // against has changed. Nobody can see to that: what is sent is under what is known then.
+            let then = asked.and_then(|asked| Some((asked.at, asked.on_demand?)));
+            then.into_iter().collect()
+        });
         if seen
             .last()
             .is_none_or(|(_, rate)| *rate != stands.on_demand)

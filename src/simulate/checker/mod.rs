@@ -5,23 +5,29 @@
 
 mod bids;
 mod books;
+mod disks;
 mod limits;
+mod runway;
+mod versions;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::market::{Happening, Market};
-use crate::types::ids::{Installation, JobName, Label, ReplicaId};
-use crate::types::intent::Effect;
+use crate::market::{ExactBill, Happening, Market, RawInstance};
+use crate::types::ids::{Installation, IntentId, JobName, Label, ReplicaId};
+use crate::types::intent::{Effect, Intent};
 use crate::types::job::{CheckpointPlace, Finish, Job, RentalChoice};
-use crate::types::money::{Money, Rate};
+use crate::types::money::{BID_PARKED, Money, Rate};
 use crate::types::state::Event;
 use crate::types::time::Time;
 use crate::types::world::EngineConfig;
 
 use bids::Bids;
-use limits::{Used, Versions};
+use disks::Disks;
+use limits::Limits;
+use runway::Runway;
+use versions::Versions;
 
 /// Watches one account of a market.
 #[derive(Debug)]
@@ -29,24 +35,25 @@ pub struct Checker {
     account: u64,
     /// Somebody else's account, which the token may open for a while.
     elsewhere: Option<u64>,
-    jobs: BTreeMap<JobName, Versions>,
+    /// What was rented there, and how many creates went there of which no client could have known.
+    rented_elsewhere: BTreeSet<u64>,
+    exchanged: usize,
     config: EngineConfig,
     /// Instances that carried a label of ours, and what they ran.
     ours: BTreeMap<u64, Option<ReplicaId>>,
     installation: Option<Installation>,
-    /// Whether the disputed facts are as documented: then what GPUs and disks are billed for is
-    /// known ahead.
-    documented: bool,
+    /// Whether GPUs are billed for no longer than they are shown to run.
+    bills_what_it_shows: bool,
     /// What instances of ours cost by what is shown of them: GPUs while the container runs, and the
     /// disk. What is billed beyond that is known from the bill alone.
     reckoned: BTreeMap<u64, Money>,
     looked_at: Option<Time>,
-    /// Limits that were passed, each told of once.
-    over: BTreeSet<String>,
-    /// What each job has used.
-    used: BTreeMap<JobName, Used>,
-    /// What all of them have.
-    account_used: Used,
+    /// What an instance's traffic may cost at most that limits count.
+    traffic_most: BTreeMap<u64, Money>,
+    limits: Limits,
+    runway: Runway,
+    /// When the rows of the bill were last looked at.
+    bill_looked_at: Option<Time>,
     /// How far the daemon's wall clock is ahead, in milliseconds.
     ahead_ms: i64,
     /// Instances that are not ours and must still be there, and those that their owner destroyed.
@@ -61,12 +68,7 @@ pub struct Checker {
     still: bool,
     /// Rents since then, by replica.
     rents: BTreeMap<ReplicaId, u32>,
-    /// Since when instances are on-demand that were to be bids.
-    not_asked: BTreeMap<u64, Time>,
-    /// Since when instances of ours run without a break.
-    running: BTreeMap<u64, Time>,
-    /// Instances of ours that worked, and whether their disks may be lost.
-    ran: BTreeMap<u64, bool>,
+    disks: Disks,
     /// Events of the market that were looked at.
     events_seen: usize,
     /// Instances that the daemon announced to destroy for a limit.
@@ -81,14 +83,14 @@ pub struct Checker {
     first: Option<Time>,
 }
 
+/// The rows of the bill are looked at no more often than this.
+const BILL_LOOK_APART_MS: i64 = 20 * 60_000;
+
 /// The same destroy is not sent again before this: each request begins the proof of absence anew.
 const DESTROY_APART_MS: i64 = 60_000;
 
-/// What came out as something else is destroyed within this, whatever fails.
+/// What came out as something else is destroyed, or stopped for good, within this, whatever fails.
 const NOT_ASKED_FOR_MS: i64 = 60 * 60_000;
-
-/// What ran for less may fall between two looks of the daemon, and holds no work to speak of.
-const WORKED_AFTER_MS: i64 = 6 * 60_000;
 
 /// Where the credit is under its reserve, ours may cost what it costs for so long: until it is seen,
 /// and wound down, with an outage in between.
@@ -107,16 +109,18 @@ impl Checker {
         let mut checker = Self {
             account,
             elsewhere: None,
-            jobs: BTreeMap::new(),
+            rented_elsewhere: BTreeSet::new(),
+            exchanged: 0,
+            limits: Limits::new(config.clone()),
             config,
             ours: BTreeMap::new(),
             installation: None,
-            documented: false,
+            bills_what_it_shows: false,
             reckoned: BTreeMap::new(),
             looked_at: None,
-            over: BTreeSet::new(),
-            used: BTreeMap::new(),
-            account_used: Used::default(),
+            traffic_most: BTreeMap::new(),
+            runway: Runway::default(),
+            bill_looked_at: None,
             ahead_ms: 0,
             foreign: BTreeSet::new(),
             foreign_gone: BTreeSet::new(),
@@ -125,9 +129,7 @@ impl Checker {
             bids: Bids::default(),
             still: false,
             rents: BTreeMap::new(),
-            not_asked: BTreeMap::new(),
-            running: BTreeMap::new(),
-            ran: BTreeMap::new(),
+            disks: Disks::default(),
             events_seen: 0,
             announced: BTreeSet::new(),
             destroys: BTreeMap::new(),
@@ -147,14 +149,42 @@ impl Checker {
         self.account
     }
 
-    /// The disputed facts are as documented.
-    pub fn as_documented(&mut self) {
-        self.documented = true;
+    /// GPUs are billed for no longer than they are shown to run. What a marketplace bills beyond that
+    /// is in no limit before it is on the bill: nothing can measure it.
+    pub fn bills_what_it_shows(&mut self) {
+        self.bills_what_it_shows = true;
+    }
+
+    /// From now on no process of the daemon lives for so long.
+    pub fn asleep(&mut self, now: Time, time: Duration) {
+        self.limits.asleep(now, time);
+    }
+
+    /// A process begins.
+    pub fn begins(&mut self) {
+        self.runway.begins();
+    }
+
+    /// A listing of the account's instances was answered with this.
+    pub fn listed(&mut self, text: &str, market: &Market) {
+        let rows = market.instances(self.account);
+        self.runway.listed(text, rows.iter().map(|row| row.id));
+    }
+
+    /// The account was read, and showed this credit.
+    pub fn account_read(&mut self, credit: Money) {
+        self.runway.account_read(credit);
     }
 
     /// Somebody else's account, on which nothing of ours may ever be.
     pub fn elsewhere(&mut self, account: u64) {
         self.elsewhere = Some(account);
+    }
+
+    /// A create went to somebody else's account although the request just before it was answered that
+    /// the token opens ours: it was exchanged in between, which no client can know.
+    pub fn exchanged(&mut self) {
+        self.exchanged += 1;
     }
 
     /// An instance that somebody else holds on the account: it must never be touched.
@@ -164,10 +194,7 @@ impl Checker {
 
     /// From now on a job's policy is this.
     pub fn policy(&mut self, job: &Arc<Job>, now: Time) {
-        self.jobs
-            .entry(job.name.clone())
-            .or_default()
-            .push(now, Arc::clone(job));
+        self.limits.policy(job, now);
     }
 
     /// The user asked for something that is to be done with a job: its disks are the user's to lose.
@@ -209,7 +236,14 @@ impl Checker {
     }
 
     /// The daemon is about to do something.
-    pub fn intends(&mut self, effect: &Effect, market: &Market) {
+    pub fn intends(&mut self, intent: &Intent, market: &Market) {
+        self.bids.asks(intent, market);
+        let effect = &intent.effect;
+        match effect {
+            Effect::Rent { .. } => self.runway.decided(intent.id),
+            Effect::Destroy { instance, .. } => self.disks.destroys(instance.0),
+            _ => {}
+        }
         if !self.still || self.ending {
             return;
         }
@@ -238,9 +272,11 @@ impl Checker {
     }
 
     /// Planning again on a state that satisfies the plan planned something.
-    pub fn planned_again(&mut self, what: &str) {
-        self.violations
-            .insert(format!("a settled state plans something: {what}"));
+    pub fn planned_again(&mut self, effect: &Effect, done: Option<&Effect>) {
+        self.violations.insert(match done {
+            Some(done) => format!("planned again: {effect:?} after {done:?}"),
+            None => format!("a settled state plans something: {effect:?}"),
+        });
     }
 
     /// What the bill comes to, and what is wrong with the market's own rows.
@@ -291,22 +327,25 @@ impl Checker {
         let now = market.now();
         let since = self.looked_at.replace(now).unwrap_or(now);
         let mut working: BTreeMap<ReplicaId, Vec<u64>> = BTreeMap::new();
-        self.account_used.rate = Rate::ZERO;
-        self.account_used.instances = 0;
-        for used in self.used.values_mut() {
-            used.rate = Rate::ZERO;
-        }
+        let mut new: Vec<(u64, IntentId)> = Vec::new();
+        let (mut worst, mut others) = (Rate::ZERO, Rate::ZERO);
+        self.limits.begins();
         for row in &rows {
             // Ours is what was made by us, even where the market shows less of the label.
             let text = market.label_asked(row.id).unwrap_or_default();
+            let burn = Rate::from_dollars(row.instance.total_hour).unwrap_or_default();
             let Some(label) = Label::parse(text).filter(|_| !self.foreign.contains(&row.id)) else {
+                if self.runway.has_shown(row.id) {
+                    others += burn;
+                }
                 continue;
             };
             self.installation
                 .get_or_insert_with(|| label.installation.clone());
             self.ours.insert(row.id, Some(label.replica.clone()));
             let runs = row.actual_status.as_deref() == Some("running");
-            self.check_rental(market, &label.replica, row.id, row.is_bid);
+            let asked = row.is_bid || !self.is_not_asked(&label.replica);
+            self.check_rental(market, &label.replica, row.id, asked, runs);
             self.runs(row.id, runs, &label.replica.job, now);
             let shown = if runs {
                 row.dph_total
@@ -315,10 +354,18 @@ impl Checker {
             };
             let shown = Rate::from_dollars(shown).unwrap_or_default();
             *self.reckoned.entry(row.id).or_default() += shown.cost_ms(now.ms_since(since));
-            let burn = Rate::from_dollars(row.instance.total_hour).unwrap_or_default();
-            self.used.entry(label.replica.job.clone()).or_default().rate += burn;
-            self.account_used.rate += burn;
-            self.account_used.instances += 1;
+            let may_run = self.may_run(market, row);
+            let gpus = if may_run { row.num_gpus } else { 0 };
+            let counted = self.without_excess(burn, row.id, label.intent, row.is_bid, now);
+            self.limits.holds(&label.replica.job, counted, gpus);
+            let by_itself = if may_run {
+                row.dph_total
+            } else {
+                row.storage_total_cost
+            };
+            worst += Rate::from_dollars(by_itself).unwrap_or_default();
+            new.push((row.id, label.intent));
+            self.notes_traffic(row, &label.replica.job);
             if runs {
                 working
                     .entry(label.replica.clone())
@@ -327,7 +374,7 @@ impl Checker {
             }
             self.check_ceiling(market, &label.replica, row.id, row.dph_total, row.num_gpus);
             if let Some(stands) = market.standing(self.account, row.id)
-                && let Some(wrong) = self.bids.look(row.id, now, &stands)
+                && let Some(wrong) = self.bids.look(row.id, label.intent, now, &stands)
             {
                 self.broken(market, wrong);
             }
@@ -342,27 +389,44 @@ impl Checker {
         self.check_events(market);
         self.check_foreign(market);
         self.check_elsewhere(market);
+        self.runway.others = others;
+        let credit = market.credit(self.account);
+        for wrong in self.runway.look(&self.config, &new, worst, credit) {
+            self.broken(market, wrong);
+        }
         self.check_limits(market);
+    }
+
+    /// Whether an instance runs, or may by itself: it has its GPUs, or waits for them with more than
+    /// the least bid.
+    fn may_run(&self, market: &Market, row: &RawInstance) -> bool {
+        let stands = market.standing(self.account, row.id);
+        let waits = stands
+            .is_some_and(|stands| stands.wants && stands.bid.is_none_or(|bid| bid > BID_PARKED));
+        waits || &*row.cur_state == "running"
+    }
+
+    /// What an instance's traffic may cost that limits count: the cap of its job, at the dearer
+    /// direction's price.
+    fn notes_traffic(&mut self, row: &RawInstance, job: &JobName) {
+        let cap = self.limits.versions(job).map_or(0.0, Versions::traffic_gb);
+        let price = row.inet_down_cost.max(row.inet_up_cost);
+        let most = Money::from_dollars(cap * price).unwrap_or_default();
+        let before = self.traffic_most.entry(row.id).or_default();
+        *before = most.max(*before);
     }
 
     /// Whether an instance runs now, and since when; and whether what it does may be lost.
     fn runs(&mut self, id: u64, runs: bool, job: &JobName, now: Time) {
-        if !runs {
-            self.running.remove(&id);
-            return;
-        }
         let may_be_lost = |job: &Arc<Job>| {
             // An instance that goes by itself is what `gone` waits for.
             job.disposable
                 || job.checkpoint_place == Some(CheckpointPlace::Remote)
                 || job.finish == Finish::Gone
         };
-        let versions = self.jobs.get(job);
-        let may = versions.is_none_or(|versions| versions.in_force(now).any(may_be_lost));
-        let since = *self.running.entry(id).or_insert(now);
-        if now.ms_since(since) >= WORKED_AFTER_MS {
-            self.ran.insert(id, may);
-        }
+        let versions = self.limits.versions(job);
+        let may = versions.is_none_or(|versions| versions.in_force().any(may_be_lost));
+        self.disks.runs(id, runs, may, now);
     }
 
     fn check_ceiling(
@@ -373,7 +437,7 @@ impl Checker {
         dph: f64,
         gpus: u32,
     ) {
-        let Some(job) = self.jobs.get(&replica.job) else {
+        let Some(job) = self.limits.versions(&replica.job) else {
             return;
         };
         let Some(stands) = market.standing(self.account, id) else {
@@ -384,7 +448,7 @@ impl Checker {
         if !stands.wants || (stands.bid.is_none() && self.is_not_asked(replica)) {
             return;
         }
-        let (Some(ceiling), Ok(rate)) = (job.ceiling(market.now()), Rate::from_dollars(dph)) else {
+        let (Some(ceiling), Ok(rate)) = (job.ceiling(), Rate::from_dollars(dph)) else {
             return;
         };
         // The wire's floats are rounded to more decimals than a bid has; a step is far below. An
@@ -401,21 +465,50 @@ impl Checker {
 
     /// Whether an on-demand rental of a replica was not asked for.
     fn is_not_asked(&self, replica: &ReplicaId) -> bool {
-        let job = self.jobs.get(&replica.job).and_then(Versions::newest);
+        let job = self.limits.versions(&replica.job);
+        let job = job.and_then(Versions::newest);
         job.is_some_and(|job| job.rental == RentalChoice::Interruptible)
     }
 
     /// A gateway may rent on-demand where a bid was meant: that must not last.
-    fn check_rental(&mut self, market: &Market, replica: &ReplicaId, id: u64, is_bid: bool) {
-        if is_bid || !self.is_not_asked(replica) {
+    fn check_rental(
+        &mut self,
+        market: &Market,
+        replica: &ReplicaId,
+        id: u64,
+        asked: bool,
+        runs: bool,
+    ) {
+        if asked {
             return;
         }
-        let since = *self.not_asked.entry(id).or_insert(market.now());
-        if market.now().ms_since(since) > NOT_ASKED_FOR_MS {
+        let stands = market.standing(self.account, id);
+        let at_work = runs || stands.is_none_or(|stands| stands.wants);
+        if self.disks.not_asked_ms(id, at_work, market.now()) > NOT_ASKED_FOR_MS {
             self.violations.insert(format!(
                 "instance {id} of {replica} is on-demand, which was not asked for, and stays"
             ));
         }
+    }
+
+    /// What an instance counts by the hour. What a gateway made on-demand of a bid counts as what was
+    /// asked for, and no longer than it may last: the excess is the gateway's doing, and shows only
+    /// once the instance can be read. What it is billed counts in full.
+    fn without_excess(
+        &mut self,
+        burn: Rate,
+        id: u64,
+        rent: IntentId,
+        is_bid: bool,
+        now: Time,
+    ) -> Rate {
+        let Some(asked) = self.bids.asked_for(rent).filter(|_| !is_bid) else {
+            return burn;
+        };
+        if self.disks.not_asked_ms(id, true, now) > NOT_ASKED_FOR_MS {
+            return burn;
+        }
+        burn.min(asked)
     }
 
     fn check_foreign(&mut self, market: &Market) {
@@ -431,10 +524,13 @@ impl Checker {
     fn check_elsewhere(&mut self, market: &Market) {
         let rows = self.elsewhere.map(|account| market.instances(account));
         for row in rows.unwrap_or_default() {
-            self.violations.insert(format!(
-                "instance {} was rented on an account that is not ours",
-                row.id
-            ));
+            self.rented_elsewhere.insert(row.id);
+            if self.rented_elsewhere.len() > self.exchanged {
+                self.violations.insert(format!(
+                    "instance {} was rented on an account that is not ours",
+                    row.id
+                ));
+            }
         }
     }
 
@@ -458,7 +554,7 @@ impl Checker {
                 Happening::Destroyed { instance } => instance,
                 _ => continue,
             };
-            let kept = self.ran.get(&instance) == Some(&false);
+            let kept = self.disks.is_kept(instance);
             if kept && !self.ending && !self.announced.contains(&instance) {
                 self.violations.insert(format!(
                     "the disk of instance {instance} was destroyed against its policy"
@@ -517,53 +613,47 @@ impl Checker {
         // By the clock that the daemon goes by.
         let day = Time(now.0 + self.ahead_ms).day(zone);
         let mut bills: BTreeMap<JobName, Money> = BTreeMap::new();
+        let mut whole: BTreeMap<JobName, Money> = BTreeMap::new();
         let (mut ours, mut others) = (Money::ZERO, Money::ZERO);
         for (id, bill) in market.exact_bill(self.account) {
             match self.ours.get(&id) {
                 Some(Some(replica)) => {
-                    // Traffic is in no limit of a job without a cap of it: nothing can measure it.
-                    let exact = bill.gpu + bill.disk;
-                    let reckoned = self.reckoned.get(&id).copied().unwrap_or_default();
-                    let known = if self.documented {
-                        exact
-                    } else {
-                        exact.min(reckoned)
-                    };
-                    *bills.entry(replica.job.clone()).or_default() += known;
-                    ours += exact;
+                    let job = &replica.job;
+                    *bills.entry(job.clone()).or_default() += self.counts(id, &bill);
+                    *whole.entry(job.clone()).or_default() += bill.total();
+                    ours += bill.gpu + bill.disk;
                 }
                 Some(None) => {}
                 None => others += bill.total(),
             }
         }
-        for (name, bill) in bills {
-            let used = self.used.entry(name).or_default();
-            let more = bill - used.total;
-            used.total = bill;
-            for used in [used, &mut self.account_used] {
-                *used.days.entry(day).or_default() += more;
-            }
+        self.limits.spent(bills, day);
+        let mut broken = self.limits.passed(now, day);
+        let due = self
+            .bill_looked_at
+            .is_none_or(|at| now.ms_since(at) >= BILL_LOOK_APART_MS);
+        if due {
+            self.bill_looked_at = Some(now);
+            let shown = self.charged(market);
+            broken.extend(self.limits.billed(&shown, &whole, now, day));
         }
-        let mut broken = Vec::new();
-        for (name, used) in &self.used {
-            let Some(versions) = self.jobs.get(name) else {
-                continue;
-            };
-            for (limit, much) in limits::passed(used, &versions.bounds(now), day) {
-                broken.push((format!("{name} is over its {limit}"), much));
-            }
-        }
-        let most = limits::of_account(&self.config);
-        for (limit, much) in limits::passed(&self.account_used, &most, day) {
-            broken.push((format!("the account is over its {limit}"), much));
-        }
-        for (what, much) in broken {
-            // Once each, however long it lasts.
-            if self.over.insert(what.clone()) {
-                self.broken(market, format!("{what}: {much}"));
-            }
+        for what in broken {
+            self.broken(market, what);
         }
         self.check_credit(market.credit(self.account), ours, others);
+    }
+
+    /// What of an instance's bill limits count. Left out is its traffic beyond the cap of its job, or
+    /// without one; and where GPUs are billed before they are shown to run, what that is more.
+    fn counts(&self, id: u64, bill: &ExactBill) -> Money {
+        let of = |sums: &BTreeMap<u64, Money>| sums.get(&id).copied().unwrap_or_default();
+        let exact = bill.gpu + bill.disk;
+        let known = if self.bills_what_it_shows {
+            exact
+        } else {
+            exact.min(of(&self.reckoned))
+        };
+        known + bill.traffic.min(of(&self.traffic_most))
     }
 
     /// The credit's reserve is never touched by our own doing: not even if everything that others
@@ -579,7 +669,7 @@ impl Checker {
             self.violations
                 .insert("the credit fell under its reserve".to_owned());
         }
-        let rate = self.account_used.rate;
+        let rate = self.limits.rate();
         let (billed, rate) = *self.short.get_or_insert((ours, rate));
         if ours > billed + rate.cost(SHORT_FOR) {
             self.violations
