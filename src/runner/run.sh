@@ -19,7 +19,8 @@ has() { command -v "$1" >/dev/null 2>&1; }
 find_tools() {
     lacks=
     HTTP=none
-    for PYTHON in python3 python none; do has "$PYTHON" && break; done
+    # One that is found and does not run is none.
+    for PYTHON in python3 python none; do has "$PYTHON" && "$PYTHON" -c 1 2>/dev/null && break; done
     if has curl; then
         HTTP=curl
     elif has wget && wget --help 2>&1 | grep -q -- --method; then
