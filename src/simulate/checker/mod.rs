@@ -363,7 +363,10 @@ impl Checker {
             } else {
                 row.storage_total_cost
             };
-            worst += Rate::from_dollars(by_itself).unwrap_or_default();
+            // What a gateway makes of a bid cannot be known when the rent is decided on. What was asked
+            // for counts in full, so a rent that would not last at its own price is found all the same.
+            let by_itself = Rate::from_dollars(by_itself).unwrap_or_default();
+            worst += self.without_excess(by_itself, row.id, label.intent, row.is_bid, now);
             new.push((row.id, label.intent));
             self.notes_traffic(row, &label.replica.job);
             if runs {
