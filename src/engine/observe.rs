@@ -76,6 +76,7 @@ pub fn observe(
     if let Some(listing) = seen.listing {
         fold.rows(listing);
     }
+    fold.traffic_prices();
     fold.absences();
     fold.voids();
     fold.draft.finish()
@@ -247,6 +248,29 @@ impl Fold<'_> {
 
     fn offer(&self, found: impl Fn(&Offer) -> bool) -> Option<&Offer> {
         self.seen.market.offers.iter().find(|offer| found(offer))
+    }
+
+    /// What a GB costs on each machine that is held, as soon as an offer of it says. The offer that
+    /// was rented is no longer listed when its instance shows, and without a price the traffic that
+    /// is billed after an instance is gone would be kept no money for.
+    fn traffic_prices(&mut self) {
+        let unpriced = self.draft.state.held.values();
+        let unpriced = unpriced.filter(|held| held.traffic_prices.is_none());
+        let found: Vec<_> = unpriced
+            .filter_map(|held| {
+                let mut offers = self.seen.market.offers.iter();
+                let prices = offers.find_map(|offer| {
+                    let prices = offer.inet_down_price.zip(offer.inet_up_price);
+                    prices.filter(|_| offer.machine == held.slot.machine)
+                });
+                Some((held.id, prices?))
+            })
+            .collect();
+        for (id, prices) in found {
+            if let Some(held) = self.draft.state.held.get_mut(&id) {
+                held.traffic_prices = Some(prices);
+            }
+        }
     }
 
     fn held_from_rent(&self, intent: &Intent, row: &Instance) -> Option<Held> {
