@@ -667,6 +667,7 @@ mod tests {
         on_demand: BTreeMap<JobName, Rate>,
         unchanged: BTreeMap<InstanceId, Time>,
         ended: BTreeMap<InstanceId, Held>,
+        market: Snapshot,
         set_back_ms: i64,
         events: Vec<String>,
         entries: Vec<Entry>,
@@ -710,6 +711,7 @@ mod tests {
                 on_demand: BTreeMap::new(),
                 unchanged: BTreeMap::new(),
                 ended: BTreeMap::new(),
+                market: Snapshot::default(),
                 set_back_ms: 0,
                 events: Vec::new(),
                 entries: Vec::new(),
@@ -722,12 +724,11 @@ mod tests {
                 complete,
                 unreadable: Vec::new(),
             });
-            let market = Snapshot::default();
             let seen = Observation {
                 now: self.now,
                 set_back_ms: std::mem::take(&mut self.set_back_ms),
                 listing: listing.as_ref(),
-                market: &market,
+                market: &self.market,
                 proven_gone: &gone.iter().map(|&id| InstanceId(id)).collect(),
                 proven_void: &void.iter().map(|&id| IntentId(id)).collect(),
                 on_demand: &self.on_demand,
@@ -871,6 +872,31 @@ mod tests {
         let ended = &scene.ended[&InstanceId(5)];
         assert_eq!(ended.spent_traffic, most);
         assert_eq!(ended.spent(), scene.posted());
+    }
+
+    #[test]
+    fn what_traffic_costs_is_learnt_from_the_machine_when_its_offer_is_gone() {
+        let mut scene = Scene::new(job("a"));
+        if let Some(held) = scene.state.held.get_mut(&InstanceId(5)) {
+            held.traffic_prices = None;
+        }
+        let of_machine = |machine| Offer {
+            machine,
+            ..offer(77)
+        };
+        let ours = scene.held().slot.machine;
+        scene.market.offers = vec![of_machine(MachineId(ours.0 + 1))];
+        scene.run_for(1);
+        assert_eq!(scene.held().traffic_prices, None);
+        scene.market.offers.insert(0, of_machine(ours));
+        scene.run_for(1);
+        let agreed = offer(77).inet_down_price.zip(offer(77).inet_up_price);
+        assert!(agreed.is_some());
+        assert_eq!(scene.held().traffic_prices, agreed);
+        // What the host asks of others later is not what was agreed.
+        scene.market.offers[0].inet_down_price = Some(Money::dollars(1));
+        scene.run_for(1);
+        assert_eq!(scene.held().traffic_prices, agreed);
     }
 
     #[test]
