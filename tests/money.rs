@@ -54,10 +54,6 @@ struct Twist {
     refused_until: Option<Time>,
     /// Bids come out as on-demand rentals.
     ignores_bids: bool,
-    /// So many creates are delivered twice, and the answer is that to the second.
-    delivered_twice: usize,
-    /// So many creates find that their offer was taken by another.
-    taken: usize,
     /// Neither lists nor reads by id are answered, from the first create on.
     blind_once_made: bool,
     blind: bool,
@@ -166,25 +162,7 @@ impl Marketplace for Twisted {
             }
             twist.blind |= twist.blind_once_made;
         });
-        let taken = self.with(|twist| {
-            let taken = twist.taken > 0;
-            twist.taken = twist.taken.saturating_sub(1);
-            taken
-        });
-        if taken {
-            self.with(|twist| twist.creates += 1);
-            return Outcome::Refused {
-                why: RefusedWhy::NoSuchOffer,
-                message: "no_such_ask".to_owned(),
-                leftover: None,
-            };
-        }
-        let mut outcome = self.inner.create(&request).await;
-        if self.with(|twist| twist.delivered_twice) > 0 {
-            self.with(|twist| twist.delivered_twice -= 1);
-            assert!(matches!(outcome, Outcome::Done(_)), "{outcome:?}");
-            outcome = self.inner.create(&request).await;
-        }
+        let outcome = self.inner.create(&request).await;
         self.with(|twist| {
             twist.creates += 1;
             if let (2, Some(answer), Some(first)) = (twist.creates, twist.second, twist.first) {
@@ -815,37 +793,6 @@ async fn an_on_demand_rental_that_its_policy_would_have_taken_goes_on() {
     );
     assert_eq!(town.events("not-as-asked").len(), 1);
     assert_eq!(town.there().await, [made]);
-}
-
-#[tokio::test]
-async fn a_create_whose_second_delivery_finds_the_offer_gone_is_compared_with_what_was_asked() {
-    let town = town_of("interruptible", false);
-    town.twisted
-        .with(|twist| (twist.ignores_bids, twist.delivered_twice) = (true, 1));
-    let mut daemon = town.daemon();
-    daemon.tick().await.unwrap();
-    assert_eq!(town.there().await.len(), 1, "it was made all the same");
-    assert_eq!(daemon.state().held.len(), 0);
-    assert_eq!(daemon.state().reserved.len(), 1, "its money is not free");
-    town.run(&mut daemon, 70).await;
-    assert_eq!(town.events("adopted"), []);
-    assert_eq!(town.events("settled").len(), 1);
-    assert_eq!(town.events("not-as-asked").len(), 1);
-    assert_eq!(town.there().await, [], "on demand, which nobody asked for");
-    assert_eq!(town.twisted.with(|twist| twist.creates), 1);
-}
-
-#[tokio::test]
-async fn an_offer_that_another_took_is_replaced_once_nothing_showed_of_it() {
-    let town = town_of("interruptible", false);
-    town.twisted.with(|twist| twist.taken = 1);
-    let mut daemon = town.daemon();
-    daemon.tick().await.unwrap();
-    town.run(&mut daemon, 60).await;
-    assert_eq!(town.twisted.with(|twist| twist.creates), 1);
-    town.run(&mut daemon, 240).await;
-    assert_eq!(town.twisted.with(|twist| twist.creates), 2);
-    assert_eq!(town.there().await, [only(&daemon)]);
 }
 
 #[tokio::test]

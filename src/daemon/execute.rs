@@ -119,7 +119,7 @@ impl Daemon {
         self.empties = super::poll::Empties::default();
         let id = intent.id;
         let outcome = self.parts.marketplace.create(&request).await;
-        let refused = matches!(&outcome, Outcome::Refused { why, .. } if !may_have_taken(*why));
+        let refused = matches!(outcome, Outcome::Refused { .. });
         self.created(intent, job, outcome).await?;
         if refused {
             return Ok(());
@@ -152,11 +152,7 @@ impl Daemon {
                     self.keep(&intent, instance, Some(DestroyWhy::Leftover))?;
                     self.destroy(instance, DestroyWhy::Leftover).await?;
                 }
-                self.create_refused(&intent, why, &message)?;
-                if may_have_taken(why) && leftover.is_none() {
-                    return self.unknown(intent, &message);
-                }
-                self.refused(intent, why.as_str())
+                self.create_refused(intent, why, message)
             }
             Outcome::Unknown(_) if self.makes_mistake(Mutant::RetryWithoutLookUp) => {
                 self.refused(intent, "unknown")
@@ -378,9 +374,9 @@ impl Daemon {
     /// A refused create: what is to blame decides what waits.
     fn create_refused(
         &mut self,
-        intent: &Intent,
+        intent: Intent,
         why: RefusedWhy,
-        message: &str,
+        message: String,
     ) -> Result<(), DaemonError> {
         if matches!(why, RefusedWhy::Account | RefusedWhy::Unauthorized) {
             self.account_waits_until = Some(self.now() + ACCOUNT_WAITS);
@@ -400,7 +396,7 @@ impl Daemon {
             machine.cool_until = machine.cool_until.max(Some(until));
             self.commit(&[Change::Machine(machine)])?;
         }
-        Ok(())
+        self.refused(intent, why.as_str())
     }
 
     // -------------------------------------------------------------------------------- other acts
@@ -489,14 +485,6 @@ impl Daemon {
             Effect::Rent { .. } => return None,
         })
     }
-}
-
-/// Whether a create that is answered with this may have been what took the offer: something on the
-/// way may deliver a request twice, and then the answer to the second is what comes back. The offer
-/// was there a moment before, so until the listings have shown that nothing was made, the money
-/// stays set aside, nothing else takes its place, and what shows is compared with what was asked.
-fn may_have_taken(why: RefusedWhy) -> bool {
-    why == RefusedWhy::NoSuchOffer
 }
 
 /// Whether an offer, read again, is still what the plan counted on.
