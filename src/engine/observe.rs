@@ -23,6 +23,7 @@ use crate::types::world::EngineConfig;
 use super::accrue::{Before, Sight, accrue, work};
 use super::act::given_up;
 use super::draft::Draft;
+use super::transition::UNSEEN_WORK_AFTER;
 
 /// What one poll saw, and what the caller proved by waiting.
 pub struct Observation<'a> {
@@ -92,6 +93,14 @@ fn sight(row: &Instance) -> Sight {
             None => row.phase() == Phase::Offline,
         },
     }
+}
+
+/// Whether an instance of which nothing is on record may hold work: it runs, or it is not known to be
+/// too young for that. Whatever it does now, it may have run before, and been outbid or stopped.
+fn may_have_run(row: &Instance, now: Time) -> bool {
+    let age_ms = row.started_at.map(|at| now.ms_since(at));
+    let young = age_ms.is_some_and(|ms| (0..millis(UNSEEN_WORK_AFTER)).contains(&ms));
+    row.phase() == Phase::Running || !young
 }
 
 /// An observation being folded in.
@@ -351,7 +360,7 @@ impl Fold<'_> {
             created_at,
             accrued_to: created_at,
             phase: row.phase(),
-            first_ran_at: (row.phase() == Phase::Running).then_some(now),
+            first_ran_at: may_have_run(row, now).then_some(now),
             stop_asked: row.is_bid == Some(true) && row.is_parked(),
             ..Held::new(row.id, label.intent, label.replica.clone(), now)
         }
@@ -1151,6 +1160,25 @@ mod tests {
         // It is newer than the one that was known, so it carries the next generation.
         assert_eq!(scene.state.held[&InstanceId(8)].generation, 1);
         assert_eq!(scene.events, ["adopted"]);
+    }
+
+    #[test]
+    fn what_is_adopted_may_hold_work_unless_it_is_known_to_be_too_young() {
+        let ages = [Some(1), Some(30), Some(-10), None];
+        for (minutes, ran) in ages.into_iter().zip([false, true, true, true]) {
+            for state in [RawState::Stopped, RawState::Running] {
+                let mut scene = Scene::new(job("a"));
+                let label = rent(&mut scene, 77);
+                scene.state.intents.clear();
+                let mut row = labelled(&scene, 8, &label);
+                row.cur_state = Some(state);
+                row.actual = Some(RawState::Loading);
+                row.started_at = minutes.map(|minutes| Time(scene.now.0 - minutes * MINUTE));
+                scene.see(Some((vec![row], true)), &[], &[]);
+                let adopted = &scene.state.held[&InstanceId(8)];
+                assert_eq!(adopted.first_ran_at.is_some(), ran, "{minutes:?} {state:?}");
+            }
+        }
     }
 
     #[test]

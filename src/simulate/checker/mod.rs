@@ -239,10 +239,13 @@ impl Checker {
     pub fn intends(&mut self, intent: &Intent, market: &Market) {
         self.bids.asks(intent, market);
         let effect = &intent.effect;
+        let mut takes_back = false;
         match effect {
             Effect::Rent { .. } => self.runway.decided(intent.id),
             Effect::Destroy { instance, .. } => self.disks.destroys(instance.0),
-            _ => {}
+            Effect::Start { instance } => self.disks.starts(instance.0),
+            Effect::Stop { instance } => takes_back = self.disks.takes_back_a_start(instance.0),
+            Effect::SetBid { .. } => {}
         }
         if !self.still || self.ending {
             return;
@@ -261,7 +264,7 @@ impl Checker {
                 false
             }
             (Effect::SetBid { bid, .. }, Some(stands)) => stands.bid == Some(*bid),
-            (Effect::Stop { .. }, Some(stands)) => !stands.wants,
+            (Effect::Stop { .. }, Some(stands)) => !stands.wants && !takes_back,
             (Effect::Start { .. }, Some(stands)) => stands.wants,
             _ => false,
         };
