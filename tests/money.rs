@@ -25,7 +25,7 @@ use haggle::types::instance::{Account, DestroyWhy, Instance, Listing, Phase, Raw
 use haggle::types::job::Job;
 use haggle::types::money::Rate;
 use haggle::types::notification::{Notification, NotificationKind, PriceIncrease};
-use haggle::types::offer::{Offer, OfferQuery};
+use haggle::types::offer::{Bounds, Market as Kind, Offer, OfferQuery};
 use haggle::types::state::{Ask, Change, Event, Wish};
 use haggle::types::time::{Mono, Time};
 use haggle::types::world::EngineConfig;
@@ -45,6 +45,11 @@ struct Twist {
     /// The second create is answered so, from the instance of the first.
     second: Option<fn(InstanceId) -> Outcome<InstanceId>>,
     first: Option<InstanceId>,
+    /// The first create arrives twice: the second copy's answer comes back, and what the first one
+    /// made is hidden. `Some(false)`: it arrives once, and somebody else was faster.
+    arrives_twice: Option<bool>,
+    /// Listings are empty.
+    empty: bool,
     /// What the inbox holds once it is time; without, there is none.
     inbox: Option<Vec<Notification>>,
     /// What hosts ask for, and since when.
@@ -114,6 +119,9 @@ impl Marketplace for Twisted {
     async fn instances(&self) -> Result<Listing, ReadError> {
         self.seeing()?;
         let mut listing = self.inner.instances().await?;
+        if self.with(|twist| twist.empty) {
+            listing.rows.clear();
+        }
         let hidden = self.with(|twist| twist.hidden.clone());
         listing.rows.retain(|row| !hidden.contains(&row.id));
         let rows = std::mem::take(&mut listing.rows).into_iter();
@@ -162,6 +170,15 @@ impl Marketplace for Twisted {
             }
             twist.blind |= twist.blind_once_made;
         });
+        if let Some(is_ours) = self.with(|twist| twist.arrives_twice.take()) {
+            let mut other = request.clone();
+            if !is_ours {
+                other.label = "somebody-elses".to_owned();
+            }
+            if let Outcome::Done(id) = self.inner.create(&other).await {
+                self.with(|twist| twist.hidden.insert(id));
+            }
+        }
         let outcome = self.inner.create(&request).await;
         self.with(|twist| {
             twist.creates += 1;
@@ -275,6 +292,7 @@ struct Town {
     directory: tempfile::TempDir,
     jobs: Vec<Arc<Job>>,
     poll_every: Duration,
+    min_runway: Option<Duration>,
 }
 
 fn job(replicas: u32) -> Arc<Job> {
@@ -345,6 +363,7 @@ impl Town {
             directory: tempfile::tempdir().unwrap(),
             jobs: vec![job(replicas)],
             poll_every: Duration::from_secs(60),
+            min_runway: None,
         }
     }
 
@@ -364,6 +383,7 @@ impl Town {
         let settings = Settings {
             engine: EngineConfig {
                 poll_every: self.poll_every,
+                min_runway: self.min_runway,
                 ..EngineConfig::default()
             },
             live: true,
@@ -381,6 +401,51 @@ impl Town {
             .run(Some(until), std::future::pending())
             .await
             .unwrap();
+    }
+
+    /// Somebody else rents three of the dearest, and the minimum runway is what the credit lasts for
+    /// at that: with anything more it is too short.
+    async fn others_rent(&mut self) -> Vec<InstanceId> {
+        let query = OfferQuery {
+            market: Kind::OnDemand,
+            gpu_name: None,
+            machine: None,
+            disk_gb: 12,
+            open: false,
+            bounds: Bounds::default(),
+        };
+        let mut offers = self.twisted.inner.offers(&query).await.unwrap().offers;
+        offers.sort_by_key(|offer| offer.on_demand);
+        let mut made = Vec::new();
+        for offer in offers.iter().rev().take(3) {
+            let request = CreateRequest {
+                offer: offer.id,
+                bid: None,
+                label: "somebody-elses".to_owned(),
+                disk_gb: 12,
+                image: Some("a/b:c".to_owned()),
+                template: None,
+                run_type: "args",
+                onstart: None,
+                args: Vec::new(),
+                env: Vec::new(),
+                image_login: None,
+            };
+            match self.twisted.inner.create(&request).await {
+                Outcome::Done(id) => made.push(id),
+                other => panic!("{other:?}"),
+            }
+        }
+        let rows = self.twisted.inner.instances().await.unwrap().rows;
+        let burn = rows.iter().fold(Rate::ZERO, |sum, row| {
+            sum + row.price.unwrap() + row.storage.unwrap()
+        });
+        assert!(burn > Rate::from_dollars(2.0).unwrap(), "{burn}");
+        let credit = self.twisted.inner.account().await.unwrap().credit.unwrap();
+        let hours =
+            (credit - EngineConfig::default().credit_reserve).as_dollars() / burn.as_dollars();
+        self.min_runway = Some(Duration::from_secs_f64(hours * 3600.0));
+        made
     }
 
     fn events(&self, kind: &str) -> Vec<Event> {
@@ -446,6 +511,64 @@ async fn an_instance_that_stays_away_is_given_up_in_the_end() {
     town.run(&mut daemon, 400).await;
     assert_eq!(town.events("lost").len(), 1);
     assert_ne!(only(&daemon), made);
+}
+
+/// The first create is answered that its offer is gone; the daemon ran on for a minute and a half, in
+/// which nothing shows who took it.
+async fn offer_gone(is_ours: bool) -> (Town, Daemon) {
+    let town = Town::new(1);
+    town.twisted
+        .with(|twist| twist.arrives_twice = Some(is_ours));
+    let mut daemon = town.daemon();
+    town.run(&mut daemon, 90).await;
+    assert_eq!(town.twisted.with(|twist| twist.creates), 1);
+    assert_eq!(town.there().await.len(), 1);
+    assert!(daemon.state().held.is_empty());
+    town.twisted.with(|twist| twist.hidden.clear());
+    (town, daemon)
+}
+
+#[tokio::test]
+async fn a_create_that_arrives_twice_and_finds_its_own_offer_gone_is_not_made_up_for() {
+    let (town, mut daemon) = offer_gone(true).await;
+    town.run(&mut daemon, 600).await;
+    assert_eq!(town.there().await, [only(&daemon)]);
+    assert_eq!(town.twisted.with(|twist| twist.creates), 1);
+    assert_eq!(town.events("adopted"), [], "its rent was still open");
+}
+
+#[tokio::test]
+async fn a_create_whose_offer_somebody_else_took_is_tried_elsewhere_once_that_is_proven() {
+    let (town, mut daemon) = offer_gone(false).await;
+    town.run(&mut daemon, 150).await;
+    let made = only(&daemon);
+    assert_eq!(town.there().await.len(), 2);
+    assert_eq!(town.twisted.with(|twist| twist.creates), 2);
+    assert_eq!(town.twisted.with(|twist| twist.first), Some(made));
+}
+
+#[tokio::test]
+async fn what_others_rent_is_not_forgotten_over_one_empty_listing() {
+    let mut town = Town::new(1);
+    let others = town.others_rent().await;
+    let mut daemon = town.daemon();
+    daemon.tick().await.unwrap();
+    assert!(daemon.state().held.is_empty(), "the runway is too short");
+    town.twisted.with(|twist| twist.empty = true);
+    for _ in 0..2 {
+        town.clock.advance(Duration::from_secs(60));
+        daemon.tick().await.unwrap();
+        assert!(daemon.state().held.is_empty());
+    }
+    town.twisted.with(|twist| twist.empty = false);
+    town.run(&mut daemon, 300).await;
+    assert_eq!(town.twisted.with(|twist| twist.creates), 0);
+    // Gone indeed, they cost nothing more.
+    for id in others {
+        town.twisted.inner.destroy(id).await;
+    }
+    town.run(&mut daemon, 300).await;
+    assert_eq!(town.there().await, [only(&daemon)]);
 }
 
 /// Two replicas, the second of whose creates is answered with what belongs to the first.

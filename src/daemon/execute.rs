@@ -119,7 +119,7 @@ impl Daemon {
         self.empties = super::poll::Empties::default();
         let id = intent.id;
         let outcome = self.parts.marketplace.create(&request).await;
-        let refused = matches!(outcome, Outcome::Refused { .. });
+        let refused = matches!(outcome, Outcome::Refused { why, .. } if !may_be_our_doing(why));
         self.created(intent, job, outcome).await?;
         if refused {
             return Ok(());
@@ -152,7 +152,9 @@ impl Daemon {
                     self.keep(&intent, instance, Some(DestroyWhy::Leftover))?;
                     self.destroy(instance, DestroyWhy::Leftover).await?;
                 }
-                self.create_refused(intent, why, message)
+                // While a leftover is being destroyed nothing is rented in its place anyway.
+                let in_doubt = leftover.is_none() && may_be_our_doing(why);
+                self.create_refused(intent, why, message, in_doubt)
             }
             Outcome::Unknown(_) if self.makes_mistake(Mutant::RetryWithoutLookUp) => {
                 self.refused(intent, "unknown")
@@ -371,12 +373,14 @@ impl Daemon {
         Ok(Some(held))
     }
 
-    /// A refused create: what is to blame decides what waits.
+    /// A refused create: what is to blame decides what waits. One in doubt stays open like one whose
+    /// answer was lost, until listings show what it made or prove that it made nothing.
     fn create_refused(
         &mut self,
         intent: Intent,
         why: RefusedWhy,
         message: String,
+        in_doubt: bool,
     ) -> Result<(), DaemonError> {
         if matches!(why, RefusedWhy::Account | RefusedWhy::Unauthorized) {
             self.account_waits_until = Some(self.now() + ACCOUNT_WAITS);
@@ -395,6 +399,11 @@ impl Daemon {
             let until = self.now() + self.settings.engine.poll_every * PASSED_OVER_POLLS;
             machine.cool_until = machine.cool_until.max(Some(until));
             self.commit(&[Change::Machine(machine)])?;
+        }
+        if in_doubt {
+            let doubt = "had it arrived twice, the first copy may have taken what the second was \
+                         refused";
+            return self.unknown(intent, doubt);
         }
         self.refused(intent, why.as_str())
     }
@@ -485,6 +494,14 @@ impl Daemon {
             Effect::Rent { .. } => return None,
         })
     }
+}
+
+/// Whether a create may be refused for what it did itself. A request can be delivered twice on its way
+/// (a gateway or proxy that sends again), and the answer of the second copy come back: that the offer
+/// is gone, or that its floor is over our bid, is then so because the first copy rented it. A refused
+/// account waits far longer than such an instance takes to show.
+fn may_be_our_doing(why: RefusedWhy) -> bool {
+    matches!(why, RefusedWhy::NoSuchOffer | RefusedWhy::BidTooLow)
 }
 
 /// Whether an offer, read again, is still what the plan counted on.

@@ -68,6 +68,7 @@ impl Daemon {
             // Unknown, which is not a change.
             return false;
         };
+        self.others_listed |= self.shows_others(&listing);
         self.unchanged
             .retain(|id, _| self.state.held.contains_key(id));
         for row in &listing.rows {

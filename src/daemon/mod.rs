@@ -201,6 +201,8 @@ pub struct Daemon {
     empty_streak: BTreeMap<OfferQuery, u32>,
     /// Listings in a row that were empty although something of ours may exist.
     empties: poll::Empties,
+    /// Whether the last listing that was believed showed instances that are not ours.
+    others_listed: bool,
     /// What is known of the searches made.
     searches: plan_searches::Searches,
     /// Whether this process has searched before.
@@ -260,6 +262,7 @@ impl Daemon {
             snapshot_id,
             empty_streak: BTreeMap::new(),
             empties: poll::Empties::default(),
+            others_listed: false,
             searches: plan_searches::Searches::default(),
             has_searched: false,
             seen: BTreeMap::new(),

@@ -40,10 +40,10 @@ impl Empties {
     }
 }
 
-/// Whether an empty listing, the n-th in a row, may be taken for whole: while a rent may show yet,
-/// and with or without an instance of ours that is known to be absent.
-fn empty_believed(in_a_row: u32, renting: bool, witness_absent: Option<bool>) -> bool {
-    witness_absent != Some(false) && (!renting || in_a_row >= EMPTY_BELIEVED_AFTER)
+/// Whether an empty listing, the n-th in a row, may be taken for whole: while it may hide what cannot
+/// be asked for by id, and with or without an instance of ours that is known to be absent.
+fn empty_believed(in_a_row: u32, hides: bool, witness_absent: Option<bool>) -> bool {
+    witness_absent != Some(false) && (!hides || in_a_row >= EMPTY_BELIEVED_AFTER)
 }
 
 /// A search is asked again after half a poll's interval, or half of this where polls are further
@@ -145,11 +145,14 @@ impl Daemon {
     }
 
     /// An empty listing is believed only with something beside it: an instance of ours that should
-    /// be in it and is positively not there, and, where a rent may show yet, that it has come often
-    /// enough in a row. A rent has no id by which it could be asked for.
+    /// be in it and is positively not there, and, where a rent may show yet or others' instances were
+    /// listed before, that it has come often enough in a row. A rent has no id by which it could be
+    /// asked for; and what others rent shortens the runway also when one answer leaves it out.
     pub(super) async fn corroborate(&mut self, listing: &mut Listing) {
         if !listing.rows.is_empty() || !listing.unreadable.is_empty() {
             self.empties = Empties::default();
+            let shows = self.shows_others(listing);
+            self.others_listed = shows || (self.others_listed && !listing.complete);
             return;
         }
         let intents = self.state.intents.values();
@@ -159,7 +162,8 @@ impl Daemon {
             > 0
             // What was forgotten may show, too.
             || self.is_comparing();
-        if !listing.complete || (self.state.held.is_empty() && !renting) {
+        let hides = renting || self.others_listed;
+        if !listing.complete || (self.state.held.is_empty() && !hides) {
             return;
         }
         if self.makes_mistake(Mutant::EmptyListingBelieved) {
@@ -178,7 +182,15 @@ impl Daemon {
             )),
             None => None,
         };
-        listing.complete = empty_believed(in_a_row, renting, absent);
+        listing.complete = empty_believed(in_a_row, hides, absent);
+        self.others_listed &= !listing.complete;
+    }
+
+    /// Whether a listing shows an instance that is not known to be ours.
+    pub(super) fn shows_others(&self, listing: &Listing) -> bool {
+        let rows = listing.rows.iter().map(|row| row.id);
+        let mut ids = rows.chain(listing.unreadable.iter().copied());
+        ids.any(|id| !self.state.held.contains_key(&id))
     }
 
     /// Searches what the jobs and our own machines need, inside the quota. The numbers are those of

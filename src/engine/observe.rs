@@ -23,6 +23,7 @@ use crate::types::world::EngineConfig;
 use super::accrue::{Before, Sight, accrue, work};
 use super::act::given_up;
 use super::draft::Draft;
+use super::transition::UNSEEN_WORK_AFTER;
 
 /// What one poll saw, and what the caller proved by waiting.
 pub struct Observation<'a> {
@@ -76,6 +77,7 @@ pub fn observe(
     if let Some(listing) = seen.listing {
         fold.rows(listing);
     }
+    fold.traffic_prices();
     fold.absences();
     fold.voids();
     fold.draft.finish()
@@ -91,6 +93,14 @@ fn sight(row: &Instance) -> Sight {
             None => row.phase() == Phase::Offline,
         },
     }
+}
+
+/// Whether an instance of which nothing is on record may hold work: it runs, or it is not known to be
+/// too young for that. Whatever it does now, it may have run before, and been outbid or stopped.
+fn may_have_run(row: &Instance, now: Time) -> bool {
+    let age_ms = row.started_at.map(|at| now.ms_since(at));
+    let young = age_ms.is_some_and(|ms| (0..millis(UNSEEN_WORK_AFTER)).contains(&ms));
+    row.phase() == Phase::Running || !young
 }
 
 /// An observation being folded in.
@@ -249,6 +259,29 @@ impl Fold<'_> {
         self.seen.market.offers.iter().find(|offer| found(offer))
     }
 
+    /// What a GB costs on each machine that is held, as soon as an offer of it says. The offer that
+    /// was rented is no longer listed when its instance shows, and without a price the traffic that
+    /// is billed after an instance is gone would be kept no money for.
+    fn traffic_prices(&mut self) {
+        let unpriced = self.draft.state.held.values();
+        let unpriced = unpriced.filter(|held| held.traffic_prices.is_none());
+        let found: Vec<_> = unpriced
+            .filter_map(|held| {
+                let mut offers = self.seen.market.offers.iter();
+                let prices = offers.find_map(|offer| {
+                    let prices = offer.inet_down_price.zip(offer.inet_up_price);
+                    prices.filter(|_| offer.machine == held.slot.machine)
+                });
+                Some((held.id, prices?))
+            })
+            .collect();
+        for (id, prices) in found {
+            if let Some(held) = self.draft.state.held.get_mut(&id) {
+                held.traffic_prices = Some(prices);
+            }
+        }
+    }
+
     fn held_from_rent(&self, intent: &Intent, row: &Instance) -> Option<Held> {
         let Effect::Rent {
             replica,
@@ -327,7 +360,7 @@ impl Fold<'_> {
             created_at,
             accrued_to: created_at,
             phase: row.phase(),
-            first_ran_at: (row.phase() == Phase::Running).then_some(now),
+            first_ran_at: may_have_run(row, now).then_some(now),
             stop_asked: row.is_bid == Some(true) && row.is_parked(),
             ..Held::new(row.id, label.intent, label.replica.clone(), now)
         }
@@ -643,6 +676,7 @@ mod tests {
         on_demand: BTreeMap<JobName, Rate>,
         unchanged: BTreeMap<InstanceId, Time>,
         ended: BTreeMap<InstanceId, Held>,
+        market: Snapshot,
         set_back_ms: i64,
         events: Vec<String>,
         entries: Vec<Entry>,
@@ -686,6 +720,7 @@ mod tests {
                 on_demand: BTreeMap::new(),
                 unchanged: BTreeMap::new(),
                 ended: BTreeMap::new(),
+                market: Snapshot::default(),
                 set_back_ms: 0,
                 events: Vec::new(),
                 entries: Vec::new(),
@@ -698,12 +733,11 @@ mod tests {
                 complete,
                 unreadable: Vec::new(),
             });
-            let market = Snapshot::default();
             let seen = Observation {
                 now: self.now,
                 set_back_ms: std::mem::take(&mut self.set_back_ms),
                 listing: listing.as_ref(),
-                market: &market,
+                market: &self.market,
                 proven_gone: &gone.iter().map(|&id| InstanceId(id)).collect(),
                 proven_void: &void.iter().map(|&id| IntentId(id)).collect(),
                 on_demand: &self.on_demand,
@@ -847,6 +881,31 @@ mod tests {
         let ended = &scene.ended[&InstanceId(5)];
         assert_eq!(ended.spent_traffic, most);
         assert_eq!(ended.spent(), scene.posted());
+    }
+
+    #[test]
+    fn what_traffic_costs_is_learnt_from_the_machine_when_its_offer_is_gone() {
+        let mut scene = Scene::new(job("a"));
+        if let Some(held) = scene.state.held.get_mut(&InstanceId(5)) {
+            held.traffic_prices = None;
+        }
+        let of_machine = |machine| Offer {
+            machine,
+            ..offer(77)
+        };
+        let ours = scene.held().slot.machine;
+        scene.market.offers = vec![of_machine(MachineId(ours.0 + 1))];
+        scene.run_for(1);
+        assert_eq!(scene.held().traffic_prices, None);
+        scene.market.offers.insert(0, of_machine(ours));
+        scene.run_for(1);
+        let agreed = offer(77).inet_down_price.zip(offer(77).inet_up_price);
+        assert!(agreed.is_some());
+        assert_eq!(scene.held().traffic_prices, agreed);
+        // What the host asks of others later is not what was agreed.
+        scene.market.offers[0].inet_down_price = Some(Money::dollars(1));
+        scene.run_for(1);
+        assert_eq!(scene.held().traffic_prices, agreed);
     }
 
     #[test]
@@ -1101,6 +1160,25 @@ mod tests {
         // It is newer than the one that was known, so it carries the next generation.
         assert_eq!(scene.state.held[&InstanceId(8)].generation, 1);
         assert_eq!(scene.events, ["adopted"]);
+    }
+
+    #[test]
+    fn what_is_adopted_may_hold_work_unless_it_is_known_to_be_too_young() {
+        let ages = [Some(1), Some(30), Some(-10), None];
+        for (minutes, ran) in ages.into_iter().zip([false, true, true, true]) {
+            for state in [RawState::Stopped, RawState::Running] {
+                let mut scene = Scene::new(job("a"));
+                let label = rent(&mut scene, 77);
+                scene.state.intents.clear();
+                let mut row = labelled(&scene, 8, &label);
+                row.cur_state = Some(state);
+                row.actual = Some(RawState::Loading);
+                row.started_at = minutes.map(|minutes| Time(scene.now.0 - minutes * MINUTE));
+                scene.see(Some((vec![row], true)), &[], &[]);
+                let adopted = &scene.state.held[&InstanceId(8)];
+                assert_eq!(adopted.first_ran_at.is_some(), ran, "{minutes:?} {state:?}");
+            }
+        }
     }
 
     #[test]

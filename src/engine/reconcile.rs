@@ -77,8 +77,9 @@ impl Bill {
 
     /// Whether these are all the rows that an instance which is gone ever has: from its creation to
     /// its end, without a day left out. A partial answer lacks one end or has a hole, and one whose
-    /// clock is off does not fit.
-    fn is_every_row_of(&self, held: &Held) -> bool {
+    /// clock is off does not fit. When one ended that went by itself, nobody saw: it was gone for a
+    /// while before that was proven. Once its bill is closed the last row there is ends it.
+    fn is_every_row_of(&self, held: &Held, closed: bool) -> bool {
         let (Some(first), Some(last)) = (self.first, self.last) else {
             return false;
         };
@@ -89,7 +90,7 @@ impl Bill {
         });
         unbroken
             && first <= held.created_at + FIRST_ROW_WITHIN
-            && last + LAST_ROW_WITHIN >= end_of(held)
+            && (closed || last + LAST_ROW_WITHIN >= end_of(held))
     }
 
     /// What is to be posted so that every day that was reported comes to what was reported. A
@@ -188,7 +189,7 @@ pub fn reconcile(books: &Books<'_>, charges: &[Charge], now: Time) -> Reconciled
         let whole = bill
             .last
             .is_some_and(|last| closed || last + LAST_ROW_WITHIN >= end_of(held));
-        let every_row = bill.is_every_row_of(held);
+        let every_row = bill.is_every_row_of(held, closed);
         let corrected = take_up(
             &mut draft,
             held,
@@ -597,6 +598,36 @@ mod tests {
             assert_eq!(ended[0].billed, Money(billed));
             assert_eq!(ended[0].spent(), Money(billed));
         }
+    }
+
+    #[test]
+    fn nor_is_one_of_an_instance_that_ended_before_anybody_saw_it() {
+        let (mut state, held) = spent(1000, 100);
+        // It went by itself, and its absence was proven half an hour after its last row.
+        let mut ended = [Held {
+            accrued_to: NOW + Duration::from_mins(150),
+            ..held
+        }];
+        let mut ledger = Ledger::default();
+        let right = charge(Component::Gpu, 2, 1500);
+        let off = Duration::from_hours(24);
+        let wrong = Charge {
+            start: right.start + off,
+            end: right.end + off,
+            ..right.clone()
+        };
+        let mut billed = |row: &Charge, after| {
+            let rows = std::slice::from_ref(row);
+            compare((&mut state, &mut ledger), &mut ended, rows, NOW + after);
+            ended[0].billed
+        };
+        let soon = Duration::from_hours(3);
+        assert_eq!(billed(&right, soon), Money(1500));
+        assert_eq!(billed(&wrong, soon), Money(3000));
+        // Rows may be missing yet.
+        assert_eq!(billed(&right, soon), Money(3000));
+        let closed = Duration::from_mins(150) + BILL_CLOSED_AFTER;
+        assert_eq!(billed(&right, closed), Money(1500));
     }
 
     #[test]

@@ -20,6 +20,10 @@ pub(crate) struct Bill {
     to: Time,
     charges: Vec<Charge>,
     after: Option<String>,
+    /// How many rows the first page says there are in all.
+    announced: Option<f64>,
+    /// Rows of all pages so far.
+    counted: usize,
 }
 
 impl Bill {
@@ -30,6 +34,8 @@ impl Bill {
             to,
             charges: Vec::new(),
             after: None,
+            announced: None,
+            counted: 0,
         }
     }
 
@@ -51,6 +57,12 @@ impl Bill {
                 "a page of the bill lacks rows that it announces".to_owned(),
             ));
         }
+        // The marketplace documents how many there are in all, too. A later page may be cut short
+        // together with what it says of itself; rows that were added meanwhile only make it more.
+        if self.after.is_none() {
+            self.announced = answer.number("total");
+        }
+        self.counted += rows.len();
         for row in rows {
             let charges = rows::charges(row).map_err(|bad| {
                 ReadError::Malformed(format!("a charge's {} cannot be read", bad.0))
@@ -58,7 +70,17 @@ impl Bill {
             let touching = |charge: &Charge| rows::touches(charge, self.from, self.to);
             self.charges.extend(charges.into_iter().filter(touching));
         }
-        next_page(&mut self.after, answer)
+        let more = next_page(&mut self.after, answer)?;
+        if !more
+            && self
+                .announced
+                .is_some_and(|total| total > self.counted as f64)
+        {
+            return Err(ReadError::Malformed(
+                "a bill that lacks pages which it announces".to_owned(),
+            ));
+        }
+        Ok(more)
     }
 
     /// The charges.

@@ -19,6 +19,8 @@ pub(super) struct Disks {
     /// For how many milliseconds instances were at work, or meant to be, that are on-demand where a
     /// bid was asked for; and when they were looked at last.
     not_asked: BTreeMap<u64, (i64, Time)>,
+    /// Instances that were asked to start, and not to stop since.
+    started: BTreeSet<u64>,
 }
 
 impl Disks {
@@ -41,6 +43,18 @@ impl Disks {
         if !self.worked.contains_key(&id) {
             self.ending.insert(id);
         }
+    }
+
+    /// The daemon asks an instance to start.
+    pub(super) fn starts(&mut self, id: u64) {
+        self.started.insert(id);
+    }
+
+    /// The daemon asks an instance to stop. Whether that takes back a start: one that found no free
+    /// GPU may come true at any later time, or never, and no row says which, so what is to be left
+    /// for good must be asked to stop, once for each start. A second stop takes nothing back.
+    pub(super) fn takes_back_a_start(&mut self, id: u64) -> bool {
+        self.started.remove(&id)
     }
 
     /// Whether its policy keeps the disk of an instance for the work on it.
@@ -92,6 +106,16 @@ mod tests {
         disks.destroys(7);
         worked(&mut disks, MINUTE);
         assert!(!disks.is_kept(7));
+    }
+
+    #[test]
+    fn a_start_is_taken_back_by_one_stop_and_no_more() {
+        let mut disks = Disks::default();
+        assert!(!disks.takes_back_a_start(7));
+        disks.starts(7);
+        assert!(!disks.takes_back_a_start(8));
+        assert!(disks.takes_back_a_start(7));
+        assert!(!disks.takes_back_a_start(7));
     }
 
     #[test]

@@ -239,10 +239,13 @@ impl Checker {
     pub fn intends(&mut self, intent: &Intent, market: &Market) {
         self.bids.asks(intent, market);
         let effect = &intent.effect;
+        let mut takes_back = false;
         match effect {
             Effect::Rent { .. } => self.runway.decided(intent.id),
             Effect::Destroy { instance, .. } => self.disks.destroys(instance.0),
-            _ => {}
+            Effect::Start { instance } => self.disks.starts(instance.0),
+            Effect::Stop { instance } => takes_back = self.disks.takes_back_a_start(instance.0),
+            Effect::SetBid { .. } => {}
         }
         if !self.still || self.ending {
             return;
@@ -261,7 +264,7 @@ impl Checker {
                 false
             }
             (Effect::SetBid { bid, .. }, Some(stands)) => stands.bid == Some(*bid),
-            (Effect::Stop { .. }, Some(stands)) => !stands.wants,
+            (Effect::Stop { .. }, Some(stands)) => !stands.wants && !takes_back,
             (Effect::Start { .. }, Some(stands)) => stands.wants,
             _ => false,
         };
@@ -363,7 +366,10 @@ impl Checker {
             } else {
                 row.storage_total_cost
             };
-            worst += Rate::from_dollars(by_itself).unwrap_or_default();
+            // What a gateway makes of a bid cannot be known when the rent is decided on. What was asked
+            // for counts in full, so a rent that would not last at its own price is found all the same.
+            let by_itself = Rate::from_dollars(by_itself).unwrap_or_default();
+            worst += self.without_excess(by_itself, row.id, label.intent, row.is_bid, now);
             new.push((row.id, label.intent));
             self.notes_traffic(row, &label.replica.job);
             if runs {

@@ -313,6 +313,23 @@ fn charges_are_asked_for_by_whole_days_and_paged() {
 }
 
 #[test]
+fn a_bill_whose_later_page_comes_empty_is_no_bill() {
+    let rig = rig();
+    let noon = Time(1_795_478_400_000 + 43_200_000);
+    let row = json!({"start":1_795_521_700,"end":1_795_525_300,"type":"instance",
+        "source":"instance-7","amount":0.19,"items":[]});
+    let first = json!({"success":true,"count":1,"total":2,"results":[row],"next_token":"n"});
+    let last = json!({"success":true,"count":1,"total":2,"results":[row],"next_token":null});
+    let emptied = json!({"success":true,"count":0,"total":0,"results":[],"next_token":null});
+    for (page, read) in [(&last, Some(2)), (&emptied, None)] {
+        rig.script.reply(200, &first);
+        rig.script.reply(200, page);
+        let charges = run(rig.client.charges(noon, noon + Duration::from_hours(2)));
+        assert_eq!(charges.ok().map(|charges| charges.len()), read);
+    }
+}
+
+#[test]
 fn payments_are_whole_or_an_error() {
     let rig = rig();
     let row =
