@@ -261,6 +261,16 @@ fn found(program: &str) -> Option<PathBuf> {
     place
 }
 
+/// How many processes there are whose command begins so.
+fn commands(beginning: &str) -> usize {
+    let all = std::fs::read_dir("/proc").unwrap();
+    let lines = all.filter_map(|one| std::fs::read(one.ok()?.path().join("cmdline")).ok());
+    let words = |line: Vec<u8>| String::from_utf8_lossy(&line).replace('\0', " ");
+    lines
+        .filter(|line| words(line.clone()).starts_with(beginning))
+        .count()
+}
+
 /// The interpreter itself, which may be found by a script only.
 fn python() -> Option<PathBuf> {
     let asked = Command::new(found("python3")?)
@@ -383,16 +393,14 @@ async fn a_lease_that_nobody_renews_ends_the_command_and_then_the_instance() {
     bench
         .until("at work", |bench| bench.root().join("away").exists())
         .await;
+    assert_eq!(commands("sh -c trap \"\" TERM; while"), 1);
     bench.pass(Duration::from_hours(2));
     let ending = bench.until_told("ending").await;
     assert_eq!(ending.why.as_deref(), Some("lapsed"));
     let gate = |bench: &Bench| bench.told().last().is_some_and(|told| told.state == "gate");
     bench.until("waiting again", gate).await;
-    let left = Command::new("pgrep")
-        .args(["-f", "^sh -c trap .* away"])
-        .output()
-        .unwrap();
-    assert_eq!(String::from_utf8_lossy(&left.stdout), "");
+    assert_eq!(commands("sh -c trap '' TERM; setsid"), 0);
+    assert_eq!(commands("sh -c trap \"\" TERM; while"), 0);
     assert!(bench.is_there(), "the second term runs");
     bench.pass(Duration::from_hours(2));
     bench.until("gone", |bench| !bench.is_there()).await;

@@ -77,11 +77,6 @@ impl Exec {
                 break;
             }
         }
-        for room in rooms.values_mut() {
-            if let Some((_, process)) = room.running.take() {
-                process.kill();
-            }
-        }
     }
 
     /// Brings what runs here to what the market says.
@@ -91,9 +86,7 @@ impl Exec {
         rooms.retain(|id, room| {
             let stays = hosted.contains_key(id);
             if !stays {
-                if let Some((_, process)) = room.running.take() {
-                    process.kill();
-                }
+                room.running = None;
                 // A file that a dying process still makes is found the next time that somebody
                 // cleans up; nothing is billed for it.
                 let _ = std::fs::remove_dir_all(&room.path);
@@ -114,9 +107,9 @@ impl Exec {
         let is_this = |version: u64| host.runs && version == host.version;
         if let Some((version, mut process)) = room.running.take() {
             if !is_this(version) {
-                process.kill();
+                drop(process);
             } else if process.has_ended() {
-                process.kill();
+                drop(process);
                 self.tell_log(server, room, host.id);
                 server.with_market(|market| market.container_exits(host.id, version));
                 return;

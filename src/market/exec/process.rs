@@ -71,9 +71,11 @@ impl Process {
         // What cannot be asked for is not ours any more.
         !matches!(self.child.try_wait(), Ok(None))
     }
+}
 
-    /// Kills all of it, those that left the group too, without a warning.
-    pub(super) fn kill(mut self) {
+/// Nothing outlives it: all of it is killed without a warning, those that left the group, too.
+impl Drop for Process {
+    fn drop(&mut self) {
         if let Ok(pid) = i32::try_from(self.child.id())
             && let Some(pid) = Pid::from_raw(pid)
         {
