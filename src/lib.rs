@@ -9,6 +9,7 @@ pub mod market;
 pub mod marketplace;
 pub mod policy;
 pub mod ports;
+pub mod runner;
 pub mod simulate;
 pub mod store;
 pub mod types;

@@ -63,7 +63,7 @@ async fn look(market: Market) -> Looked {
         router::PREFIX
     );
     let (end, ended) = tokio::sync::oneshot::channel::<()>();
-    let serving = tokio::spawn(server::serve(listener, served, async {
+    let serving = tokio::spawn(server::serve(listener, served, None, async {
         let _ = ended.await;
     }));
 

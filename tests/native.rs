@@ -53,7 +53,12 @@ impl Rig {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());
         let served = Arc::clone(&server);
-        tokio::spawn(server::serve(listener, served, std::future::pending()));
+        tokio::spawn(server::serve(
+            listener,
+            served,
+            None,
+            std::future::pending(),
+        ));
         let transport = HttpTransport::new(&base, Duration::from_secs(30)).unwrap();
         Self {
             server,

@@ -53,6 +53,7 @@ const REAL_TIME: &[&str] = &[
     "daemon/doors.rs",
     "marketplace/http.rs",
     "market/deliveries.rs",
+    "market/exec/mod.rs",
     "market/server.rs",
 ];
 

@@ -15,6 +15,7 @@ use super::failure::{Done, Exit, Failure, OrFail};
 use super::run::interrupted;
 use crate::clock::ScaledClock;
 use crate::daemon::web;
+use crate::market::exec::Exec;
 use crate::market::faults::{FaultScript, FaultSpec, Faults};
 use crate::market::{
     Disputed, Envelope, Market, MarketOptions, MarketServer, Paths, Wire, WireOptions, offers_file,
@@ -77,6 +78,11 @@ pub(crate) struct MarketArgs {
     /// Decimals to which the bill's rows are rounded.
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(0..=9))]
     charge_decimals: u32,
+    /// Run what instances are to run for real, as processes on this machine, each in a folder of
+    /// DIR, which has to be empty. Whoever reaches the market runs commands as you; on a loopback
+    /// address only.
+    #[arg(long, value_name = "DIR")]
+    exec: Option<PathBuf>,
 }
 
 /// In which wire formats the documented rate limits hold.
@@ -129,6 +135,13 @@ pub(crate) fn run(context: &Context, args: &MarketArgs) -> Done {
         ))
         .hint("listen on a loopback address, such as 127.0.0.1:9465, or leave --control away"));
     }
+    if args.exec.is_some() && !args.listen.ip().is_loopback() {
+        return Err(Failure::mendable(format!(
+            "--exec lets anybody who reaches {} run commands on this machine",
+            args.listen
+        ))
+        .hint("listen on a loopback address, such as 127.0.0.1:9465, or leave --exec away"));
+    }
     let start = context.now();
     let options = MarketOptions {
         seed: args.seed,
@@ -180,6 +193,19 @@ async fn serve(
     if let Some(warning) = web::warning(address) {
         context.output.note(&format!("warning: {warning}"));
     }
+    let exec = match &args.exec {
+        None => None,
+        Some(dir) => {
+            let made = Exec::new(dir, format!("http://{address}"));
+            let exec = made.or_mendable(format!("cannot run instances in {}", dir.display()))?;
+            context.output.note(&format!(
+                "warning: what instances run is run on this machine, as you, in {}: try nothing \
+                 that you would not run by hand",
+                dir.display()
+            ));
+            Some(exec)
+        }
+    };
     let served = |wire, prefix: &str| {
         (args.wire == Wire::Both || args.wire == wire).then(|| format!("http://{address}{prefix}"))
     };
@@ -214,7 +240,7 @@ async fn serve(
             args.seed, args.speed, args.balance
         )
     })?;
-    server::serve(listener, market, interrupted())
+    server::serve(listener, market, exec, interrupted())
         .await
         .or_world("the embedded marketplace failed")?;
     Ok(Exit::Success)

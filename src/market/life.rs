@@ -219,6 +219,7 @@ impl Market {
             .task_mut()
             .map_or(5_000, |task| task.dice.seconds(5, 50));
         self.close_books(contract);
+        self.extras.written.remove(&id);
         self.renew_ask(machine, slice);
         self.later(ms, Due::Auction(machine));
         Some(machine)

@@ -4,12 +4,14 @@
 //! random follows from its seed, and moving on in one step or in many gives the same market.
 
 mod api;
+mod containers;
 mod contract;
 mod credit;
 mod deliveries;
 mod dice;
 pub mod disputed;
 mod estate;
+pub mod exec;
 pub mod faults;
 mod generate;
 mod handed_on;

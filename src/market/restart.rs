@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use sha2::{Digest, Sha256};
 
 use super::api::MarketError;
+use super::containers::Copied;
 use super::contract::{Container, Contract, Task};
 use super::sim::Market;
 use crate::types::money::Money;
@@ -36,6 +37,12 @@ pub(super) struct Extras {
     /// Results by the unguessable end of their address: readable from when, and the text.
     results: BTreeMap<String, (Time, String)>,
     results_made: u64,
+    /// Whether containers are run for real.
+    pub(super) is_real: bool,
+    /// What they have written then, by instance.
+    pub(super) written: BTreeMap<u64, Vec<String>>,
+    /// Copies that are to be made then.
+    pub(super) to_copy: Vec<Copied>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -274,6 +281,12 @@ impl Market {
         };
         let what = format!("C.{from}:{source} -> C.{to}:{target}");
         self.begin_copy(to, what, false, seconds);
+        if self.extras.is_real {
+            self.extras.to_copy.push(Copied {
+                from: (from, source.to_owned()),
+                to: (to, target.to_owned()),
+            });
+        }
         Ok(())
     }
 
@@ -378,6 +391,8 @@ impl Market {
         let task = self.own_task(account, id)?;
         Ok(if daemon {
             daemon_lines(id, task)
+        } else if self.extras.is_real {
+            self.extras.written.get(&id).cloned().unwrap_or_default()
         } else {
             container_lines(id, task, self.now)
         })

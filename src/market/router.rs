@@ -282,7 +282,7 @@ impl MarketServer {
     }
 
     /// The market's time: its clock's, and how far it was moved on.
-    pub(super) fn now(&self) -> Time {
+    pub fn now(&self) -> Time {
         Time(self.clock.now().0 + self.ahead_ms.load(Ordering::SeqCst))
     }
 

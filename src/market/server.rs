@@ -12,9 +12,11 @@ use axum::{Router, http};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
+use super::exec::Exec;
 use super::router::{Handled, MarketServer};
 use super::{deliveries, wire};
 use crate::ports::{Method, Reply, Request};
+use crate::types::time::Time;
 
 /// Longest body of a request, in bytes; far over the marketplace's 32 KB of environment.
 const BODY_MAX: usize = 1 << 20;
@@ -30,17 +32,19 @@ struct Shared {
 }
 
 /// Serves until `shutdown` completes; then requests under way are finished, and those that hang
-/// are dropped.
+/// are dropped. With `exec`, what instances run is run for real.
 ///
 /// # Errors
 /// Where the listener fails.
 pub async fn serve(
     listener: TcpListener,
     server: Arc<MarketServer>,
+    exec: Option<Exec>,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
     let (end, ending) = watch::channel(false);
     let delivered = tokio::spawn(deliveries::run(Arc::clone(&server), ending.clone()));
+    let hosting = exec.map(|exec| tokio::spawn(exec.run(Arc::clone(&server), ending.clone())));
     let shared = Shared { server, ending };
     let router = Router::new().fallback(handle).with_state(shared);
     let served = axum::serve(listener, router)
@@ -50,8 +54,11 @@ pub async fn serve(
             let _ = end.send(true);
         })
         .await;
-    // It ends with the server, however that ended.
+    // It ends with the server, however that ended. So does what runs, once it is killed.
     delivered.abort();
+    if let Some(hosting) = hosting {
+        let _ = hosting.await;
+    }
     served
 }
 
@@ -69,7 +76,12 @@ async fn handle(State(mut shared): State<Shared>, request: http::Request<Body>) 
         tokio::time::sleep(delay).await;
     }
     match shared.server.handle_at(&request, &origin) {
-        Handled::Reply(reply) => response(reply),
+        // What runs in an instance takes the time from here: the market's, however fast it goes.
+        Handled::Reply(mut reply) => {
+            let now = shared.server.now();
+            reply.headers.push(("date".to_owned(), http_date(now)));
+            response(reply)
+        }
         Handled::Hang => {
             let ending = shared.ending.wait_for(|ending| *ending);
             // Either way there is no answer to give; a client that left has ended this by itself.
@@ -122,6 +134,12 @@ async fn read(request: http::Request<Body>) -> Result<Request, Reply> {
     })
 }
 
+/// A moment as HTTP writes it.
+fn http_date(at: Time) -> String {
+    let date = chrono::DateTime::from_timestamp_millis(at.0).unwrap_or_default();
+    date.format("%a, %d %b %Y %H:%M:%S GMT").to_string()
+}
+
 fn response(reply: Reply) -> Response {
     let mut builder = Response::builder().status(reply.status);
     for (name, value) in &reply.headers {
@@ -172,7 +190,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
-        let task = tokio::spawn(serve(listener, Arc::clone(&server), async {
+        let task = tokio::spawn(serve(listener, Arc::clone(&server), None, async {
             let _ = stopped.await;
         }));
         Running {

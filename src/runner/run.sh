@@ -1,0 +1,575 @@
+#!/bin/sh
+# What haggle runs on a rented machine: POSIX shell, and one of curl, wget or python for HTTP.
+# docs/runner.md has the protocol. Variables that begin with HAGGLE_ come from haggle.
+set -u
+umask 077
+
+now_up() { # seconds since the host's start: no clock that somebody sets
+    up=
+    { read -r up _ </proc/uptime; } 2>/dev/null
+    case $up in *.??) ;; *) up=$(date +%s).00 ;; esac
+    hundredths=${up%.*}${up#*.}
+    up=${up%.*}
+}
+
+# ---------------------------------------------------------------- what there is to work with
+
+has() { command -v "$1" >/dev/null 2>&1; }
+
+find_tools() {
+    lacks=
+    HTTP=none
+    # One that is found and does not run is none.
+    for PYTHON in python3 python none; do has "$PYTHON" && "$PYTHON" -c 1 2>/dev/null && break; done
+    if has curl; then
+        HTTP=curl
+    elif has wget && wget --help 2>&1 | grep -q -- --method; then
+        HTTP=wget
+    elif [ "$PYTHON" != none ]; then
+        HTTP=python
+    elif has wget; then
+        HTTP=little
+        lacks="$lacks a-client-that-can-PUT"
+    else
+        lacks="$lacks an-HTTP-client"
+    fi
+    SHA=none
+    if has sha256sum; then SHA=sha256sum; elif has shasum; then SHA="shasum -a 256"; fi
+    [ "$SHA" = none ] && [ "$PYTHON" = none ] && lacks="$lacks sha256sum"
+    has tar || lacks="$lacks tar"
+    has setsid || lacks="$lacks setsid"
+    has nvidia-smi || lacks="$lacks nvidia-smi"
+}
+
+find_room() { # a directory that can be written, for what is small
+    for WORK in "${HAGGLE_DIR:-/haggle}" /dev/shm/haggle "${TMPDIR:-/tmp}/haggle" /run/haggle "${HOME:-/}/.haggle" none; do
+        [ "$WORK" = none ] && break
+        mkdir -p "$WORK" 2>/dev/null && { : >"$WORK/.try"; } 2>/dev/null && rm -f "$WORK/.try" && break
+    done
+    [ "$WORK" = none ] && lacks="$lacks a-directory-to-write-in"
+}
+
+sha_of() { # of a file, or of what comes in
+    if [ "$SHA" != none ]; then
+        sum=$($SHA ${1:+"$1"}) && printf %s "${sum%% *}"
+    elif [ "$PYTHON" != none ]; then
+        "$PYTHON" -c 'import hashlib,sys
+h=hashlib.sha256();f=open(sys.argv[1],"rb") if len(sys.argv)>1 else getattr(sys.stdin,"buffer",sys.stdin)
+for b in iter(lambda:f.read(1<<20),b""):h.update(b)
+sys.stdout.write(h.hexdigest())' ${1:+"$1"}
+    fi
+}
+
+# ---------------------------------------------------------------- what it tells
+
+seq=0
+now_up
+boot=$$.$hundredths # a paused instance that resumes counts from one again
+state=boot
+progress=null
+checkpoint=null
+exited=null
+
+# say STATE [MORE]: one line for haggle, with what proves that it is ours
+say() {
+    state=$1
+    seq=$((seq + 1))
+    doc="{\"v\":1,\"run\":\"${HAGGLE_RUN:-}\",\"generation\":${HAGGLE_GENERATION:-0},\"boot\":\"$boot\",\"seq\":$seq"
+    doc="$doc,\"state\":\"$state\",\"at\":$(server_now),\"progress\":$progress"
+    doc="$doc,\"checkpoint\":$checkpoint,\"exit\":$exited${2:+,$2}}"
+    mac=$(printf '%s\n%s\n%s' "${HAGGLE_KEY:-}" "$doc" "${HAGGLE_KEY:-}" | sha_of)
+    printf '\nHAGGLE %s %s\n' "$doc" "${mac:--}"
+}
+
+# A text as JSON, without what would have to be escaped.
+text() { printf '"%s"' "$(printf %s "$1" | tr -cd '[:alnum:] ._,:;/@+=()-' | cut -c1-200)"; }
+
+# ---------------------------------------------------------------- HTTP
+
+# call METHOD URL BODY HEADER: the reply's head and body, in $reply
+call() {
+    reply=
+    case $HTTP in
+    curl)
+        set -- "$@" -s -S -i -m 20 -X "$1"
+        [ -n "$3" ] && set -- "$@" -H 'Content-Type: application/json' -d "$3"
+        url=$2 header=$4
+        shift 4
+        reply=$(curl "$@" -H "$header" "$url" 2>/dev/null)
+        ;;
+    wget)
+        reply=$(wget -q -S -O - -T 20 -t 1 --content-on-error --method="$1" ${3:+--body-data="$3"} \
+            --header='Content-Type: application/json' --header="$4" "$2" 2>&1)
+        ;;
+    little)
+        # Some of these crash at a time-out of their own.
+        [ "$1" = GET ] && reply=$(limited 20 wget -q -S -O - --header "$4" "$2" 2>&1)
+        ;;
+    python)
+        reply=$("$PYTHON" -c 'import sys
+try:import urllib.request as u
+except ImportError:import urllib2 as u
+m,l,b,h=sys.argv[1:5];k,v=h.split(": ",1)
+r=u.Request(l,b.encode() or None,{k:v,"Content-Type":"application/json"});r.get_method=lambda:m
+try:a=u.urlopen(r,timeout=20)
+except IOError as e:
+  a=e
+  if not hasattr(e,"headers"):sys.exit(1)
+print("HTTP/1.1 %d"%a.getcode());print(a.headers);print(a.read().decode("utf-8","replace"))' "$1" "$2" "$3" "$4" 2>/dev/null)
+        ;;
+    esac
+    code=$(printf '%s\n' "$reply" | sed -n 's/^ *HTTP\/[0-9.]* \([0-9][0-9]*\).*/\1/p' | tail -n 1)
+    told=$(printf '%s\n' "$reply" | sed -n 's/^ *[Dd][Aa][Tt][Ee]: *\(.*\)/\1/p' | tail -n 1 | tr -d '\r')
+    [ -n "$told" ] && set_time "$told"
+    [ -n "$code" ] && [ "$code" -lt 300 ]
+}
+
+# fetch URL FILE, put FILE URL: for what is large
+fetch() {
+    case $HTTP in
+    curl) curl -s -S -f -m "${HAGGLE_TRANSFER:-3600}" -o "$2" "$1" ;;
+    wget) wget -q -T 60 -O "$2" "$1" ;;
+    little) limited "${HAGGLE_TRANSFER:-3600}" wget -q -O "$2" "$1" ;;
+    python) "$PYTHON" -c 'import sys,shutil
+try:import urllib.request as u
+except ImportError:import urllib2 as u
+shutil.copyfileobj(u.urlopen(sys.argv[1],timeout=60),open(sys.argv[2],"wb"))' "$1" "$2" ;;
+    *) return 1 ;;
+    esac 2>/dev/null
+}
+
+put() {
+    case $HTTP in
+    curl) curl -s -S -f -m "${HAGGLE_TRANSFER:-3600}" -o /dev/null -T "$1" "$2" ;;
+    wget) wget -q -T 60 -t 1 -O /dev/null --method=PUT --body-file="$1" "$2" ;;
+    python) "$PYTHON" -c 'import os,sys
+try:import urllib.request as u
+except ImportError:import urllib2 as u
+f=open(sys.argv[1],"rb");r=u.Request(sys.argv[2],f,{"Content-Length":str(os.path.getsize(sys.argv[1]))})
+r.get_method=lambda:"PUT";u.urlopen(r,timeout=60)' "$1" "$2" ;;
+    *) return 1 ;;
+    esac 2>/dev/null
+}
+
+# ---------------------------------------------------------------- time, by the marketplace's clock
+
+server=0
+server_up=0
+
+# "Tue, 24 Nov 2026 18:05:00 GMT" -> seconds
+set_time() {
+    # shellcheck disable=SC2086 # the words of a date
+    set -f && set -- $1 && set +f
+    [ $# -ge 5 ] || return 0
+    case $3 in
+    Jan) m=1 ;; Feb) m=2 ;; Mar) m=3 ;; Apr) m=4 ;; May) m=5 ;; Jun) m=6 ;;
+    Jul) m=7 ;; Aug) m=8 ;; Sep) m=9 ;; Oct) m=10 ;; Nov) m=11 ;; Dec) m=12 ;;
+    *) return 0 ;;
+    esac
+    case "$2$4$5" in *[!0-9:]*) return 0 ;; esac
+    d=${2#0} y=$4 h=${5%%:*} s=${5##*:} n=${5#*:}
+    n=${n%%:*}
+    [ "$m" -le 2 ] && y=$((y - 1)) && m=$((m + 12))
+    days=$((365 * y + y / 4 - y / 100 + y / 400 + (153 * (m - 3) + 2) / 5 + d - 719469))
+    now_up
+    server=$((days * 86400 + ${h#0} * 3600 + ${n#0} * 60 + ${s#0}))
+    server_up=$up
+}
+
+server_now() {
+    now_up
+    if [ "$server" -gt 0 ]; then printf %s $((server + up - server_up)); else printf 0; fi
+}
+
+# ---------------------------------------------------------------- the label: gate, fence and lease
+
+api() { call "$1" "${HAGGLE_API:-https://console.vast.ai}/api/v0/instances/${CONTAINER_ID:-0}/${2:-}" "${3:-}" "Authorization: Bearer ${CONTAINER_API_KEY:-none}"; }
+
+lease=0
+says=unknown
+
+# Reads the label: says=go, hold, done or else; unknown where it could not be read.
+read_label() {
+    says=unknown
+    api GET '?owner=me' || return 0
+    printf %s "$reply" | grep -q "\"id\": *${CONTAINER_ID:-0}[,}]" || return 0
+    label=$(printf %s "$reply" | tr -d '\r\n' | sed -n 's/.*"label": *"\([^"]*\)".*/\1/p')
+    says=else
+    case $label in
+    "${HAGGLE_LABEL:-}/g${HAGGLE_GENERATION:-0}."*) ;;
+    *) return 0 ;;
+    esac
+    tail=${label##*/g"${HAGGLE_GENERATION:-0}".}
+    case $tail in go.* | hold.* | done.*) ;; *) return 0 ;; esac
+    end=${tail#*.}
+    case $end in '' | *[!0-9]*) return 0 ;; esac
+    says=${tail%%.*}
+    lease=$end
+}
+
+# Looks at the label, not oftener than every so many seconds: 0 means work, else $why says why not.
+looked=-100000
+may_work() {
+    [ "${HAGGLE_LEASE:-0}" = 0 ] && return 0
+    now_up
+    if [ $((up - looked)) -ge "$1" ]; then
+        looked=$up
+        read_label
+        [ "$says" = unknown ] || believed=$says
+    fi
+    why=$believed
+    [ "$believed" = go ] || return 1
+    why=lapsed
+    [ "$(server_now)" -lt "$lease" ]
+}
+believed=unread
+
+# Past the second term nobody renews it any more.
+is_forgotten() {
+    [ "${HAGGLE_LEASE:-0}" != 0 ] && [ "$lease" -gt 0 ] && [ "$(server_now)" -ge $((lease + HAGGLE_LEASE)) ]
+}
+
+stop_self() { api PUT '' '{"state":"stopped"}'; }
+destroy_self() { api DELETE '' ''; }
+
+nap() { # a sleep that a signal ends
+    sleep "$1" &
+    wait $! 2>/dev/null
+}
+
+# ---------------------------------------------------------------- preflight
+
+at_least() { # MEASURED EXPECTED: 70 % by default
+    case ${1:-x}${2:-x} in *[!0-9]*) return 0 ;; esac
+    [ $(($1 * 100)) -ge $(($2 * ${HAGGLE_SHARE:-70})) ]
+}
+
+limited() { if has timeout; then timeout "$@"; else shift && "$@"; fi; }
+
+preflight() {
+    bad="" gpus=null model=null vram=null free=null driver=null disk=null down=null alloc=null
+    if has nvidia-smi && smi=$(limited 20 nvidia-smi --query-gpu=name,memory.total,memory.free,driver_version --format=csv,noheader,nounits 2>/dev/null) && [ -n "$smi" ]; then
+        gpus=$(printf '%s\n' "$smi" | grep -c .)
+        IFS=, read -r model vram free driver <<SMI
+$(printf '%s\n' "$smi" | sort -t, -k3 -n | head -n 1)
+SMI
+        vram=$(printf %s "$vram" | tr -cd 0-9) free=$(printf %s "$free" | tr -cd 0-9)
+        [ "$gpus" -ge "${HAGGLE_GPUS:-0}" ] || bad=gpus
+        case "$model" in *"${HAGGLE_MODEL:-}"*) ;; *) bad=model ;; esac
+        at_least "$free" "${HAGGLE_VRAM:-}" || bad=vram
+        model=$(text "$model") driver=$(text "$driver")
+        [ "$PYTHON" != none ] && [ -n "${HAGGLE_VRAM:-}" ] && allocate
+    elif [ "${HAGGLE_GPUS:-0}" -gt 0 ]; then
+        has nvidia-smi && bad=gpus
+        # An image without the tool says nothing against the host; a host without the device does.
+        ls /dev/nvidia0 >/dev/null 2>&1 || bad=gpus
+    fi
+    [ "$WORK" != none ] && measure_disk
+    [ -n "${HAGGLE_SPEED_URL:-}" ] && measure_down
+    if [ -n "$bad" ]; then say refused "$(measured)"; return 1; fi
+    say preflight "$(measured)"
+}
+
+measured() {
+    printf '"gpus":%s,"model":%s,"vram":%s,"free":%s,"allocated":%s,"driver":%s,"disk":%s,"down":%s,"bad":"%s"' \
+        "$gpus" "$model" "${vram:-null}" "${free:-null}" "$alloc" "$driver" "$disk" "$down" "$bad"
+}
+
+# Whether so much memory of a GPU can really be had, by the driver's own library.
+allocate() {
+    alloc=$(limited 20 "$PYTHON" -c 'import ctypes,sys
+c=ctypes.CDLL("libcuda.so.1");v=ctypes.c_void_p();d=ctypes.c_int();want=int(sys.argv[1])*1048576
+e=c.cuInit(0) or c.cuDeviceGet(ctypes.byref(d),0) or c.cuCtxCreate_v2(ctypes.byref(v),0,d)
+if e:print("null" if e in(3,34) else 0)
+else:
+  e=c.cuMemAlloc_v2(ctypes.byref(v),ctypes.c_size_t(want));print(0 if e else want//1048576)' \
+        $((HAGGLE_VRAM * ${HAGGLE_SHARE:-70} / 100)) 2>/dev/null)
+    case ${alloc:=null} in
+    0) bad=allocation ;;
+    *[!0-9]*) alloc=null ;;
+    esac
+}
+
+# MB/s that reach the disk. A host that takes over 20 s for 256 MB is told of as what it managed.
+measure_disk() {
+    now_up
+    began=$hundredths
+    limited 20 dd if=/dev/zero of="$WORK/.speed" bs=1048576 count=256 conv=fsync 2>/dev/null
+    wrote=$(($(wc -c <"$WORK/.speed" 2>/dev/null || echo 0) / 1048576))
+    rm -f "$WORK/.speed"
+    now_up
+    took=$((hundredths - began))
+    # A full disk says nothing about its speed.
+    [ "$wrote" -lt 256 ] && [ "$took" -lt 1900 ] && return 0
+    disk=$((wrote * 100 / (took > 0 ? took : 1)))
+    at_least "$disk" "${HAGGLE_DISK:-}" || bad=disk
+}
+
+# Mbit/s from a URL of some megabytes.
+measure_down() {
+    [ "$HTTP" = curl ] || return 0
+    bytes=$(curl -s -m 15 -o /dev/null -w '%{speed_download}' "$HAGGLE_SPEED_URL" 2>/dev/null)
+    bytes=${bytes%%[!0-9]*}
+    [ -n "$bytes" ] && down=$((bytes / 125000))
+    [ "$down" = null ] || at_least "$down" "${HAGGLE_DOWN:-}" || bad=download
+}
+
+# ---------------------------------------------------------------- data: the control document
+
+# The document says where everything goes: a line "NAME URL" each. Its own next address is one of
+# them, for an address that is signed does not live long.
+control=${HAGGLE_CONTROL:-}
+read_control() {
+    [ -n "$control" ] && [ "$WORK" != none ] || return 1
+    fetch "$control" "$WORK/control.new" && grep -q '^haggle 1$' "$WORK/control.new" || return 1
+    mv "$WORK/control.new" "$WORK/control"
+    next=$(where control)
+    control=${next:-$control}
+}
+
+where() { sed -n "s/^$1 //p" "$WORK/control" 2>/dev/null | head -n 1; }
+
+# Paths, sizes and sums of a directory's files, one line each, in order of path.
+list() {
+    (cd "$1" && find . -type f ! -name '.haggle*' | LC_ALL=C sort | while IFS= read -r f; do
+        printf '%s %s %s\n' "$(sha_of "$f")" "$(($(wc -c <"$f")))" "$f"
+    done)
+}
+
+# put_tree DIR NAME: the directory as one archive, and then the manifest that says what it is. What
+# has no manifest was not finished.
+put_tree() {
+    url=$(where "$2.tar")
+    list=$(where "$2.manifest")
+    [ -n "$url" ] && [ -n "$list" ] && has tar || return 1
+    room=$WORK/$2
+    rm -rf "$room" && mkdir -p "$room" || return 1
+    list "$1" >"$room/before" && tar -C "$1" -cf "$room/tar" . 2>/dev/null || return 1
+    list "$1" >"$room/after"
+    # What changed while it was packed is no state of the work.
+    cmp -s "$room/before" "$room/after" || { rm -rf "$room" && return 2; }
+    sum=$(sha_of "$room/tar") size=$(($(wc -c <"$room/tar")))
+    { printf 'haggle 1 %s %s %s\n' "${HAGGLE_RUN:-}" "$sum" "$size" && cat "$room/after"; } >"$room/manifest"
+    manifest=$(sha_of "$room/manifest")
+    put "$room/tar" "$url" && put "$room/manifest" "$list"
+    done=$?
+    rm -rf "$room"
+    return $done
+}
+
+# get_tree NAME DIR: an archive whose sum is as its manifest says, unpacked.
+get_tree() {
+    url=$(where "$1.tar")
+    list=$(where "$1.manifest")
+    [ -n "$url" ] && [ -n "$list" ] || return 1
+    room=$WORK/$1
+    rm -rf "$room" && mkdir -p "$room" "$2" || return 1
+    fetch "$list" "$room/manifest" && fetch "$url" "$room/tar" &&
+        [ "$(sed -n '1s/^haggle 1 [^ ]* \([0-9a-f]*\) .*/\1/p' "$room/manifest")" = "$(sha_of "$room/tar")" ] &&
+        tar -C "$2" -xf "$room/tar"
+    done=$?
+    rm -rf "$room"
+    return $done
+}
+
+# ---------------------------------------------------------------- the command
+
+CHECKPOINT=${HAGGLE_CHECKPOINT_DIR:-}
+slot=0
+saved=
+synced=-100000
+pid=
+
+# Restores into the checkpoint's directory what haggle says is the last good one.
+restore() {
+    [ -n "$CHECKPOINT" ] || return 0
+    mkdir -p "$CHECKPOINT" 2>/dev/null
+    read_control || return 0
+    [ -n "$(where restore.tar)" ] || return 0
+    # What this disk has already is newer than anything that was uploaded before.
+    [ -n "$(ls -A "$CHECKPOINT" 2>/dev/null)" ] && return 0
+    get_tree restore "$CHECKPOINT"
+}
+
+# Uploads the checkpoint where it changed. Two places take turns, so one is always whole.
+sync_now() {
+    [ -n "$CHECKPOINT" ] && [ -d "$CHECKPOINT" ] && [ -n "$control" ] || return 0
+    now_up
+    synced=$up
+    is=$(list "$CHECKPOINT" | sha_of)
+    [ "$is" = "$saved" ] && return 0
+    read_control
+    put_tree "$CHECKPOINT" "checkpoint$slot"
+    case $? in
+    0)
+        saved=$is
+        checkpoint="{\"slot\":$slot,\"manifest\":\"$manifest\",\"bytes\":$size}"
+        slot=$((1 - slot))
+        say "$state"
+        ;;
+    2) synced=$((up - ${HAGGLE_SYNC:-600} + 5)) ;;
+    *) say "$state" '"trouble":"the checkpoint could not be uploaded"' ;;
+    esac
+}
+
+read_progress() {
+    [ -n "${HAGGLE_PROGRESS:-}" ] || return 0
+    new=$(tail -n 1 "$HAGGLE_PROGRESS" 2>/dev/null | tr -cd '0-9.' | cut -c1-20)
+    case $new in '' | .* | *. | *.*.*) return 0 ;; esac
+    [ "$new" = "$progress" ] || { progress=$new && told_progress=no; }
+}
+
+# All processes of the command: those of its session, and those that left it.
+members() {
+    for stat in /proc/[0-9]*; do
+        p=${stat#/proc/}
+        [ "$p" = $$ ] && continue
+        { tr '\0' '\n' <"$stat/environ" | grep -q "^HAGGLE_MEMBER=$member\$"; } 2>/dev/null && printf '%s ' "$p"
+    done
+}
+
+# Ends the command: asks, waits, and then makes it.
+end_command() {
+    [ -n "$pid" ] || return 0
+    kill -TERM -"$pid" 2>/dev/null || kill -TERM "$pid" 2>/dev/null
+    now_up
+    until_up=$((up + ${HAGGLE_GRACE:-30}))
+    while is_alive && [ "$up" -lt "$until_up" ]; do
+        nap 1
+        now_up
+    done
+    kill -KILL -"$pid" 2>/dev/null
+    for _ in 1 2 3; do
+        rest=$(members)
+        [ -n "$rest" ] || break
+        # shellcheck disable=SC2086 # one word a process
+        kill -KILL $rest 2>/dev/null
+    done
+    wait "$pid" 2>/dev/null
+    pid=
+}
+
+# A process that ended and was not waited for is still a process, and no longer alive.
+is_alive() {
+    kill -0 "$pid" 2>/dev/null || return 1
+    what=
+    { read -r what <"/proc/$pid/stat"; } 2>/dev/null || return 0
+    case ${what##*) } in Z* | X*) return 1 ;; esac
+}
+
+start_command() {
+    member=${HAGGLE_RUN:-0}-$$-$seq
+    # What is ours is not the command's: neither the key of our lines nor that of the instance.
+    command=${HAGGLE_COMMAND:-}
+    set -- env -u HAGGLE_KEY -u CONTAINER_API_KEY -u HAGGLE_CONTROL -u HAGGLE_COMMAND HAGGLE_MEMBER="$member"
+    set -- "$@" HAGGLE_CHECKPOINT="$CHECKPOINT" HAGGLE_PROGRESS="${HAGGLE_PROGRESS:-}" sh -c "$command"
+    has setsid && set -- setsid "$@"
+    "$@" &
+    pid=$!
+}
+
+# Runs the command until it ends, or until it may not work any more. Its exit code in $exited.
+run_command() {
+    start_command
+    say running
+    heard=$up
+    told_progress=yes
+    while is_alive; do
+        nap "${HAGGLE_TICK:-2}"
+        [ -n "$signalled" ] && return 1
+        may_work "${HAGGLE_LOOK:-60}" || return 1
+        now_up
+        [ $((up - synced)) -ge "${HAGGLE_SYNC:-600}" ] && sync_now
+        read_progress
+        if [ "$told_progress" = no ] || [ $((up - heard)) -ge 300 ]; then
+            [ $((up - heard)) -ge "${HAGGLE_TELL:-30}" ] && say running && heard=$up && told_progress=yes
+        fi
+    done
+    wait "$pid"
+    exited=$?
+    end_command
+    return 0
+}
+
+# The result is uploaded, or it stays where it is and is told of all the same.
+result() {
+    read_progress
+    sync_now
+    kept='"outputs":null'
+    if [ -n "${HAGGLE_OUTPUTS_DIR:-}" ] && [ -d "$HAGGLE_OUTPUTS_DIR" ]; then
+        kept='"outputs":"here"'
+        if read_control && put_tree "$HAGGLE_OUTPUTS_DIR" outputs; then
+            kept="\"outputs\":{\"manifest\":\"$manifest\",\"bytes\":$size}"
+        fi
+    fi
+    say result "$kept"
+}
+
+# ---------------------------------------------------------------- its life
+
+signalled=
+trap 'signalled=yes' TERM INT
+
+# Waits until it may work. Nobody may have wanted it for long: then it goes.
+gate() {
+    waited=
+    until may_work "${HAGGLE_LOOK_GATE:-10}"; do
+        [ "$waited" = "$why" ] || say gate "\"why\":\"$why\""
+        waited=$why
+        [ -n "$signalled" ] && exit 143
+        if is_forgotten; then
+            say forgotten
+            destroy_self
+        elif [ "$why" = else ] || [ "$why" = "done" ]; then
+            # Another one has the work, or it is done: what woke by itself stops by itself.
+            [ "$why" = else ] && stop_self
+            [ "$why" = "done" ] && destroy_self
+        fi
+        nap "${HAGGLE_TICK_GATE:-5}"
+    done
+}
+
+linger() {
+    now_up
+    until_up=$((up + ${HAGGLE_LINGER:-86400}))
+    while [ "$up" -lt "$until_up" ] && may_work "${HAGGLE_LOOK:-60}"; do
+        [ -n "$signalled" ] && exit 143
+        nap "${HAGGLE_TICK:-2}"
+        now_up
+    done
+    say ended
+    # Where nothing but this disk has the outputs, it is not for us to throw them away.
+    while :; do
+        if [ "$why" = "done" ] || [ "${kept:-}" != '"outputs":"here"' ]; then destroy_self; else stop_self; fi
+        nap 60
+    done
+}
+
+main() {
+    find_tools
+    find_room
+    say boot "\"http\":\"$HTTP\",\"lacks\":$(text "${lacks# }")"
+    gate
+    if [ "${HAGGLE_PREFLIGHT:-1}" = 1 ] && ! preflight; then
+        # haggle reads that and destroys it; if nobody does, the lease ends it.
+        while may_work 60; do nap "${HAGGLE_TICK_GATE:-5}"; done
+    fi
+    while :; do
+        gate
+        if ! restore; then
+            say trouble '"trouble":"the checkpoint could not be restored"'
+            nap 30
+            continue
+        fi
+        if run_command; then
+            result
+            linger
+        fi
+        say ending "\"why\":\"$why\""
+        end_command
+        sync_now
+        [ -n "$signalled" ] && exit 143
+    done
+}
+
+main

@@ -1,0 +1,108 @@
+//! What a run tells, as lines of its log.
+
+use serde::Deserialize;
+use sha2::{Digest, Sha256};
+
+/// What every such line begins with.
+const MARK: &str = "HAGGLE ";
+
+/// A longer line is none of ours.
+const LINE_MAX: usize = 4096;
+
+/// One line of a run. All of it is the word of a machine that is not ours: the signature shows that
+/// the run's key made it, and the host has that, too.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+pub struct Told {
+    /// The version of the format.
+    pub v: u32,
+    /// The number of the rent.
+    pub run: String,
+    /// The generation.
+    pub generation: u64,
+    /// Which start of the container this is: numbers begin again with each.
+    pub boot: String,
+    /// The number of the line.
+    pub seq: u64,
+    /// `boot`, `gate`, `preflight`, `refused`, `running`, `result`, `ending`, `ended`, `forgotten` or
+    /// `trouble`.
+    pub state: String,
+    /// Seconds of Unix time, by the marketplace's clock; 0 before it was read.
+    pub at: i64,
+    /// How far the command says that it is.
+    pub progress: Option<f64>,
+    /// The last checkpoint that was kept elsewhere.
+    pub checkpoint: Option<Kept>,
+    /// The command's exit code; over 128, the signal and 128.
+    pub exit: Option<i32>,
+    /// Why it waits or ends.
+    #[serde(default)]
+    pub why: Option<String>,
+    /// What failed.
+    #[serde(default)]
+    pub trouble: Option<String>,
+    /// What the image lacks, in words; empty: nothing.
+    #[serde(default)]
+    pub lacks: Option<String>,
+    /// What of the machine was refused; empty: nothing.
+    #[serde(default)]
+    pub bad: Option<String>,
+    /// Whether the signature is right.
+    #[serde(skip)]
+    pub signed: bool,
+}
+
+/// What was kept elsewhere.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Kept {
+    /// In which of two places.
+    #[serde(default)]
+    pub slot: u8,
+    /// The SHA-256 of its manifest, in hexadecimal.
+    pub manifest: String,
+    /// Bytes of the archive.
+    pub bytes: u64,
+}
+
+/// Reads a line of a log; `None` where it is none of a run's. `key` is that of the run.
+pub fn told(line: &str, key: &str) -> Option<Told> {
+    let rest = line.strip_prefix(MARK).filter(|_| line.len() <= LINE_MAX)?;
+    let (document, signature) = rest.trim_end().rsplit_once(' ')?;
+    let mut told: Told = serde_json::from_str(document).ok()?;
+    told.signed = signature == signature_of(document, key);
+    Some(told)
+}
+
+/// The key before and after it, so that nothing can be appended under the same signature.
+fn signature_of(document: &str, key: &str) -> String {
+    let hash = Sha256::digest(format!("{key}\n{document}\n{key}"));
+    hash.iter()
+        .flat_map(|byte| [byte >> 4, byte & 15])
+        .filter_map(|digit| char::from_digit(u32::from(digit), 16))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DOCUMENT: &str = r#"{"v":1,"run":"5","generation":3,"boot":"7.1","seq":2,"state":"running","at":9,"progress":0.5,"checkpoint":{"slot":1,"manifest":"ab","bytes":10},"exit":null}"#;
+
+    #[test]
+    fn a_line_is_read_and_its_signature_tried() {
+        let line = format!("HAGGLE {DOCUMENT} {}", signature_of(DOCUMENT, "k"));
+        let read = told(&line, "k").unwrap();
+        assert!(read.signed);
+        assert_eq!((read.seq, read.progress, read.exit), (2, Some(0.5), None));
+        assert!(!told(&line, "another").unwrap().signed);
+        let changed = line.replace("0.5", "0.9");
+        assert!(!told(&changed, "k").unwrap().signed);
+    }
+
+    #[test]
+    fn what_is_no_line_of_a_run_is_none() {
+        let long = format!("HAGGLE {DOCUMENT}{} x", " ".repeat(LINE_MAX));
+        for line in ["", "HAGGLE", "HAGGLE x", "HAGGLE {} x", "step 1", &long] {
+            assert_eq!(told(line, "k"), None, "{line}");
+        }
+    }
+}

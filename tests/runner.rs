@@ -1,0 +1,548 @@
+//! What runs on a rented machine, run for real: the embedded market starts instances as processes.
+
+#![allow(clippy::unwrap_used, reason = "a test may fail by panicking")]
+#![cfg(target_os = "linux")]
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::{Path as UrlPath, State};
+use axum::http::StatusCode;
+use axum::routing::get;
+use haggle::clock::SimClock;
+use haggle::market::exec::Exec;
+use haggle::market::faults::Faults;
+use haggle::market::{CreateParams, Market, MarketOptions, MarketServer, WireOptions, server};
+use haggle::runner::{Expected, Run, SCRIPT, Told, told};
+use haggle::types::ids::{Installation, IntentId, Label, ReplicaId};
+use haggle::types::offer::Market as Search;
+use haggle::types::time::Time;
+use tokio::net::TcpListener;
+
+const START: Time = Time(1_795_478_400_000);
+const KEY: &str = "the key of this run";
+
+/// No wait is this long.
+const WAIT_MAX: Duration = Duration::from_secs(60);
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+fn label() -> Label {
+    Label {
+        installation: Installation::from_seed(7),
+        replica: ReplicaId {
+            job: "train".parse().unwrap(),
+            index: 0,
+        },
+        intent: IntentId(5),
+    }
+}
+
+fn run(command: &str) -> Run {
+    Run {
+        label: label(),
+        generation: 1,
+        key: KEY.to_owned(),
+        command: command.to_owned(),
+        lease: Some(Duration::from_hours(2)),
+        checkpoint: None,
+        sync_every: Duration::from_secs(1),
+        outputs: None,
+        progress: None,
+        control: None,
+        grace: Duration::from_secs(1),
+        linger: Duration::from_hours(24),
+        looks: (Duration::from_secs(1), Duration::from_secs(1)),
+        expected: None,
+    }
+}
+
+/// What an instance's label says: its generation, whether it may work, and until when.
+fn says(generation: u64, word: &str, until: Time) -> String {
+    format!("{}/g{generation}.{word}.{}", label(), until.0 / 1000)
+}
+
+type Objects = Arc<Mutex<BTreeMap<String, Bytes>>>;
+
+/// A market whose instances are processes, and a place for objects.
+struct Bench {
+    dir: tempfile::TempDir,
+    server: Arc<MarketServer>,
+    clock: Arc<SimClock>,
+    objects: Objects,
+    store: String,
+    account: u64,
+    id: u64,
+}
+
+impl Bench {
+    async fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let options = MarketOptions {
+            start: START,
+            machines: Some(8),
+            intensity: 0.0,
+            failures: 0.0,
+            ..MarketOptions::default()
+        };
+        let clock = Arc::new(SimClock::new(START));
+        let faults = Faults::new("none".parse().unwrap(), Default::default(), 1);
+        let market = Market::generated(options);
+        let served = MarketServer::new(market, WireOptions::default(), faults, clock.clone());
+        let server = Arc::new(served);
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let origin = format!("http://{}", listener.local_addr().unwrap());
+        let exec = Exec::new(&dir.path().join("instances"), origin).unwrap();
+        let shared = Arc::clone(&server);
+        tokio::spawn(server::serve(
+            listener,
+            shared,
+            Some(exec),
+            std::future::pending(),
+        ));
+        let (objects, store) = object_store().await;
+        let account = server.with_market(|market| market.account_for("at_one"));
+        Self {
+            dir,
+            server,
+            clock,
+            objects,
+            store,
+            account,
+            id: 0,
+        }
+    }
+
+    /// Rents an instance for a run, on a path of tools of its own where one is given, and lets its
+    /// container come up.
+    fn rent(&mut self, run: &Run, tools: Option<&Path>, says: String) {
+        let delivery = run.deliver(0).unwrap();
+        let mut env = delivery.env;
+        env.extend(tools.map(|path| ("PATH".to_owned(), path.display().to_string())));
+        let account = self.account;
+        self.id = self.server.with_market(|market| {
+            let offers = market.offers(account, Search::OnDemand, 8.0);
+            let params = CreateParams {
+                offer_id: offers[0].id,
+                image: Some("a/b:c".to_owned()),
+                env,
+                runtype: Some("args".to_owned()),
+                onstart: Some("sh".to_owned()),
+                args: vec!["-c".to_owned(), delivery.bootstrap.to_owned()],
+                label: Some(says),
+                ..CreateParams::default()
+            };
+            market.create(account, params).unwrap().new_contract
+        });
+        self.pass(Duration::from_hours(1));
+    }
+
+    fn pass(&self, time: Duration) {
+        self.clock.advance(time);
+    }
+
+    fn now(&self) -> Time {
+        self.server.now()
+    }
+
+    fn relabel(&self, says: &str) {
+        let (account, id) = (self.account, self.id);
+        let set = |market: &mut Market| market.set_label(account, id, says);
+        self.server.with_market(set).unwrap();
+    }
+
+    fn room(&self) -> PathBuf {
+        self.dir.path().join("instances").join(self.id.to_string())
+    }
+
+    fn root(&self) -> PathBuf {
+        self.room().join("root")
+    }
+
+    fn log(&self) -> String {
+        std::fs::read_to_string(self.room().join("log")).unwrap_or_default()
+    }
+
+    /// What the run told so far.
+    fn told(&self) -> Vec<Told> {
+        let log = self.log();
+        log.lines().filter_map(|line| told(line, KEY)).collect()
+    }
+
+    fn is_there(&self) -> bool {
+        let (account, id) = (self.account, self.id);
+        self.server
+            .with_market(|market| market.instance(account, id).is_some())
+    }
+
+    /// Waits until something is so; fails with the log where it does not become so.
+    async fn until(&self, what: &str, is_so: impl Fn(&Self) -> bool) {
+        let began = Instant::now();
+        while !is_so(self) {
+            assert!(began.elapsed() < WAIT_MAX, "not {what}:\n{}", self.log());
+            let pause = LOOK_EVERY;
+            tokio::task::spawn_blocking(move || std::thread::sleep(pause))
+                .await
+                .unwrap();
+        }
+    }
+
+    async fn until_told(&self, state: &str) -> Told {
+        let is = |bench: &Self| bench.told().iter().any(|told| told.state == state);
+        self.until(state, is).await;
+        let all = self.told();
+        all.into_iter().find(|told| told.state == state).unwrap()
+    }
+
+    fn keep(&self, name: &str, text: String) {
+        let mut objects = self.objects.lock().unwrap();
+        objects.insert(name.to_owned(), Bytes::from(text));
+    }
+
+    /// Makes the control document, and says where it is.
+    fn control(&self, restore: bool) -> String {
+        let url = |name: &str| format!("{}/{name}", self.store);
+        let mut text = "haggle 1\n".to_owned();
+        let mut line = |name: &str, object: &str| {
+            text.push_str(&format!("{name} {}\n", url(object)));
+        };
+        line("control", "control");
+        for name in ["checkpoint0", "checkpoint1", "outputs"] {
+            line(&format!("{name}.tar"), &format!("{name}.tar"));
+            line(&format!("{name}.manifest"), &format!("{name}.manifest"));
+        }
+        if restore {
+            line("restore.tar", "checkpoint0.tar");
+            line("restore.manifest", "checkpoint0.manifest");
+        }
+        self.keep("control", text);
+        url("control")
+    }
+}
+
+async fn object_store() -> (Objects, String) {
+    async fn read(
+        State(all): State<Objects>,
+        UrlPath(name): UrlPath<String>,
+    ) -> (StatusCode, Bytes) {
+        let found = all.lock().unwrap().get(&name).cloned();
+        match found {
+            Some(bytes) => (StatusCode::OK, bytes),
+            None => (StatusCode::NOT_FOUND, Bytes::new()),
+        }
+    }
+    async fn write(State(all): State<Objects>, UrlPath(name): UrlPath<String>, body: Bytes) {
+        all.lock().unwrap().insert(name, body);
+    }
+    let objects = Objects::default();
+    let router = Router::new()
+        .route("/{name}", get(read).put(write))
+        .with_state(objects.clone());
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+    (objects, url)
+}
+
+/// Where a program is; `None`, and a word, where it is not.
+fn found(program: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let place = std::env::split_paths(&path)
+        .map(|dir| dir.join(program))
+        .find(|place| place.is_file());
+    if place.is_none() {
+        println!("skipped: there is no {program}");
+    }
+    place
+}
+
+/// How many processes there are whose command begins so.
+fn commands(beginning: &str) -> usize {
+    let all = std::fs::read_dir("/proc").unwrap();
+    let lines = all.filter_map(|one| std::fs::read(one.ok()?.path().join("cmdline")).ok());
+    let words = |line: Vec<u8>| String::from_utf8_lossy(&line).replace('\0', " ");
+    lines
+        .filter(|line| words(line.clone()).starts_with(beginning))
+        .count()
+}
+
+/// The interpreter itself, which may be found by a script only.
+fn python() -> Option<PathBuf> {
+    let asked = Command::new(found("python3")?)
+        .args(["-c", "import sys; print(sys.executable)"])
+        .output()
+        .ok()?;
+    let place = String::from_utf8(asked.stdout).ok()?;
+    Some(PathBuf::from(place.trim()))
+}
+
+/// What every image has, and nothing else.
+const TOOLS: &[&str] = &[
+    "base64",
+    "cat",
+    "cmp",
+    "cut",
+    "date",
+    "dd",
+    "env",
+    "find",
+    "grep",
+    "gzip",
+    "head",
+    "kill",
+    "ls",
+    "mkdir",
+    "mv",
+    "rm",
+    "sed",
+    "setsid",
+    "sha256sum",
+    "sleep",
+    "sort",
+    "tail",
+    "tar",
+    "tr",
+    "wc",
+];
+
+/// A directory of tools, with a shell and perhaps a client for HTTP.
+fn tools(shell: &str, client: Option<&str>) -> Option<tempfile::TempDir> {
+    let dir = tempfile::tempdir().unwrap();
+    for tool in TOOLS {
+        symlink(found(tool)?, dir.path().join(tool)).unwrap();
+    }
+    let place = |name: &str| dir.path().join(name);
+    match shell {
+        "ash" => symlink(found("busybox")?, place("ash")).unwrap(),
+        shell => symlink(found(shell)?, place(shell)).unwrap(),
+    }
+    symlink(place(shell), place("sh")).unwrap();
+    if shell == "ash" {
+        // Busybox is what it is called.
+        std::fs::remove_file(place("sh")).unwrap();
+        symlink(found("busybox")?, place("sh")).unwrap();
+    }
+    match client {
+        Some("busybox wget") => symlink(found("busybox")?, place("wget")).unwrap(),
+        Some("python3") => symlink(python()?, place("python3")).unwrap(),
+        Some(client) => symlink(found(client)?, place(client)).unwrap(),
+        None => {}
+    }
+    Some(dir)
+}
+
+#[tokio::test]
+async fn it_waits_for_go_and_tells_its_result() {
+    let mut bench = Bench::new().await;
+    let run = run("echo it worked; exit 3");
+    let until = bench.now() + Duration::from_hours(5);
+    bench.rent(&run, None, says(1, "hold", until));
+    assert_eq!(bench.until_told("gate").await.why.as_deref(), Some("hold"));
+    assert!(!bench.log().contains("it worked"));
+    bench.relabel(&says(1, "go", until));
+    let result = bench.until_told("result").await;
+    assert_eq!((result.exit, result.run.as_str()), (Some(3), "5"));
+    assert!(bench.told().iter().all(|told| told.signed));
+    assert!(bench.log().lines().any(|line| line == "it worked"));
+    // It was collected.
+    bench.relabel(&says(1, "done", until));
+    bench.until("gone", |bench| !bench.is_there()).await;
+}
+
+#[tokio::test]
+async fn any_shell_and_any_client_will_do() {
+    let combinations = [
+        ("dash", Some("curl"), true),
+        ("bash", Some("wget"), true),
+        ("ash", Some("python3"), true),
+        ("ash", Some("busybox wget"), true),
+        ("dash", None, false),
+    ];
+    for (shell, client, works) in combinations {
+        let Some(tools) = tools(shell, client) else {
+            continue;
+        };
+        println!("{shell}, {client:?}");
+        let mut bench = Bench::new().await;
+        let until = bench.now() + Duration::from_hours(5);
+        bench.rent(&run("exit 0"), Some(tools.path()), says(1, "go", until));
+        let boot = bench.until_told("boot").await;
+        if works {
+            assert_eq!(bench.until_told("result").await.exit, Some(0), "{shell}");
+        } else {
+            assert!(boot.lacks.unwrap().contains("an-HTTP-client"));
+            let gate = bench.until_told("gate").await;
+            assert_eq!(gate.why.as_deref(), Some("unread"));
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_lease_that_nobody_renews_ends_the_command_and_then_the_instance() {
+    let mut bench = Bench::new().await;
+    // It does not want to end, and has somebody who left its session.
+    let stubborn = "trap '' TERM; setsid sh -c 'trap \"\" TERM; while :; do sleep 1; echo away >> away; \
+                    done' & while :; do sleep 1; echo here >> here; done";
+    let until = bench.now() + Duration::from_hours(3);
+    bench.rent(&run(stubborn), None, says(1, "go", until));
+    bench
+        .until("at work", |bench| bench.root().join("away").exists())
+        .await;
+    assert_eq!(commands("sh -c trap \"\" TERM; while"), 1);
+    bench.pass(Duration::from_hours(2));
+    let ending = bench.until_told("ending").await;
+    assert_eq!(ending.why.as_deref(), Some("lapsed"));
+    let gate = |bench: &Bench| bench.told().last().is_some_and(|told| told.state == "gate");
+    bench.until("waiting again", gate).await;
+    assert_eq!(commands("sh -c trap '' TERM; setsid"), 0);
+    assert_eq!(commands("sh -c trap \"\" TERM; while"), 0);
+    assert!(bench.is_there(), "the second term runs");
+    bench.pass(Duration::from_hours(2));
+    bench.until("gone", |bench| !bench.is_there()).await;
+    assert!(bench.log().is_empty() || bench.told().iter().any(|told| told.state == "forgotten"));
+}
+
+#[tokio::test]
+async fn what_wakes_with_an_old_generation_stops_itself() {
+    let mut bench = Bench::new().await;
+    let until = bench.now() + Duration::from_hours(5);
+    bench.rent(&run("sleep 1000"), None, says(1, "go", until));
+    bench.until_told("running").await;
+    bench.relabel(&says(2, "go", until));
+    let ending = bench.until_told("ending").await;
+    assert_eq!(ending.why.as_deref(), Some("else"));
+    let stopped = |bench: &Bench| {
+        let (account, id) = (bench.account, bench.id);
+        let row = bench
+            .server
+            .with_market(|market| market.instance(account, id));
+        row.is_some_and(|row| &*row.cur_state == "stopped")
+    };
+    bench.until("stopped", stopped).await;
+}
+
+#[tokio::test]
+async fn a_checkpoint_is_kept_and_restored_elsewhere() {
+    let mut bench = Bench::new().await;
+    let count = "n=$(cat $HAGGLE_CHECKPOINT/n 2>/dev/null || echo 0)\n\
+                 while [ $n -lt 400 ]; do n=$((n+1)); echo $n >> counted; \
+                 echo $n > $HAGGLE_CHECKPOINT/n; echo $n > $HAGGLE_PROGRESS; sleep 1; done";
+    let mut run = run(count);
+    run.checkpoint = Some("checkpoint".to_owned());
+    run.progress = Some("progress".to_owned());
+    run.control = Some(bench.control(false));
+    let until = bench.now() + Duration::from_hours(50);
+    bench.rent(&run, None, says(1, "go", until));
+    let kept = |bench: &Bench| {
+        let told = bench.told();
+        let kept = told.iter().rev().find_map(|told| told.checkpoint.clone());
+        kept.filter(|kept| kept.slot == 0)
+    };
+    bench.until("kept", |bench| kept(bench).is_some()).await;
+    // The host takes it from us, and another one goes on.
+    let (account, id) = (bench.account, bench.id);
+    let gone = bench
+        .server
+        .with_market(|market| market.destroy(account, id));
+    gone.unwrap();
+    bench.until("gone", |bench| !bench.room().exists()).await;
+    let manifest = bench.objects.lock().unwrap()["checkpoint0.manifest"].clone();
+    let manifest = String::from_utf8_lossy(&manifest).into_owned();
+    assert!(manifest.starts_with("haggle 1 5 "), "{manifest}");
+    let work = "cat $HAGGLE_CHECKPOINT/n; mkdir out; echo done > out/result";
+    run.command = work.to_owned();
+    run.outputs = Some("out".to_owned());
+    run.control = Some(bench.control(true));
+    bench.rent(&run, None, says(1, "go", until));
+    let result = bench.until_told("result").await;
+    assert_eq!(result.exit, Some(0), "{}", bench.log());
+    let first = bench
+        .log()
+        .lines()
+        .find_map(|line| line.parse::<u64>().ok());
+    assert!(first.is_some_and(|first| first >= 1), "{}", bench.log());
+    let objects = bench.objects.lock().unwrap();
+    assert!(objects.contains_key("outputs.manifest"));
+}
+
+#[tokio::test]
+async fn a_checkpoint_that_was_tampered_with_is_not_worked_on() {
+    let mut bench = Bench::new().await;
+    let mut run = run("echo worked on it");
+    run.checkpoint = Some("checkpoint".to_owned());
+    run.control = Some(bench.control(true));
+    bench.keep("checkpoint0.tar", "not what it was".to_owned());
+    bench.keep(
+        "checkpoint0.manifest",
+        format!("haggle 1 4 {} 15\n", "a".repeat(64)),
+    );
+    let until = bench.now() + Duration::from_hours(5);
+    bench.rent(&run, None, says(1, "go", until));
+    let trouble = bench.until_told("trouble").await;
+    assert_eq!(
+        trouble.trouble.as_deref(),
+        Some("the checkpoint could not be restored")
+    );
+    assert!(!bench.log().lines().any(|line| line == "worked on it"));
+}
+
+#[tokio::test]
+async fn a_machine_that_is_less_than_was_promised_is_refused() {
+    let mut bench = Bench::new().await;
+    let mut run = run("echo worked on it");
+    run.expected = Some(Expected {
+        gpus: Some(64),
+        percent: 70,
+        ..Expected::default()
+    });
+    let until = bench.now() + Duration::from_hours(5);
+    bench.rent(&run, None, says(1, "go", until));
+    let refused = bench.until_told("refused").await;
+    assert_eq!(refused.bad.as_deref(), Some("gpus"));
+    assert!(!bench.log().lines().any(|line| line == "worked on it"));
+}
+
+#[test]
+fn the_script_is_clean() {
+    let Some(shellcheck) = found("shellcheck") else {
+        return;
+    };
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), SCRIPT).unwrap();
+    let checked = Command::new(shellcheck)
+        .args(["-s", "sh"])
+        .arg(file.path())
+        .output()
+        .unwrap();
+    assert!(
+        checked.status.success(),
+        "{}",
+        String::from_utf8_lossy(&checked.stdout)
+    );
+}
+
+#[test]
+fn it_fits_into_an_instance_and_says_where_it_does_not() {
+    let plain = run("true").deliver(0).unwrap();
+    assert!(plain.bootstrap.len() < 4096);
+    assert!(
+        plain
+            .env
+            .iter()
+            .all(|(name, part)| name.len() + part.len() <= 256)
+    );
+    let taken: usize = plain
+        .env
+        .iter()
+        .map(|(name, part)| name.len() + part.len())
+        .sum();
+    assert!(taken < 12_000, "{taken}");
+    let refused = run("true").deliver(32_000).unwrap_err();
+    assert_eq!(refused.characters, taken);
+    assert_eq!(refused.most, 768);
+}
