@@ -13,6 +13,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("engine", &["types"]),
     ("ports", &["types"]),
     ("policy", &["types"]),
+    ("runner", &["types"]),
     ("config", &["types"]),
     ("clock", &["ports", "types"]),
     ("marketplace", &["ports", "types"]),

@@ -110,7 +110,7 @@ impl Exec {
                 drop(process);
             } else if process.has_ended() {
                 drop(process);
-                self.tell_log(server, room, host.id);
+                tell_log(server, room, host.id);
                 server.with_market(|market| market.container_exits(host.id, version));
                 return;
             } else {
@@ -129,16 +129,7 @@ impl Exec {
                 }
             }
         }
-        self.tell_log(server, room, host.id);
-    }
-
-    /// Gives the market what an instance wrote since.
-    fn tell_log(&self, server: &MarketServer, room: &mut Room, id: u64) {
-        let lines = match process::read_log(&room.path, &mut room.read) {
-            Ok(lines) if !lines.is_empty() => lines,
-            _ => return,
-        };
-        server.with_market(|market| market.container_writes(id, lines));
+        tell_log(server, room, host.id);
     }
 
     fn copies(&self, copy: &Copied) -> io::Result<()> {
@@ -146,4 +137,13 @@ impl Exec {
             |(id, path): &(u64, String)| process::inside(&self.dir.join(id.to_string()), path);
         process::copy_tree(&place(&copy.from), &place(&copy.to))
     }
+}
+
+/// Gives the market what an instance wrote since.
+fn tell_log(server: &MarketServer, room: &mut Room, id: u64) {
+    let lines = match process::read_log(&room.path, &mut room.read) {
+        Ok(lines) if !lines.is_empty() => lines,
+        _ => return,
+    };
+    server.with_market(|market| market.container_writes(id, lines));
 }

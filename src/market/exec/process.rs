@@ -159,7 +159,11 @@ fn nvidia_smi(host: &Hosted) -> String {
         host.gpu_ram.saturating_sub(300),
         host.driver
     );
-    let rows: String = (0..host.inside.gpus).map(|_| format!("{row}\n")).collect();
+    let rows = format!(
+        "{row}
+"
+    )
+    .repeat(host.inside.gpus as usize);
     format!(
         "#!/bin/sh\ncase \"$*\" in\n\
          *name,memory.total,memory.free,driver_version*) ;;\n\
