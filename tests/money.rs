@@ -173,7 +173,7 @@ impl Marketplace for Twisted {
         if let Some(is_ours) = self.with(|twist| twist.arrives_twice.take()) {
             let mut other = request.clone();
             if !is_ours {
-                other.label = "somebody-elses".to_owned();
+                "somebody-elses".clone_into(&mut other.label);
             }
             if let Outcome::Done(id) = self.inner.create(&other).await {
                 self.with(|twist| twist.hidden.insert(id));

@@ -1,6 +1,11 @@
 //! What runs on a rented machine, run for real: the embedded market starts instances as processes.
 
-#![allow(clippy::unwrap_used, reason = "a test may fail by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::disallowed_methods,
+    reason = "a test may fail by panicking, says what it skips, and waits for real processes"
+)]
 #![cfg(target_os = "linux")]
 
 use std::collections::BTreeMap;
@@ -17,7 +22,7 @@ use axum::http::StatusCode;
 use axum::routing::get;
 use haggle::clock::SimClock;
 use haggle::market::exec::Exec;
-use haggle::market::faults::Faults;
+use haggle::market::faults::{FaultScript, Faults};
 use haggle::market::{CreateParams, Market, MarketOptions, MarketServer, WireOptions, server};
 use haggle::runner::{Expected, Run, SCRIPT, Told, told};
 use haggle::types::ids::{Installation, IntentId, Label, ReplicaId};
@@ -91,7 +96,7 @@ impl Bench {
             ..MarketOptions::default()
         };
         let clock = Arc::new(SimClock::new(START));
-        let faults = Faults::new("none".parse().unwrap(), Default::default(), 1);
+        let faults = Faults::new("none".parse().unwrap(), FaultScript::default(), 1);
         let market = Market::generated(options);
         let served = MarketServer::new(market, WireOptions::default(), faults, clock.clone());
         let server = Arc::new(served);
