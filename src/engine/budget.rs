@@ -69,8 +69,18 @@ pub(crate) fn unbilled_traffic(job: &Job, held: &Held) -> Money {
     if job.traffic_gb_max.is_none() {
         return Money::ZERO;
     }
+    traffic_left(job, held, || (None, None))
+}
+
+/// What a job's traffic on an instance may cost beyond what is posted of it. `shown`: the prices of
+/// its machine, where none were agreed.
+fn traffic_left(
+    job: &Job,
+    held: &Held,
+    shown: impl FnOnce() -> (Option<Money>, Option<Money>),
+) -> Money {
     let agreed = held.traffic_prices.map(|(down, up)| (Some(down), Some(up)));
-    let most = traffic(job, agreed.unwrap_or_default());
+    let most = traffic(job, agreed.unwrap_or_else(shown));
     most.saturating_sub(held.spent_traffic).max(Money::ZERO)
 }
 
@@ -132,10 +142,9 @@ struct Exposure {
 fn exposure(world: &World, job: Option<&Job>, held: &Held, rate: Rate, over: Duration) -> Exposure {
     let lag = world.now.since(held.accrued_to);
     let traffic = job.map_or(Money::ZERO, |job| {
-        let agreed = held.traffic_prices.map(|(down, up)| (Some(down), Some(up)));
-        let prices = agreed.unwrap_or_else(|| prices(rows_of(world, held.slot.machine).first()));
-        let left = traffic(job, prices).saturating_sub(held.spent_traffic);
-        left.max(Money::ZERO)
+        traffic_left(job, held, || {
+            prices(rows_of(world, held.slot.machine).first())
+        })
     });
     Exposure {
         unposted: held.worst_rate().cost(lag),

@@ -7,8 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::types::ids::{InstanceId, JobName, MachineId, ReplicaId, Slot};
-use crate::types::instance::Phase;
-use crate::types::instance::{Held, Rental};
+use crate::types::instance::{Held, Phase, Rental};
 use crate::types::intent::Effect;
 use crate::types::job::Job;
 use crate::types::ledger::{Scope, month_of};

@@ -1,6 +1,6 @@
 //! The accounts' containers, for whoever runs their commands for real.
 
-use super::api::{CreateParams, Happening, Inside};
+use super::api::{CreateParams, Inside};
 use super::contract::{Container, Contract};
 use super::sim::Market;
 
@@ -56,21 +56,11 @@ impl Market {
     /// A container's main process ended by itself. One that was stopped meanwhile is another
     /// matter, and nothing is said of it.
     pub(super) fn container_exits(&mut self, id: u64, version: u64) {
-        let now = self.now;
-        let Some(contract) = self.contracts.get_mut(&id) else {
-            return;
-        };
-        let machine = contract.machine;
-        let Some(task) = contract.task_mut() else {
-            return;
-        };
-        if task.version != version || task.container != Container::Running {
-            return;
+        let task = self.contracts.get(&id).and_then(Contract::task);
+        if task.is_some_and(|task| task.version == version && task.container == Container::Running)
+        {
+            self.container_ended(id);
         }
-        task.goes_down(now, Container::Ended);
-        task.status_msg = Some("container exited".into());
-        contract.retune(now, true);
-        self.tell(machine, Happening::Ended { instance: id });
     }
 
     /// From now on containers are run for real: what they write, and copies, are theirs.

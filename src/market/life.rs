@@ -134,6 +134,21 @@ impl Market {
     /// A running container ends by itself, as its environment says.
     fn container_ends(&mut self, id: u64) {
         let now = self.now;
+        let task = self.contracts.get(&id).and_then(Contract::task);
+        let goes = |task: &Task| {
+            task.self_destroy
+                .is_some_and(|after| task.ran(now) >= after)
+        };
+        if task.is_some_and(goes) {
+            self.remove(id);
+        } else {
+            self.container_ended(id);
+        }
+    }
+
+    /// A container's main process has ended while its contract runs on.
+    pub(super) fn container_ended(&mut self, id: u64) {
+        let now = self.now;
         let Some(contract) = self.contracts.get_mut(&id) else {
             return;
         };
@@ -141,13 +156,6 @@ impl Market {
         let Some(task) = contract.task_mut() else {
             return;
         };
-        if task
-            .self_destroy
-            .is_some_and(|after| task.ran(now) >= after)
-        {
-            self.remove(id);
-            return;
-        }
         task.goes_down(now, Container::Ended);
         task.status_msg = Some("container exited".into());
         contract.retune(now, true);

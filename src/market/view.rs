@@ -11,8 +11,7 @@ use super::raw::{
     RawUser,
 };
 use super::sim::Market;
-use crate::types::money::Rate;
-use crate::types::money::{Money, NANOS_PER_DOLLAR};
+use crate::types::money::{Money, NANOS_PER_DOLLAR, Rate};
 use crate::types::time::Time;
 
 /// The items of a charge row, in order of their amounts in a [`Use`].
