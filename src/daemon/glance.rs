@@ -68,7 +68,8 @@ impl Daemon {
             // Unknown, which is not a change.
             return false;
         };
-        self.others_listed |= self.shows_others(&listing);
+        let others = self.others_in(&listing);
+        self.others_listed.extend(others);
         self.unchanged
             .retain(|id, _| self.state.held.contains_key(id));
         for row in &listing.rows {

@@ -201,8 +201,8 @@ pub struct Daemon {
     empty_streak: BTreeMap<OfferQuery, u32>,
     /// Listings in a row that were empty although something of ours may exist.
     empties: poll::Empties,
-    /// Whether the last listing that was believed showed instances that are not ours.
-    others_listed: bool,
+    /// The instances that are not ours in the last listing that was believed, and since.
+    others_listed: BTreeSet<InstanceId>,
     /// What is known of the searches made.
     searches: plan_searches::Searches,
     /// Whether this process has searched before.
@@ -262,7 +262,7 @@ impl Daemon {
             snapshot_id,
             empty_streak: BTreeMap::new(),
             empties: poll::Empties::default(),
-            others_listed: false,
+            others_listed: BTreeSet::new(),
             searches: plan_searches::Searches::default(),
             has_searched: false,
             seen: BTreeMap::new(),

@@ -8,7 +8,7 @@ use super::plan_searches::{Round, Wanted};
 use super::settle::APART;
 use super::{Daemon, DaemonError, PolicySet};
 use crate::ports::ReadError;
-use crate::types::ids::{JobName, MachineId, OfferId, ReplicaId};
+use crate::types::ids::{InstanceId, JobName, MachineId, OfferId, ReplicaId};
 use crate::types::instance::{Account, Listing};
 use crate::types::intent::Effect;
 use crate::types::job::Job;
@@ -146,13 +146,17 @@ impl Daemon {
 
     /// An empty listing is believed only with something beside it: an instance of ours that should
     /// be in it and is positively not there, and, where a rent may show yet or others' instances were
-    /// listed before, that it has come often enough in a row. A rent has no id by which it could be
-    /// asked for; and what others rent shortens the runway also when one answer leaves it out.
+    /// listed before, that it has come often enough in a row and none of those can be read either. A
+    /// rent has no id by which it could be asked for; and what others rent shortens the runway also
+    /// when an answer leaves it out.
     pub(super) async fn corroborate(&mut self, listing: &mut Listing) {
         if !listing.rows.is_empty() || !listing.unreadable.is_empty() {
             self.empties = Empties::default();
-            let shows = self.shows_others(listing);
-            self.others_listed = shows || (self.others_listed && !listing.complete);
+            if listing.complete {
+                self.others_listed.clear();
+            }
+            let others = self.others_in(listing);
+            self.others_listed.extend(others);
             return;
         }
         let intents = self.state.intents.values();
@@ -162,7 +166,7 @@ impl Daemon {
             > 0
             // What was forgotten may show, too.
             || self.is_comparing();
-        let hides = renting || self.others_listed;
+        let hides = renting || !self.others_listed.is_empty();
         if !listing.complete || (self.state.held.is_empty() && !hides) {
             return;
         }
@@ -182,15 +186,25 @@ impl Daemon {
             )),
             None => None,
         };
-        listing.complete = empty_believed(in_a_row, hides, absent);
-        self.others_listed &= !listing.complete;
+        listing.complete = empty_believed(in_a_row, hides, absent) && self.others_are_gone().await;
     }
 
-    /// Whether a listing shows an instance that is not known to be ours.
-    pub(super) fn shows_others(&self, listing: &Listing) -> bool {
+    /// Asks for each instance of others that was listed, until one is there or may be.
+    async fn others_are_gone(&mut self) -> bool {
+        while let Some(&id) = self.others_listed.first() {
+            if !matches!(self.parts.marketplace.instance(id).await, Ok(None)) {
+                return false;
+            }
+            self.others_listed.remove(&id);
+        }
+        true
+    }
+
+    /// The instances in a listing that are not known to be ours.
+    pub(super) fn others_in(&self, listing: &Listing) -> BTreeSet<InstanceId> {
         let rows = listing.rows.iter().map(|row| row.id);
-        let mut ids = rows.chain(listing.unreadable.iter().copied());
-        ids.any(|id| !self.state.held.contains_key(&id))
+        let ids = rows.chain(listing.unreadable.iter().copied());
+        ids.filter(|id| !self.state.held.contains_key(id)).collect()
     }
 
     /// Searches what the jobs and our own machines need, inside the quota. The numbers are those of

@@ -119,7 +119,11 @@ impl Daemon {
                 held.bid_before_park = held.bid_before_park.or(Some(held.price));
             }
             Effect::SetBid { bid, .. } => {
-                if bid > held.price && !held.stop_asked {
+                let before = match held.bid_before_park {
+                    Some(bid) if held.stop_asked => bid,
+                    _ => held.price,
+                };
+                if bid > before {
                     held.raises += 1;
                     held.raised_at = Some(now);
                 }

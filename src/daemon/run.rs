@@ -13,7 +13,8 @@ use crate::types::instance::{DestroyWhy, Held, Phase, Rental};
 use crate::types::intent::Effect;
 use crate::types::money::{BID_PARKED, Money, Rate};
 use crate::types::plan::{Action, Why};
-use crate::types::time::{Time, human};
+use crate::types::state::Change;
+use crate::types::time::{Mono, Time, human};
 
 /// On shutdown, open intents are settled for this long.
 const SETTLE_ON_SHUTDOWN: Duration = Duration::from_secs(30);
@@ -34,6 +35,12 @@ const STORE_AGAIN_MAX: Duration = Duration::from_secs(30);
 /// it again.
 pub(super) const STORE_PATIENCE: Duration = Duration::from_mins(10);
 
+/// When the store was last tried, in what is kept beside the wire.
+const STORE_TRIED_KEY: &str = "store.tried";
+
+/// That the store failed and works again is told at most once in this time.
+const STORE_TOLD_EVERY: Duration = Duration::from_mins(10);
+
 /// What a run remembers from tick to tick.
 #[derive(Default)]
 struct Seen {
@@ -41,6 +48,20 @@ struct Seen {
     ticked: bool,
     /// What could not be read in the last one.
     unread: BTreeSet<String>,
+    /// The store fails, and no tick could be recorded since.
+    trouble: Option<Trouble>,
+    /// When an end of such a time was told last.
+    trouble_told: Option<Mono>,
+}
+
+/// A store that fails.
+struct Trouble {
+    /// Since when, by the monotonic clock.
+    since: Mono,
+    /// It is tried again after this.
+    wait: Duration,
+    /// How it failed last.
+    error: String,
 }
 
 /// An instance that goes on billing after the daemon ended.
@@ -80,7 +101,7 @@ impl Daemon {
                 Ok(true) => {}
                 Ok(false) => return Ok(()),
                 Err(DaemonError::Store(error)) if error.may_pass() => {
-                    if !self.outlast(error, shutdown.as_mut()).await? {
+                    if !self.outlast(error, &mut seen, shutdown.as_mut()).await? {
                         return Ok(());
                     }
                 }
@@ -97,6 +118,7 @@ impl Daemon {
         mut shutdown: Pin<&mut (impl Future<Output = ()> + Send)>,
     ) -> Result<bool, DaemonError> {
         let failures = self.tick().await?;
+        self.has_overcome(seen)?;
         // Where something is ours it is not left alone for one answer: a key may be refused for
         // a moment, and what is rented goes on billing. And one that read the account is good:
         // it is something else that was refused.
@@ -127,58 +149,91 @@ impl Daemon {
     }
 
     /// The store failed, and nothing can be recorded: so nothing is sent, and the store is tried
-    /// again, less and less often, until it takes a write or [`STORE_PATIENCE`] is over. Whether
-    /// the daemon goes on; an error where the store did not recover.
+    /// again, less and less often, until a whole tick could be recorded or [`STORE_PATIENCE`] is
+    /// over: a disk that takes a line may still not take a tick. Whether the daemon goes on; an
+    /// error where the store did not recover.
+    ///
+    /// What is durable is believed and nothing else, as a new process would: a transaction whose
+    /// end was not heard of may have been made, and a request whose outcome could not be recorded
+    /// is unknown.
     async fn outlast(
         &mut self,
-        error: StoreError,
+        mut error: StoreError,
+        seen: &mut Seen,
         mut shutdown: Pin<&mut (impl Future<Output = ()> + Send)>,
     ) -> Result<bool, DaemonError> {
-        let begun = self.parts.clock.monotonic();
-        let mut wait = STORE_AGAIN;
-        let mut error = error;
-        tracing::error!(
-            "spending stops: {error}; what is rented goes on billing, and nothing is sent until the \
-             database can be written again"
-        );
+        let mono = self.parts.clock.monotonic();
+        let trouble = seen.trouble.get_or_insert_with(|| {
+            tracing::error!(
+                "spending stops: {error}; what is rented goes on billing, and nothing is sent until \
+                 the database can be written again"
+            );
+            Trouble {
+                since: mono,
+                wait: STORE_AGAIN,
+                error: String::new(),
+            }
+        });
         loop {
+            trouble.error = error.to_string();
             for observer in &mut self.parts.observers {
                 observer.store_failed(Some(&error));
             }
-            let again = self.now() + wait;
+            let failed_for = self.parts.clock.monotonic().since(trouble.since);
+            if failed_for >= STORE_PATIENCE {
+                return Err(DaemonError::Store(error));
+            }
+            let again = self.now() + trouble.wait;
             tokio::select! {
                 biased;
                 () = &mut shutdown => return Ok(false),
                 () = self.parts.clock.sleep_until(again) => {}
             }
-            let failed_for = self.parts.clock.monotonic().since(begun);
-            match self.begin_again(failed_for, &error) {
-                Ok(()) => break,
-                Err(DaemonError::Store(next)) if next.may_pass() && failed_for < STORE_PATIENCE => {
-                    error = next;
-                }
+            trouble.wait = (trouble.wait * 2).min(STORE_AGAIN_MAX);
+            match self.begin_again() {
+                Ok(()) => return Ok(true),
+                Err(DaemonError::Store(next)) if next.may_pass() => error = next,
                 Err(error) => return Err(error),
             }
-            wait = (wait * 2).min(STORE_AGAIN_MAX);
         }
+    }
+
+    /// Begins from what is durable. A line that takes no room of its own shows that the store takes
+    /// writes again, before anything is asked of the marketplace.
+    fn begin_again(&mut self) -> Result<(), DaemonError> {
+        self.state = self.parts.store.load()?;
+        self.recover()?;
+        self.commit(&[Change::Wire {
+            key: STORE_TRIED_KEY.to_owned(),
+            value: Some(self.now().0.to_string()),
+        }])
+    }
+
+    /// A tick was recorded: where the store had failed before it, that is over. It is told at most
+    /// once in [`STORE_TOLD_EVERY`], for a disk that is nearly full fails again and again.
+    fn has_overcome(&mut self, seen: &mut Seen) -> Result<(), DaemonError> {
+        let Some(trouble) = &seen.trouble else {
+            return Ok(());
+        };
+        let mono = self.parts.clock.monotonic();
+        let text = format!(
+            "the database failed for {} and works again ({})",
+            human(mono.since(trouble.since)),
+            trouble.error
+        );
+        let due = |told| mono.since(told) >= STORE_TOLD_EVERY;
+        if seen.trouble_told.is_none_or(due) {
+            let event = self.warn("store-failed", text, None);
+            self.commit(&[event])?;
+            seen.trouble_told = Some(mono);
+        } else {
+            tracing::warn!("{text}");
+        }
+        seen.trouble = None;
         for observer in &mut self.parts.observers {
             observer.store_failed(None);
         }
-        Ok(true)
-    }
-
-    /// Believes what is durable and nothing else, as a new process would: a transaction whose end
-    /// was not heard of may have been made, and a request whose outcome could not be recorded is
-    /// unknown. The event is what shows that the store takes writes again.
-    fn begin_again(&mut self, after: Duration, error: &StoreError) -> Result<(), DaemonError> {
-        self.state = self.parts.store.load()?;
-        self.recover()?;
-        let text = format!(
-            "the database failed for {} and works again ({error}); nothing was sent meanwhile",
-            human(after)
-        );
-        let event = self.warn("store-failed", text, None);
-        self.commit(&[event])
+        Ok(())
     }
 
     fn next_tick(&self, now: Time) -> Option<Time> {

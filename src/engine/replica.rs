@@ -11,7 +11,7 @@ use crate::types::instance::{DestroyWhy, Held, Phase, Rental};
 use crate::types::intent::Effect;
 use crate::types::job::Job;
 use crate::types::money::{BID_PARKED, Rate};
-use crate::types::plan::{Action, Limit, Missing, Notice, Situation, Why};
+use crate::types::plan::{Action, Limit, Missing, Notice, Refusal, Situation, Why};
 use crate::types::state::{Ending, ReplicaRecord, Severity, Wish};
 use crate::types::world::World;
 
@@ -551,11 +551,22 @@ fn resume_bid(held: &Held) -> Option<Rate> {
     }
 }
 
+/// What an instance comes back at: at its old bid, or over what somebody else was seen to bid more.
+/// `None`: the old bid would be outbid at once, and more than that cannot be bid.
+fn price_back(ground: &Ground<'_, '_>, held: &Held, old: Rate) -> Option<Rate> {
+    let slot = row(ground.world, held).filter(|_| held.rental == Rental::Bid);
+    match slot.map(|offer| raised_bid(ground.world, ground.job, held, offer)) {
+        Some(Ok(bid)) => Some(bid.max(old)),
+        Some(Err(Refusal::OverCeiling | Refusal::BidNotBelowOnDemand)) => None,
+        _ => Some(old),
+    }
+}
+
 /// Brings an instance back, if its price is still within the ceiling and a bid still under the
 /// slot's on-demand rate, which has to be known. `Ok(None)`: it cannot be had at that price.
 fn resume(ground: &mut Ground<'_, '_>, held: &Held) -> Result<Option<Action>, Limit> {
     let world = ground.world;
-    let Some(price) = resume_bid(held) else {
+    let Some(price) = resume_bid(held).and_then(|price| price_back(ground, held, price)) else {
         return Ok(None);
     };
     if over_ceiling(ground.job, price, held.storage, held.slot.gpus) {
