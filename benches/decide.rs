@@ -148,6 +148,7 @@ fn job(dice: &mut Dice, number: u64) -> Job {
             login: None,
             template: None,
             run_type: RunType::Ssh,
+            runner: None,
             onstart: None,
             args: Vec::new(),
             env: BTreeMap::new(),

@@ -7,7 +7,8 @@ use serde::Serialize;
 
 use super::output::{Align, Output};
 use super::words;
-use crate::types::ids::{OfferId, Slot};
+
+use crate::types::ids::{OfferId, Permit, Slot};
 use crate::types::intent::Effect;
 use crate::types::money::Rate;
 use crate::types::plan::{
@@ -249,7 +250,10 @@ fn action_document(action: &Action) -> ActionDocument {
             document.storage_dollars_per_hour = Some(storage.decimal());
         }
         Effect::SetBid { bid, .. } => document.price_dollars_per_hour = Some(bid.decimal()),
-        Effect::Stop { .. } | Effect::Start { .. } | Effect::Destroy { .. } => {}
+        Effect::Stop { .. }
+        | Effect::Start { .. }
+        | Effect::Relabel { .. }
+        | Effect::Destroy { .. } => {}
     }
     document
 }
@@ -260,6 +264,15 @@ fn situation_word(situation: &Situation) -> String {
         .ok()
         .and_then(|value| value.get("is")?.as_str().map(str::to_owned))
         .unwrap_or_default()
+}
+
+/// What an instance is let do, in words.
+fn permit(permit: Permit) -> &'static str {
+    match permit {
+        Permit::Go => "work",
+        Permit::Hold => "wait",
+        Permit::Done => "end",
+    }
 }
 
 fn effect_text(effect: &Effect) -> String {
@@ -282,6 +295,11 @@ fn effect_text(effect: &Effect) -> String {
         ),
         Effect::SetBid { instance, bid } => format!("bid {bid:.4}/h for instance {instance}"),
         Effect::Stop { instance } => format!("stop instance {instance}"),
+        Effect::Relabel { instance, tail } => format!(
+            "let instance {instance} {} until {}",
+            permit(tail.permit),
+            tail.until
+        ),
         Effect::Start { instance } => format!("start instance {instance}"),
         Effect::Destroy { instance, why } => {
             format!("destroy instance {instance}: {}", words::destroy(*why))

@@ -68,6 +68,10 @@ pub(crate) fn why(why: Why) -> &'static str {
         Why::FloorFell => "the floor has long been lower than the bid",
         Why::PatienceOver => "waited long enough",
         Why::UserRequest => "asked by the user",
+        Why::Lease => "its label says for how long it may work",
+        Why::Refused => "its runner found less than was advertised",
+        Why::Silent => "nothing was heard of its runner",
+        Why::Hung => "its command made no progress",
         Why::WindowClosed => "outside the job's windows",
         Why::Resume => "may run again",
         Why::Ended => "the replica ended",
@@ -154,6 +158,9 @@ pub(crate) fn destroy(why: DestroyWhy) -> &'static str {
         DestroyWhy::WindowClosed => "outside the job's windows",
         DestroyWhy::MaxLifetime => "it lived as long as the policy allows",
         DestroyWhy::HostLost => "its host is not heard from",
+        DestroyWhy::Refused => "its machine is less than was advertised",
+        DestroyWhy::Silent => "nothing was heard of its runner",
+        DestroyWhy::Hung => "its command made no progress",
         DestroyWhy::Exit => "haggle is leaving",
     }
 }

@@ -12,8 +12,8 @@ use super::tick::Decision;
 use super::verify::mismatch;
 use super::{Daemon, DaemonError};
 use crate::ports::{CreateRequest, Outcome, RefusedWhy};
-use crate::types::ids::{InstanceId, IntentId, Label, OfferId, Slot};
-use crate::types::instance::{DestroyWhy, Held, Rental};
+use crate::types::ids::{InstanceId, IntentId, Label, OfferId, Slot, Tail};
+use crate::types::instance::{DestroyWhy, Held, Phase, Rental};
 use crate::types::intent::{Effect, Intent, IntentState};
 use crate::types::job::{Job, RunType};
 use crate::types::money::{BID_PARKED, Money, Rate};
@@ -21,6 +21,7 @@ use crate::types::mutant::Mutant;
 use crate::types::offer::Offer;
 use crate::types::plan::Action;
 use crate::types::state::{Change, Event, Severity};
+use crate::types::world::World;
 
 /// How long nothing is rented after the account refused to spend.
 pub(super) const ACCOUNT_WAITS: Duration = Duration::from_secs(600);
@@ -32,6 +33,9 @@ impl Daemon {
     /// Records and carries out each action in turn.
     pub(super) async fn carry_out(&mut self, decision: &Decision) -> Result<(), DaemonError> {
         for action in &decision.plan.actions {
+            if self.may_have_worked(&action.effect, &decision.world).await {
+                continue;
+            }
             let intent = self.record(action)?;
             let Effect::Rent { ref replica, .. } = intent.effect else {
                 self.act(intent).await?;
@@ -48,6 +52,40 @@ impl Daemon {
             }
         }
         Ok(())
+    }
+
+    /// Whether an instance that is to be destroyed, and whose disk its policy keeps once it has worked,
+    /// may have worked without having been seen: the listing that it was judged by can be old. It is
+    /// looked at once more, and what cannot be read is left for the next tick.
+    async fn may_have_worked(&self, effect: &Effect, world: &World) -> bool {
+        let Effect::Destroy { instance, why } = *effect else {
+            return false;
+        };
+        let keeps_work = matches!(
+            why,
+            DestroyWhy::ProvisionTimeout
+                | DestroyWhy::EndedTooSoon
+                | DestroyWhy::Moved
+                | DestroyWhy::Orphan
+                | DestroyWhy::RentalEnding
+                | DestroyWhy::WindowClosed
+        );
+        let held = self.state.held.get(&instance);
+        let Some(held) = held.filter(|held| held.first_ran_at.is_none() && keeps_work) else {
+            return false;
+        };
+        let job = world.jobs.iter().find(|job| job.name == held.replica.job);
+        if held.destroying.is_some() || job.is_none_or(|job| job.may_lose_disks()) {
+            return false;
+        }
+        match self.parts.marketplace.instance(instance).await {
+            Ok(Some(row)) => row.phase() == Phase::Running,
+            Ok(None) => false,
+            Err(error) => {
+                tracing::info!("instance {instance} is not destroyed before it is read: {error}");
+                true
+            }
+        }
     }
 
     /// Records and carries out one action that is not a rent.
@@ -420,6 +458,10 @@ impl Daemon {
             Effect::SetBid { bid, .. } => marketplace.set_bid(instance, bid).await,
             Effect::Stop { .. } => marketplace.stop(instance).await,
             Effect::Start { .. } => marketplace.start(instance).await,
+            Effect::Relabel { tail, .. } => {
+                let label = self.label_with(instance, tail);
+                marketplace.set_label(instance, &label).await
+            }
             Effect::Destroy { .. } => marketplace.destroy(instance).await,
             Effect::Rent { .. } => return Ok(()),
         };
@@ -442,6 +484,14 @@ impl Daemon {
             }
             Outcome::Unknown(message) => self.unknown(intent, &message),
         }
+    }
+
+    /// An instance's label with another tail.
+    fn label_with(&self, instance: InstanceId, tail: Tail) -> String {
+        let held = self.state.held.get(&instance);
+        held.map_or_else(String::new, |held| {
+            format!("{}/{tail}", held.label(&self.state.installation))
+        })
     }
 
     /// When a destroy was first answered as done: what is proven gone was billed no longer.
@@ -491,7 +541,8 @@ impl Daemon {
                 Severity::Info,
                 format!("{place}: destroyed ({})", destroy_word(*why)),
             ),
-            Effect::Rent { .. } => return None,
+            // A lease is renewed every hour, of every instance.
+            Effect::Rent { .. } | Effect::Relabel { .. } => return None,
         })
     }
 }
@@ -557,6 +608,9 @@ fn destroy_word(why: DestroyWhy) -> &'static str {
         DestroyWhy::WindowClosed => "its window closed",
         DestroyWhy::MaxLifetime => "it lived as long as it may",
         DestroyWhy::HostLost => "its host is lost",
+        DestroyWhy::Refused => "its machine is less than was advertised",
+        DestroyWhy::Silent => "nothing was heard of its runner",
+        DestroyWhy::Hung => "its command made no progress",
         DestroyWhy::Exit => "haggle ends",
     }
 }

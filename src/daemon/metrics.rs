@@ -670,6 +670,8 @@ mod tests {
             destroy_sent_at: None,
             destroying_since: None,
             destroyed_at: None,
+            tail: None,
+            runner: None,
             lost_work: std::collections::BTreeMap::new(),
         }
     }
@@ -877,6 +879,7 @@ mod tests {
                 login: None,
                 template: None,
                 run_type: RunType::Args,
+                runner: None,
                 onstart: None,
                 args: Vec::new(),
                 env: BTreeMap::new(),

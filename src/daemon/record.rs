@@ -131,6 +131,7 @@ impl Daemon {
                 held.parked = false;
                 changes.push(self.bid_mark(held.slot.machine, bid, now));
             }
+            Effect::Relabel { tail, .. } => held.tail = Some(tail),
             Effect::Stop { .. } => held.stop_asked = true,
             Effect::Start { .. } => {
                 held.stop_asked = false;

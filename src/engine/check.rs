@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::types::ids::{InstanceId, JobName, MachineId, ReplicaId, Slot};
+use crate::types::ids::{InstanceId, JobName, MachineId, Permit, ReplicaId, Slot, Tail};
 use crate::types::instance::{Held, Phase, Rental};
 use crate::types::intent::Effect;
 use crate::types::job::Job;
@@ -264,7 +264,21 @@ impl<'a> Checker<'a> {
             Effect::Stop { instance } | Effect::Destroy { instance, .. } => {
                 self.ours(*instance).map(|_| ())
             }
+            // It costs nothing, and goes beside whatever else is done.
+            Effect::Relabel { instance, tail } => self.relabel(*instance, *tail),
         }
+    }
+
+    /// Only the instance of a replica's current generation may be let work.
+    fn relabel(&self, id: InstanceId, tail: Tail) -> Result<(), Limit> {
+        let state = &self.world.state;
+        let held = state.held.get(&id).ok_or(Limit::OwnSlots)?;
+        let current = state.replica(&held.replica).generation;
+        let works = tail.permit == Permit::Go && tail.generation == held.generation;
+        if works && held.generation != current {
+            return Err(Limit::Fence);
+        }
+        Ok(())
     }
 
     /// An instance of ours, acted on once a tick.

@@ -59,7 +59,7 @@ struct Tick<'a> {
 /// Whether an action only saves.
 fn saves(world: &World, effect: &Effect) -> bool {
     match effect {
-        Effect::Destroy { .. } | Effect::Stop { .. } => true,
+        Effect::Destroy { .. } | Effect::Stop { .. } | Effect::Relabel { .. } => true,
         Effect::SetBid { instance, bid } => {
             let held = world.state.held.get(instance);
             *bid <= BID_PARKED || held.is_some_and(|held| *bid < held.price)

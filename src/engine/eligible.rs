@@ -361,7 +361,10 @@ fn ours(state: &State) -> BTreeMap<MachineId, Ours<'_>> {
                     ours.bid = ours.bid.max(Some(bid));
                 }
             }
-            Effect::Stop { .. } | Effect::Start { .. } | Effect::Destroy { .. } => {}
+            Effect::Stop { .. }
+            | Effect::Start { .. }
+            | Effect::Relabel { .. }
+            | Effect::Destroy { .. } => {}
         }
     }
     all
@@ -468,6 +471,7 @@ pub(crate) mod samples {
                 login: None,
                 template: None,
                 run_type: RunType::Args,
+                runner: None,
                 onstart: None,
                 args: Vec::new(),
                 env: BTreeMap::new(),
@@ -577,6 +581,8 @@ pub(crate) mod samples {
             destroy_sent_at: None,
             destroying_since: None,
             destroyed_at: None,
+            tail: None,
+            runner: None,
             lost_work: std::collections::BTreeMap::new(),
         }
     }

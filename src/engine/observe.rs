@@ -532,6 +532,7 @@ impl Fold<'_> {
                 Effect::SetBid { bid, .. } => row.price == Some(bid),
                 Effect::Stop { .. } => stopped && !meant_to_run,
                 Effect::Start { .. } => !stopped || meant_to_run,
+                Effect::Relabel { tail, .. } => held.tail == Some(tail),
                 Effect::Rent { .. } | Effect::Destroy { .. } => false,
             })
             .cloned()
@@ -644,7 +645,10 @@ impl Fold<'_> {
             // A start that found no free GPU is queued at the marketplace, and may come true and bill
             // at any later time. Until it is seen to run, or a stop is read back, it counts as one
             // that may run: nothing takes its place, and its whole rate is reckoned with.
-            Effect::Start { .. } | Effect::Rent { .. } | Effect::Destroy { .. } => {}
+            Effect::Start { .. }
+            | Effect::Rent { .. }
+            | Effect::Relabel { .. }
+            | Effect::Destroy { .. } => {}
         }
     }
 }

@@ -124,6 +124,10 @@ pub(crate) fn act(world: &mut World, plan: &Plan) {
                 held.parked = true;
                 held.stop_asked = true;
             }
+            Effect::Relabel { instance, tail } => {
+                let held = world.state.held.get_mut(instance).unwrap();
+                held.tail = Some(*tail);
+            }
             Effect::Start { instance } => {
                 let held = world.state.held.get_mut(instance).unwrap();
                 held.phase = Phase::Running;
@@ -537,7 +541,7 @@ pub(crate) fn spends(world: &World, effect: &Effect) -> bool {
                     .get(instance)
                     .is_some_and(|held| *bid > held.price)
         }
-        Effect::Stop { .. } | Effect::Destroy { .. } => false,
+        Effect::Stop { .. } | Effect::Relabel { .. } | Effect::Destroy { .. } => false,
     }
 }
 

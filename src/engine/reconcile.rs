@@ -34,8 +34,9 @@ const FIRST_ROW_WITHIN: Duration = Duration::from_hours(1);
 /// A bill is whole when its last row ends no earlier than this before the destroy.
 const LAST_ROW_WITHIN: Duration = Duration::from_mins(10);
 
-/// A bill does not change any more when its instance has been gone for so long.
-const BILL_CLOSED_AFTER: Duration = Duration::from_hours(24);
+/// A bill does not change any more when its instance has been gone for so long: rows were seen to
+/// come more than a day after the use, and the first that come are not all.
+const BILL_CLOSED_AFTER: Duration = Duration::from_hours(36);
 
 /// Differences smaller than this are booked without a word: rows are shown with three decimals, and
 /// intervals are known to seconds.

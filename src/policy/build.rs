@@ -468,6 +468,7 @@ fn run(reading: &Reading) -> Option<Run> {
         login,
         template: reading.text("run.template"),
         run_type: reading.run_type()?,
+        runner: None,
         onstart: reading
             .text("run.command")
             .or_else(|| reading.text("run.onstart")),

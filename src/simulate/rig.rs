@@ -254,6 +254,10 @@ impl Transport for SimTransport {
             .store(asks_who && told && !other, Ordering::SeqCst);
         // For whoever wants to know where two runs part.
         tracing::trace!(target: "haggle::simulate::requests", at = now.0, "{asked}: {reply:?}");
+        if let Ok(reply) = &reply {
+            let body = String::from_utf8_lossy(&reply.body);
+            tracing::trace!(target: "haggle::simulate::bodies", "{body}");
+        }
         if let (true, Ok(reply)) = (of_account, &reply)
             && let Some(credit) = credit_of(reply)
         {

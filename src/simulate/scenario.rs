@@ -139,8 +139,8 @@ pub const TOKEN: &str = "at_play";
 /// At the end everything is destroyed, and that must be settled within this.
 const END_WITHIN: Duration = Duration::from_secs(3600);
 
-/// Charges may be shown so much later than the use.
-const CHARGES_SHOWN_WITHIN: Duration = Duration::from_secs(30 * 3600);
+/// Charges are shown, and taken for final, so much later than the use.
+const CHARGES_SHOWN_WITHIN: Duration = Duration::from_hours(40);
 
 /// A process that ended by itself is started again after this.
 const STARTED_AGAIN_AFTER: Duration = Duration::from_secs(60);

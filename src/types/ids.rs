@@ -5,6 +5,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use super::time::Time;
+
 macro_rules! number_id {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
@@ -293,9 +295,96 @@ impl fmt::Display for Label {
     }
 }
 
+/// What an instance with a runner may do, as the word in its label's tail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Permit {
+    /// Work, until the lease ends.
+    Go,
+    /// Wait.
+    Hold,
+    /// Destroy itself.
+    Done,
+}
+
+impl Permit {
+    /// The word in a label.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Go => "go",
+            Self::Hold => "hold",
+            Self::Done => "done",
+        }
+    }
+}
+
+/// The part of a label that changes: gate, fence and lease of the runner on the instance. After the
+/// label and a slash: `g<generation>.<permit>.<end of the lease>`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tail {
+    /// The generation that may work.
+    pub generation: u32,
+    /// What it may do.
+    pub permit: Permit,
+    /// Until when; whole seconds.
+    pub until: Time,
+}
+
+impl Tail {
+    /// The tail of a whole label; `None` where it has none, or none that can be read.
+    pub fn of(label: &str) -> Option<Self> {
+        let (_, tail) = label.split_once('/')?;
+        let mut parts = tail.splitn(3, '.');
+        let generation = parts.next()?.strip_prefix('g')?.parse().ok()?;
+        let permit = match parts.next()? {
+            "go" => Permit::Go,
+            "hold" => Permit::Hold,
+            "done" => Permit::Done,
+            _ => return None,
+        };
+        let seconds: i64 = parts.next()?.parse().ok()?;
+        let until = Time(seconds.checked_mul(1000)?);
+        Some(Self {
+            generation,
+            permit,
+            until,
+        })
+    }
+}
+
+impl fmt::Display for Tail {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let seconds = self.until.0.div_euclid(1000);
+        write!(f, "g{}.{}.{seconds}", self.generation, self.permit.as_str())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_tail_is_read_as_it_is_written() {
+        let tail = Tail {
+            generation: 3,
+            permit: Permit::Go,
+            until: Time(1_767_643_200_000),
+        };
+        let label = format!("hg-abcdefgh-train-r0-12/{tail}");
+        assert!(label.ends_with("/g3.go.1767643200"));
+        assert_eq!(Tail::of(&label), Some(tail));
+        for bad in [
+            "",
+            "hg-a",
+            "hg-a/",
+            "hg-a/g3",
+            "hg-a/g3.go",
+            "hg-a/g3.stay.1",
+            "hg-a/x3.go.1",
+        ] {
+            assert_eq!(Tail::of(bad), None, "{bad}");
+        }
+    }
     use proptest::prelude::*;
 
     proptest! {

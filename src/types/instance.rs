@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use chrono::NaiveDate;
 use serde::{Deserialize, Serialize};
 
-use super::ids::{AccountId, HostId, InstanceId, IntentId, MachineId, ReplicaId, Slot};
+use super::ids::{
+    AccountId, HostId, Installation, InstanceId, IntentId, Label, MachineId, ReplicaId, Slot, Tail,
+};
 use super::money::{BID_PARKED, Money, Rate};
 use super::time::Time;
 
@@ -231,8 +233,55 @@ pub enum DestroyWhy {
     MaxLifetime,
     /// The host is not heard from.
     HostLost,
+    /// The runner found the machine to be less than was advertised.
+    Refused,
+    /// It runs, and nothing was heard of the runner.
+    Silent,
+    /// Its command made no progress for too long.
+    Hung,
     /// `demo`, or `run --destroy-on-exit`, ended.
     Exit,
+}
+
+/// What the runner on an instance has told, as far as its lines were signed with the run's key. All of
+/// it is the word of a machine that is not ours.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct RunnerView {
+    /// When its log was last read.
+    pub read_at: Option<Time>,
+    /// When a new line was last read.
+    pub heard_at: Option<Time>,
+    /// Which start of the container the last line is of, and its number.
+    pub line: Option<(String, u64)>,
+    /// The state that the last line names.
+    pub state: Option<String>,
+    /// How far the command says that it is.
+    pub progress: Option<f64>,
+    /// When that changed last, or the command began.
+    pub progress_at: Option<Time>,
+    /// The last checkpoint that was kept elsewhere: the place, the SHA-256 of its manifest in
+    /// hexadecimal, and the bytes of its archive.
+    pub checkpoint: Option<(u8, String, u64)>,
+    /// The command's exit code in this start of the container.
+    pub exit: Option<i32>,
+    /// Why it waits, ended, or was refused.
+    pub why: Option<String>,
+    /// What became of it, once that was judged in this start of the container.
+    pub verdict: Option<Verdict>,
+}
+
+/// What a runner's lines, or their absence, came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Verdict {
+    /// The command ended by itself.
+    Ended,
+    /// The machine was refused.
+    Refused,
+    /// Nothing was heard of the runner.
+    Silent,
+    /// The command made no progress.
+    Hung,
 }
 
 /// An instance of ours, as we keep it: everything the bill, the fence and the next decision need.
@@ -314,6 +363,12 @@ pub struct Held {
     /// When the marketplace answered that it destroyed it; not yet proven.
     #[serde(default)]
     pub destroyed_at: Option<Time>,
+    /// What its label's tail said when it was last read, or was last set to; `None`: it has none.
+    #[serde(default)]
+    pub tail: Option<Tail>,
+    /// What its runner has told; `None`: it was given none.
+    #[serde(default)]
+    pub runner: Option<RunnerView>,
     /// What the work cost that its host lost, by the first day of the month of the loss.
     #[serde(default)]
     pub lost_work: BTreeMap<NaiveDate, Money>,
@@ -363,7 +418,18 @@ impl Held {
             destroy_sent_at: None,
             destroying_since: None,
             destroyed_at: None,
+            tail: None,
+            runner: None,
             lost_work: BTreeMap::new(),
+        }
+    }
+
+    /// Its label, without a tail.
+    pub fn label(&self, installation: &Installation) -> Label {
+        Label {
+            installation: installation.clone(),
+            replica: self.replica.clone(),
+            intent: self.intent,
         }
     }
 

@@ -4,7 +4,7 @@ use chrono::NaiveDate;
 use chrono_tz::Tz;
 use serde::{Deserialize, Serialize};
 
-use super::ids::{InstanceId, IntentId, OfferId, ReplicaId, Slot};
+use super::ids::{InstanceId, IntentId, OfferId, ReplicaId, Slot, Tail};
 use super::instance::{DestroyWhy, Rental};
 use super::ledger::Component;
 use super::money::{Money, Rate};
@@ -50,6 +50,13 @@ pub enum Effect {
         /// Which.
         instance: InstanceId,
     },
+    /// Say by an instance's label what its runner may do.
+    Relabel {
+        /// Which.
+        instance: InstanceId,
+        /// The label's new tail.
+        tail: Tail,
+    },
     /// Destroy an instance.
     Destroy {
         /// Which.
@@ -67,6 +74,7 @@ impl Effect {
             Self::SetBid { instance, .. }
             | Self::Stop { instance }
             | Self::Start { instance }
+            | Self::Relabel { instance, .. }
             | Self::Destroy { instance, .. } => Some(instance),
         }
     }
@@ -78,6 +86,7 @@ impl Effect {
             Self::SetBid { .. } => "set-bid",
             Self::Stop { .. } => "stop",
             Self::Start { .. } => "start",
+            Self::Relabel { .. } => "relabel",
             Self::Destroy { .. } => "destroy",
         }
     }

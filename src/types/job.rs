@@ -56,6 +56,10 @@ pub struct Run {
     pub template: Option<String>,
     /// How it is started.
     pub run_type: RunType,
+    /// The command that haggle's runner looks after on the machine; `None`: the container runs `onstart`
+    /// and `args` as they are.
+    #[serde(default)]
+    pub runner: Option<Box<Runner>>,
     /// A shell command or script, at most 4096 characters together with `args`.
     pub onstart: Option<String>,
     /// Arguments of the image's entry point.
@@ -71,8 +75,59 @@ pub struct Run {
 impl Run {
     /// Whether renting for it sends a secret: of the environment, or the registry's password.
     pub fn has_secrets(&self) -> bool {
-        !self.secrets.is_empty() || self.login.is_some()
+        let stores = self
+            .runner
+            .as_ref()
+            .is_some_and(|runner| runner.storage.is_some());
+        !self.secrets.is_empty() || self.login.is_some() || stores
     }
+}
+
+/// A command, and how haggle's runner looks after it. `docs/runner.md` has the protocol.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Runner {
+    /// The command, for `sh -c`.
+    pub command: String,
+    /// The length of the lease, which is renewed when half of it is over. `None`: the command works
+    /// whatever the instance's label says, and goes on when the daemon is gone.
+    pub lease: Option<Duration>,
+    /// The file in which the command says how far it is: its last line is a number.
+    pub progress: Option<String>,
+    /// A command that makes no progress for so long hangs.
+    pub hung_after: Option<Duration>,
+    /// An instance that runs for so long without a line of the runner has failed.
+    pub silent_after: Duration,
+    /// Whether the machine is tried before the command begins.
+    pub preflight: bool,
+    /// How long a command that is asked to end may take.
+    pub grace: Duration,
+    /// How long a result waits to be taken.
+    pub linger: Duration,
+    /// The directory that is kept and restored.
+    pub checkpoint: Option<String>,
+    /// The directory of results.
+    pub outputs: Option<String>,
+    /// Where both go; `None`: they stay on the instance's disk.
+    pub storage: Option<Storage>,
+    /// How often the checkpoint is kept there.
+    pub sync_every: Duration,
+}
+
+/// A place in S3-compatible storage.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Storage {
+    /// The endpoint, such as `https://s3.eu-central-1.amazonaws.com`.
+    pub endpoint: String,
+    /// The region, as requests are signed for it.
+    pub region: String,
+    /// The bucket.
+    pub bucket: String,
+    /// What the keys of objects begin with, without a slash at either end; may be empty.
+    pub prefix: String,
+    /// The id of the access key.
+    pub access_key: SecretRef,
+    /// The access key's secret.
+    pub secret_key: SecretRef,
 }
 
 /// What the slot must have. `None` and empty: no requirement.

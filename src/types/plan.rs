@@ -365,6 +365,14 @@ pub enum Why {
     CancelQueued,
     /// Its destroy has not taken.
     DestroyAgain,
+    /// Its lease is to be renewed, or the label to say who may work.
+    Lease,
+    /// The runner refused the machine.
+    Refused,
+    /// Nothing was heard of the runner.
+    Silent,
+    /// The command made no progress.
+    Hung,
 }
 
 impl Why {
@@ -389,6 +397,10 @@ impl Why {
             Self::Limit => "limit",
             Self::CancelQueued => "cancel-queued",
             Self::DestroyAgain => "destroy-again",
+            Self::Lease => "lease",
+            Self::Refused => "refused",
+            Self::Silent => "silent",
+            Self::Hung => "hung",
         }
     }
 }

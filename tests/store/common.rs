@@ -95,6 +95,8 @@ pub(crate) fn held(id: u64, gpu_name: &str, billed: i64) -> Held {
         destroy_sent_at: None,
         destroying_since: None,
         destroyed_at: None,
+        tail: None,
+        runner: None,
         lost_work: std::collections::BTreeMap::new(),
     }
 }
