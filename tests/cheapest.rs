@@ -103,6 +103,7 @@ async fn preview(
         clock,
         policies: Box::new(FixedPolicies(jobs())),
         secrets: Box::new(PlaySecrets),
+        run_secret: secrecy::SecretString::from("play"),
         observers: Vec::new(),
     };
     let settings = Settings {

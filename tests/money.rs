@@ -378,6 +378,7 @@ impl Town {
             clock: self.daemons_clock.clone().unwrap_or(self.clock.clone()),
             policies: Box::new(FixedPolicies(self.jobs.clone())),
             secrets: Box::new(PlaySecrets),
+            run_secret: secrecy::SecretString::from("play"),
             observers: vec![Box::new(Ticks(self.ticks.clone()))],
         };
         let settings = Settings {

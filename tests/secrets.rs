@@ -467,6 +467,7 @@ fn hours_with_a_gateway_that_echoes_everything_leave_no_secret_behind() {
         clock: shared_clock,
         policies: Box::new(OnePolicy(Arc::new(job))),
         secrets: Box::new(CanarySecrets(redactor)),
+        run_secret: secrecy::SecretString::from("play"),
         observers: vec![Box::new(watch), Box::new(Shows(Arc::clone(&shown)))],
     };
     let settings = Settings {

@@ -4,6 +4,7 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use clap::Args;
+use secrecy::SecretString;
 use serde::Serialize;
 
 use super::context::{
@@ -160,6 +161,7 @@ fn look(
             directory: PolicyDirectory(config.policies.clone()),
             only: only.cloned(),
         }),
+        run_secret: SecretString::from("a preview sends nothing"),
         secrets: Box::new(SystemSecrets(Arc::clone(&context.redactor))),
         observers: Vec::new(),
     };

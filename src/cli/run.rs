@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
-use secrecy::ExposeSecret;
+use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
@@ -28,6 +28,7 @@ use crate::daemon::webhook::Webhook;
 use crate::daemon::{Daemon, DaemonError, Looking, Pace, Parts, RunEnd, Settings};
 use crate::marketplace::counted::Counted;
 use crate::ports::Store;
+use crate::runner::secret_in;
 use crate::store::{DaemonLock, Group, LockError, Reader, SqliteStore};
 use crate::types::ledger::Component;
 
@@ -120,6 +121,7 @@ pub(crate) fn run(context: &Context, args: &RunArgs) -> Done {
         clock: context.clock.clone(),
         policies: Box::new(PolicyDirectory(config.policies.clone())),
         secrets: Box::new(SystemSecrets(Arc::clone(&context.redactor))),
+        run_secret: run_secret(context, &config)?,
         observers: vec![Box::new(watch), Box::new(pulse)],
     };
     let settings = Settings {
@@ -135,6 +137,19 @@ pub(crate) fn run(context: &Context, args: &RunArgs) -> Done {
     };
     let daemon = Daemon::new(parts, settings)?.with_mailbox(mailbox);
     block_on(drive(context, args, &config, daemon, shared))
+}
+
+/// The secret of runs, beside the database; it is never shown.
+fn run_secret(context: &Context, config: &Config) -> Result<SecretString, Failure> {
+    let path = config.database.with_file_name("runner.key");
+    let secret = secret_in(&path).map_err(|error| {
+        Failure::mendable(format!("the secret of runs cannot be had: {error}")).hint(format!(
+            "{} is made where it is missing; its directory must be writable",
+            path.display()
+        ))
+    })?;
+    context.redactor.add_lasting(secret.expose_secret());
+    Ok(secret)
 }
 
 /// What the web server hands out, with an endpoint for notifications where they have a secret.

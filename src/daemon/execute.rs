@@ -11,9 +11,10 @@ use secrecy::ExposeSecret;
 use super::tick::Decision;
 use super::verify::mismatch;
 use super::{Daemon, DaemonError};
+use crate::engine::lease::first_tail;
 use crate::ports::{CreateRequest, Outcome, RefusedWhy};
 use crate::types::ids::{InstanceId, IntentId, Label, OfferId, Slot, Tail};
-use crate::types::instance::{DestroyWhy, Held, Phase, Rental};
+use crate::types::instance::{DestroyWhy, Held, Phase, Rental, RunnerView};
 use crate::types::intent::{Effect, Intent, IntentState};
 use crate::types::job::{Job, RunType};
 use crate::types::money::{BID_PARKED, Money, Rate};
@@ -138,9 +139,9 @@ impl Daemon {
         let request = match self.create_request(&intent, job, offer, rental, price, disk_gb) {
             Ok(request) => request,
             Err(message) => {
-                let warning = self.warn("secret-missing", message, None);
+                let warning = self.warn("not-sendable", message, None);
                 self.commit(&[warning])?;
-                return self.refused(intent, "secret-missing");
+                return self.refused(intent, "not-sendable");
             }
         };
         // Nothing comes between this and the create: whose account the token opens may change at any
@@ -187,7 +188,7 @@ impl Daemon {
                 tracing::info!(why = why.as_str(), "a create was refused: {message}");
                 let leftover = leftover.filter(|id| !self.state.held.contains_key(id));
                 if let Some(instance) = leftover {
-                    self.keep(&intent, instance, Some(DestroyWhy::Leftover))?;
+                    self.keep(&intent, job, instance, Some(DestroyWhy::Leftover))?;
                     self.destroy(instance, DestroyWhy::Leftover).await?;
                 }
                 // While a leftover is being destroyed nothing is rented in its place anyway.
@@ -275,7 +276,12 @@ impl Daemon {
         price: Rate,
         disk_gb: u32,
     ) -> Result<CreateRequest, String> {
-        let Effect::Rent { replica, .. } = &intent.effect else {
+        let Effect::Rent {
+            replica,
+            generation,
+            ..
+        } = &intent.effect
+        else {
             return Err("not a rent".to_owned());
         };
         let label = Label {
@@ -299,6 +305,23 @@ impl Daemon {
             let suffix = if protocol == "udp" { "/udp" } else { "" };
             env.push((format!("-p {port}:{port}{suffix}"), "1".to_owned()));
         }
+        let characters = env.iter().map(|(key, value)| key.len() + value.len()).sum();
+        let given = self.given(job, &label, *generation, offer, characters)?;
+        let mut text = label.to_string();
+        let (mut onstart, mut args) = (run.onstart.clone(), run.args.clone());
+        if let Some(given) = given {
+            env.extend(given.delivery.env);
+            text.extend(given.tail.map(|tail| format!("/{tail}")));
+            let script = given.delivery.bootstrap;
+            if run.run_type == RunType::Args {
+                // In this form the start script is the entry point.
+                onstart = Some("/bin/sh".to_owned());
+                args = vec!["-c".to_owned(), script.to_owned()];
+            } else {
+                // The marketplace's own server of shells waits for the start script.
+                onstart = Some(format!("({script}) </dev/null &"));
+            }
+        }
         let image_login = match &run.login {
             None => None,
             Some(login) => {
@@ -314,7 +337,7 @@ impl Daemon {
         Ok(CreateRequest {
             offer,
             bid: (rental == Rental::Bid).then_some(price),
-            label: label.to_string(),
+            label: text,
             disk_gb,
             image: run.image.clone(),
             template: run.template.clone(),
@@ -323,8 +346,8 @@ impl Daemon {
                 RunType::Ssh => "ssh",
                 RunType::Jupyter => "jupyter",
             },
-            onstart: run.onstart.clone(),
-            args: run.args.clone(),
+            onstart,
+            args,
             env,
             image_login,
         })
@@ -346,7 +369,7 @@ impl Daemon {
         else {
             return Ok(());
         };
-        let Some(held) = self.keep(&intent, instance, None)? else {
+        let Some(held) = self.keep(&intent, job, instance, None)? else {
             return Ok(());
         };
         let text = format!(
@@ -376,6 +399,7 @@ impl Daemon {
     fn keep(
         &mut self,
         intent: &Intent,
+        job: &Job,
         instance: InstanceId,
         destroying: Option<DestroyWhy>,
     ) -> Result<Option<Held>, DaemonError> {
@@ -393,6 +417,7 @@ impl Daemon {
             return Ok(None);
         };
         let row = self.market.offers.iter().find(|row| row.id == *offer);
+        let runner = job.run.runner.as_deref();
         let held = Held {
             generation: *generation,
             slot: *slot,
@@ -405,6 +430,8 @@ impl Daemon {
             disk_gb: *disk_gb,
             ends_at: row.and_then(|row| row.ends_at),
             destroying,
+            tail: runner.and_then(|runner| first_tail(runner, *generation, self.now())),
+            runner: runner.map(|_| RunnerView::default()),
             ..Held::new(instance, intent.id, replica.clone(), self.now())
         };
         self.commit(&[Change::Held(Box::new(held.clone()))])?;

@@ -15,6 +15,7 @@ pub mod plan_searches;
 mod poll;
 mod record;
 mod run;
+mod runner;
 mod set_back;
 mod settle;
 mod tick;
@@ -38,6 +39,7 @@ pub use tick::TickView;
 use crate::engine::leaks::Told;
 use crate::ports::{Clock, Marketplace, ReadError, Store, StoreError};
 use crate::types::ids::{AccountId, InstanceId, JobName, OfferId};
+use crate::types::instance::Held;
 use crate::types::job::{Job, SecretRef};
 use crate::types::money::Rate;
 use crate::types::mutant::Mutant;
@@ -163,6 +165,10 @@ pub trait Observer: Send {
     fn woken(&mut self, after: Duration) {
         let _ = after;
     }
+    /// The last lines of an instance's log were read.
+    fn logged(&mut self, held: &Held, log: &[u8]) {
+        let _ = (held, log);
+    }
     /// The store fails, and the daemon waits for it; `None`: it works again.
     fn store_failed(&mut self, error: Option<&StoreError>) {
         let _ = error;
@@ -185,6 +191,8 @@ pub struct Parts {
     pub policies: Box<dyn Policies>,
     /// The secrets.
     pub secrets: Box<dyn Secrets>,
+    /// The secret from which the keys are made with which runners sign.
+    pub run_secret: SecretString,
     /// Who follows.
     pub observers: Vec<Box<dyn Observer>>,
 }

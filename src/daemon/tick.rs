@@ -11,6 +11,7 @@ use super::verify::Wrong;
 use super::{Daemon, DaemonError, journal};
 use crate::engine::check::check;
 use crate::engine::decide::decide;
+use crate::engine::hear::Heard;
 use crate::engine::leaks::leaks;
 use crate::engine::observe::{Observation, observe};
 use crate::engine::reconcile::{BILL_BACK_MAX, Books, bill_from, reconcile};
@@ -82,7 +83,8 @@ impl Daemon {
         self.notice_later_doings(&polled)?;
         let settled = self.settle_absences(&mut polled).await;
         let wrong = self.not_as_asked(&polled);
-        self.observe(&jobs, &polled, &settled, &wrong)?;
+        let heard = self.hear(&polled).await;
+        self.observe(&jobs, &polled, &settled, &wrong, &heard)?;
         self.keep_policies(&jobs)?;
         self.saw(polled.listing.as_ref());
         self.tell_leaks(&polled)?;
@@ -131,7 +133,7 @@ impl Daemon {
             return Err(DaemonError::Unreachable(error.clone()));
         }
         let nothing = Settled::default();
-        self.observe(&jobs, &polled, &nothing, &[])?;
+        self.observe(&jobs, &polled, &nothing, &[], &BTreeMap::new())?;
         let mut decision = self.decide(&jobs, &polled);
         let (kept, dropped) = check(&decision.world, &decision.plan);
         decision.report.dropped = dropped;
@@ -161,7 +163,7 @@ impl Daemon {
         self.notice_later_doings(&polled)?;
         let settled = self.settle_absences(&mut polled).await;
         let wrong = self.not_as_asked(&polled);
-        self.observe(&jobs, &polled, &settled, &wrong)
+        self.observe(&jobs, &polled, &settled, &wrong, &BTreeMap::new())
     }
 
     fn take_requests(&mut self) -> Result<(), DaemonError> {
@@ -244,6 +246,7 @@ impl Daemon {
         polled: &Polled,
         settled: &Settled,
         wrong: &[Wrong],
+        heard: &BTreeMap<InstanceId, Heard>,
     ) -> Result<(), DaemonError> {
         let ended = self.ended_but_listed(polled.listing.as_ref())?;
         let (set_back_ms, clocks) = self.clocks.read(self.now(), self.parts.clock.monotonic());
@@ -257,6 +260,7 @@ impl Daemon {
             on_demand: &self.on_demand,
             unchanged: &self.unchanged,
             ended: &ended,
+            heard,
         };
         let mut changes = observe(&self.state, &jobs.valid, &self.settings.engine, &seen);
         if self.settings.live {

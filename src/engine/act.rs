@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::types::instance::{DestroyWhy, Held, Phase, Rental};
+use crate::types::instance::{DestroyWhy, Held, Phase, Rental, Verdict};
 use crate::types::intent::Effect;
 use crate::types::job::Job;
 use crate::types::money::{BID_PARKED, BID_STEP, Money, Rate};
@@ -92,7 +92,8 @@ pub(crate) fn requests<'a>(world: &'a World, held: &'a Held) -> impl Iterator<It
 
 /// Whether a request on it is not settled.
 pub(crate) fn busy(world: &World, held: &Held) -> bool {
-    requests(world, held).next().is_some()
+    // A change of its label is beside everything else.
+    requests(world, held).any(|effect| !matches!(effect, Effect::Relabel { .. }))
 }
 
 /// Whether a request that parks it is not settled.
@@ -116,7 +117,15 @@ pub(crate) fn given_up(held: &Held) -> bool {
 
 /// Whether its disk may be lost: the policy says so, the work is elsewhere, or it never ran.
 pub(crate) fn expendable(world: &World, job: &Job, held: &Held) -> bool {
-    job.may_lose_disks() || never_ran(world, held)
+    job.may_lose_disks() || never_ran(world, held) || never_worked(held)
+}
+
+/// Whether its runner was judged before it began the command: there is no work on its disk.
+fn never_worked(held: &Held) -> bool {
+    held.runner.as_ref().is_some_and(|view| {
+        let unfit = matches!(view.verdict, Some(Verdict::Refused | Verdict::Silent));
+        unfit && !view.worked
+    })
 }
 
 /// Whether it is known not to have run. What is not seen now may have begun since it was seen last:

@@ -18,6 +18,7 @@ use crate::types::world::World;
 use super::act::{destroy, destroy_again, expendable, never_ran, park, wound_down};
 use super::assign::{Need, assign};
 use super::budget::{Load, Purse, Saving, begin_margin, rent_reserve, rows_of, wind_down};
+use super::lease::relabel;
 use super::projection;
 use super::rank::{MarketIndex, Ranking, rank};
 use super::replica::{Ground, step};
@@ -42,6 +43,7 @@ pub fn decide(world: &World) -> (Plan, Report) {
         tick.job(order, job, &index);
     }
     tick.rent();
+    tick.leases();
     tick.finish()
 }
 
@@ -85,6 +87,14 @@ impl<'a> Tick<'a> {
         } else {
             None
         }
+    }
+
+    /// Labels before everything else: what is woken reads its own at once.
+    fn leases(&mut self) {
+        let held = self.world.state.held.values();
+        let labels = held.filter_map(|held| relabel(self.world, held));
+        let labels: Vec<_> = labels.map(|action| (0, action)).collect();
+        self.actions.splice(0..0, labels);
     }
 
     // ------------------------------------------------------------------------------------- jobs

@@ -406,7 +406,7 @@ pub(crate) mod samples {
     use crate::types::ids::{HostId, Installation, InstanceId, IntentId, OfferId, Slot};
     use crate::types::instance::{Account, Phase, Rental};
     use crate::types::job::{
-        BidMargin, Budget, Finish, RentalChoice, Requirements, Retries, Run, RunType,
+        BidMargin, Budget, Finish, RentalChoice, Requirements, Retries, Run, RunType, Runner,
     };
     use crate::types::money::{Money, Rate};
     use crate::types::offer::{Country, Snapshot};
@@ -456,6 +456,24 @@ pub(crate) mod samples {
             on_demand: Some(usd(0.40)),
             floor: Some(usd(0.20)),
             dlperf: Some(87.0),
+        }
+    }
+
+    /// A command that is looked after, with a lease of two hours.
+    pub(crate) fn runner(command: &str) -> Runner {
+        Runner {
+            command: command.to_owned(),
+            lease: Some(Duration::from_hours(2)),
+            progress: None,
+            hung_after: None,
+            silent_after: Duration::from_mins(3),
+            preflight: true,
+            grace: Duration::from_secs(30),
+            linger: Duration::from_hours(24),
+            checkpoint: None,
+            outputs: None,
+            storage: None,
+            sync_every: Duration::from_mins(10),
         }
     }
 

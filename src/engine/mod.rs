@@ -13,7 +13,9 @@ pub mod decide;
 mod draft;
 pub mod eligible;
 pub mod forgotten;
+pub mod hear;
 pub mod leaks;
+pub mod lease;
 #[cfg(test)]
 mod limit_properties;
 pub mod observe;

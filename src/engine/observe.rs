@@ -8,8 +8,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::types::ids::{InstanceId, IntentId, JobName, Label, MachineId, ReplicaId, Slot};
-use crate::types::instance::{Held, Instance, Listing, Phase, RawState, Rental};
+use crate::types::ids::{InstanceId, IntentId, JobName, Label, MachineId, ReplicaId, Slot, Tail};
+use crate::types::instance::{Held, Instance, Listing, Phase, RawState, Rental, RunnerView};
 use crate::types::intent::{Effect, Intent, IntentState};
 use crate::types::job::Job;
 use crate::types::ledger::{Component, EntryKind, Line};
@@ -23,6 +23,7 @@ use crate::types::world::EngineConfig;
 use super::accrue::{Before, Sight, accrue, work};
 use super::act::given_up;
 use super::draft::Draft;
+use super::hear::Heard;
 use super::transition::UNSEEN_WORK_AFTER;
 
 /// What one poll saw, and what the caller proved by waiting.
@@ -45,6 +46,8 @@ pub struct Observation<'a> {
     pub unchanged: &'a BTreeMap<InstanceId, Time>,
     /// The last records of instances that were settled as gone and are listed all the same.
     pub ended: &'a BTreeMap<InstanceId, Held>,
+    /// What was read of the logs of instances with a runner.
+    pub heard: &'a BTreeMap<InstanceId, Heard>,
 }
 
 /// How long a listing may show a bid from before its last raise. A raised bid counts until then.
@@ -306,12 +309,19 @@ impl Fold<'_> {
             price: *price,
             storage: *storage,
             disk_gb: *disk_gb,
+            runner: self.runner_of(replica),
             traffic_prices: seen.and_then(|o| o.inet_down_price.zip(o.inet_up_price)),
             // It was not made before the intent, and its disk is billed from then on at most.
             created_at: intent.at,
             accrued_to: intent.at,
             ..Held::new(row.id, intent.id, replica.clone(), self.seen.now)
         })
+    }
+
+    /// What is known at first of the runner of a replica's instance, where it is given one.
+    fn runner_of(&self, replica: &ReplicaId) -> Option<RunnerView> {
+        let job = self.job(&replica.job)?;
+        job.run.runner.is_some().then(RunnerView::default)
     }
 
     /// What a row says of an instance that our records do not hold. What it does not say is
@@ -360,6 +370,12 @@ impl Fold<'_> {
             created_at,
             accrued_to: created_at,
             phase: row.phase(),
+            // Only a label with a tail is that of an instance with a runner.
+            runner: row
+                .label
+                .as_deref()
+                .and_then(Tail::of)
+                .and_then(|_| self.runner_of(&label.replica)),
             first_ran_at: may_have_run(row, now).then_some(now),
             stop_asked: row.is_bid == Some(true) && row.is_parked(),
             ..Held::new(row.id, label.intent, label.replica.clone(), now)
@@ -399,6 +415,7 @@ impl Fold<'_> {
         if known || before.phase != held.phase {
             self.transition(&mut held, before.phase, ran_ms);
         }
+        self.hear(&mut held);
         self.give_up_waiting(&mut held);
         self.remember_bid(&held, EVIDENCE_RENEWED_MS);
         self.draft.state.held.insert(held.id, held);
@@ -432,6 +449,13 @@ impl Fold<'_> {
             if price >= held.price || !lagging || held.stop_asked {
                 held.price = price;
             }
+        }
+        // A listing may be from before a change of ours, whose lease ends later.
+        let tail = row.label.as_deref().and_then(Tail::of);
+        if let Some(tail) =
+            tail.filter(|tail| held.tail.is_none_or(|known| tail.until >= known.until))
+        {
+            held.tail = Some(tail);
         }
         held.host = row.host.or(held.host);
         held.storage = row.storage.unwrap_or(held.storage);
@@ -747,6 +771,7 @@ mod tests {
                 on_demand: &self.on_demand,
                 unchanged: &self.unchanged,
                 ended: &self.ended,
+                heard: &BTreeMap::new(),
             };
             let jobs = [Arc::new(self.job.clone())];
             let config = EngineConfig::default();

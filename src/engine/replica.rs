@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use crate::types::instance::{DestroyWhy, Held, Phase, Rental};
+use crate::types::instance::{DestroyWhy, Held, Phase, Rental, Verdict};
 use crate::types::intent::Effect;
 use crate::types::job::Job;
 use crate::types::money::{BID_PARKED, Rate};
@@ -21,6 +21,7 @@ use super::act::{
 };
 use super::bid::raised_bid;
 use super::budget::{Load, Purse, Saving, begin_margin, horizon, rise, rows_of, stirs};
+use super::lease::may_wake;
 use super::price::over_ceiling;
 
 /// Parked instances that a replica may leave behind; with more, it waits.
@@ -268,6 +269,19 @@ fn running(
         step.actions.extend(park(world, held, Why::Limit));
         return Situation::Clearing;
     }
+    match held.runner.as_ref().and_then(|view| view.verdict) {
+        None => {}
+        Some(Verdict::Ended) => return exited(ground, held, step),
+        Some(Verdict::Hung) => return hung(ground, held, step),
+        Some(Verdict::Refused) => {
+            let (why, destroy_why) = (Why::Refused, DestroyWhy::Refused);
+            return leave(ground, held, why, destroy_why, count, step);
+        }
+        Some(Verdict::Silent) => {
+            let (why, destroy_why) = (Why::Silent, DestroyWhy::Silent);
+            return leave(ground, held, why, destroy_why, count, step);
+        }
+    }
     if let Some((why, destroy_why)) = due(ground, held) {
         return leave(ground, held, why, destroy_why, count, step);
     }
@@ -441,6 +455,20 @@ fn raise(ground: &mut Ground<'_, '_>, held: &Held) -> Option<Action> {
     .ok()
 }
 
+/// Its command hangs: it is begun anew, on the same disk where that is kept.
+fn hung(ground: &Ground<'_, '_>, held: &Held, step: &mut Step) -> Situation {
+    if expendable(ground.world, ground.job, held) {
+        step.actions
+            .push(destroy(held, DestroyWhy::Hung, Why::Hung));
+    } else {
+        step.actions.extend(park(ground.world, held, Why::Hung));
+    }
+    match ground.record.retry_at.filter(|&at| at > ground.world.now) {
+        Some(until) => Situation::BackingOff { until },
+        None => Situation::Clearing,
+    }
+}
+
 fn exited(ground: &Ground<'_, '_>, held: &Held, step: &mut Step) -> Situation {
     if expendable(ground.world, ground.job, held) {
         let why = (DestroyWhy::EndedTooSoon, Why::Ended);
@@ -500,7 +528,7 @@ fn rest_or_resume(
     step: &mut Step,
 ) -> Situation {
     let world = ground.world;
-    if busy(world, held) {
+    if busy(world, held) || !may_wake(world, ground.job, held) {
         return Situation::Clearing;
     }
     if let Some(until) = ground.record.retry_at.filter(|&at| at > world.now) {

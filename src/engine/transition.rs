@@ -104,7 +104,7 @@ impl Fold<'_> {
     }
 
     /// A run was broken. Returns the useful GPU-milliseconds that it cost.
-    fn interrupted(&mut self, held: &mut Held) -> i64 {
+    pub(crate) fn interrupted(&mut self, held: &mut Held) -> i64 {
         let mut replica = self.draft.state.replica(&held.replica);
         let lost = lose_volatile(held, &mut replica);
         self.draft
@@ -212,7 +212,7 @@ impl Fold<'_> {
         }
     }
 
-    fn finished(&mut self, held: &Held, how: &str) {
+    pub(crate) fn finished(&mut self, held: &Held, how: &str) {
         let mut replica = self.draft.state.replica(&held.replica);
         replica.durable_gpu_ms += std::mem::take(&mut replica.volatile_gpu_ms);
         replica.ending = Some((Ending::Finished, self.seen.now));
@@ -229,7 +229,7 @@ impl Fold<'_> {
     }
 
     /// Counts a failure: the replica waits, or has failed for good.
-    fn failed(&mut self, held: &Held, job: &Job, how: &str) {
+    pub(crate) fn failed(&mut self, held: &Held, job: &Job, how: &str) {
         let now = self.seen.now;
         let mut replica = self.draft.state.replica(&held.replica);
         if replica.ending.is_some() {
@@ -264,7 +264,7 @@ impl Fold<'_> {
     }
 
     /// A machine failed us: nothing is rented there for a while, longer each time.
-    fn blame(&mut self, machine: MachineId) {
+    pub(crate) fn blame(&mut self, machine: MachineId) {
         let mut record = self.draft.state.machine(machine);
         record.failures += 1;
         let wait = backoff(

@@ -2,6 +2,7 @@
 //! tries the machine, restores, runs the command, keeps its checkpoints and outputs elsewhere, and
 //! ends the instance where nobody renews its lease. `docs/runner.md` has the protocol.
 
+mod key;
 mod told;
 
 use std::fmt::Write as _;
@@ -14,6 +15,7 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 
 use crate::types::ids::{IntentId, Label};
+pub use key::{key_of, secret_in};
 pub use told::{Kept, Told, told};
 
 /// The script: POSIX shell.

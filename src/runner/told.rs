@@ -74,9 +74,13 @@ pub fn told(line: &str, key: &str) -> Option<Told> {
 
 /// The key before and after it, so that nothing can be appended under the same signature.
 fn signature_of(document: &str, key: &str) -> String {
-    let hash = Sha256::digest(format!("{key}\n{document}\n{key}"));
-    hash.iter()
-        .flat_map(|byte| [byte >> 4, byte & 15])
+    hex(&Sha256::digest(format!("{key}\n{document}\n{key}")))
+}
+
+/// Bytes in hexadecimal.
+pub(super) fn hex(bytes: &[u8]) -> String {
+    let digits = bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]);
+    digits
         .filter_map(|digit| char::from_digit(u32::from(digit), 16))
         .collect()
 }

@@ -504,6 +504,7 @@ impl Rig {
             clock,
             policies: Box::new(EditedPolicies(Arc::clone(&self.stage.policies))),
             secrets: Box::new(PlaySecrets),
+            run_secret: SecretString::from("play"),
             observers,
         };
         Daemon::new(parts, self.settings.clone())

@@ -253,6 +253,12 @@ pub struct RunnerView {
     pub heard_at: Option<Time>,
     /// Which start of the container the last line is of, and its number.
     pub line: Option<(String, u64)>,
+    /// The starts of the container that lines were of, the last ones only, oldest first.
+    #[serde(default)]
+    pub boots: Vec<String>,
+    /// Whether the command was ever begun: then there may be work on the disk.
+    #[serde(default)]
+    pub worked: bool,
     /// The state that the last line names.
     pub state: Option<String>,
     /// How far the command says that it is.

@@ -1,0 +1,168 @@
+//! Runners from the daemon's side: what is given to one that is made, and what it tells.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::Daemon;
+use super::poll::Polled;
+use crate::engine::hear::Heard;
+use crate::engine::lease::first_tail;
+use crate::ports::ReadError;
+use crate::runner::{Delivery, Expected, Run, key_of, told};
+use crate::types::ids::{InstanceId, Label, OfferId, Tail};
+use crate::types::instance::{Held, Phase};
+use crate::types::job::{Job, Runner};
+use crate::types::offer::Offer;
+
+/// So many logs are read between two decisions; each takes the marketplace some requests.
+const LOGS_A_TICK: usize = 8;
+
+/// So many lines are read of each: more than a runner writes between two reads, beside a command that
+/// writes some.
+const LINES: u32 = 1000;
+
+/// How often an instance looks at its label while it waits, and while it works.
+const LOOKS: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(60));
+
+/// What of an advertised figure suffices, in percent.
+const ENOUGH_PERCENT: u32 = 70;
+
+/// What is given to an instance with a runner.
+pub(super) struct Given {
+    /// The label's tail; `None`: it works whatever its label says.
+    pub(super) tail: Option<Tail>,
+    /// The script and its entries of the environment.
+    pub(super) delivery: Delivery,
+}
+
+impl Daemon {
+    /// What an instance that is about to be made is given beside the environment that its policy
+    /// names, which takes so many characters. `None`: the job has no runner.
+    pub(super) fn given(
+        &self,
+        job: &Job,
+        label: &Label,
+        generation: u32,
+        offer: OfferId,
+        characters: usize,
+    ) -> Result<Option<Given>, String> {
+        let Some(runner) = &job.run.runner else {
+            return Ok(None);
+        };
+        let offer = self.market.offers.iter().find(|row| row.id == offer);
+        let run = Run {
+            label: label.clone(),
+            generation: generation.into(),
+            key: key_of(&self.parts.run_secret, label),
+            command: runner.command.clone(),
+            lease: runner.lease,
+            checkpoint: runner.checkpoint.clone(),
+            sync_every: runner.sync_every,
+            outputs: runner.outputs.clone(),
+            progress: runner.progress.clone(),
+            control: None,
+            grace: runner.grace,
+            linger: runner.linger,
+            looks: LOOKS,
+            expected: expected(runner, offer),
+        };
+        let delivery = run.deliver(characters).map_err(|error| error.to_string())?;
+        let tail = first_tail(runner, generation, self.now());
+        Ok(Some(Given { tail, delivery }))
+    }
+
+    /// Reads the logs of instances with a runner that run, those first that were not read for longest.
+    /// What cannot be read is not heard, and tells nothing.
+    pub(super) async fn hear(&mut self, polled: &Polled) -> BTreeMap<InstanceId, Heard> {
+        let mut heard = BTreeMap::new();
+        for (instance, key) in self.to_hear(polled) {
+            let log = match self.parts.marketplace.logs(instance, LINES).await {
+                Ok(log) => log,
+                Err(ReadError::Throttled { .. }) => break,
+                Err(error) => {
+                    tracing::debug!("the log of instance {instance} cannot be read: {error}");
+                    continue;
+                }
+            };
+            if let Some(held) = self.state.held.get(&instance) {
+                for observer in &mut self.parts.observers {
+                    observer.logged(held, &log);
+                }
+            }
+            let text = String::from_utf8_lossy(&log);
+            let lines = text.lines().filter_map(|line| told(line, &key));
+            let (lines, others): (Vec<_>, Vec<_>) = lines.partition(|line| line.signed);
+            let signs = !lines.is_empty() || !others.is_empty();
+            let at = self.now();
+            heard.insert(instance, Heard { at, lines, signs });
+        }
+        heard
+    }
+
+    /// The instances whose logs are to be read, with the keys of their runs.
+    fn to_hear(&self, polled: &Polled) -> Vec<(InstanceId, String)> {
+        let Some(listing) = &polled.listing else {
+            return Vec::new();
+        };
+        let rows = listing
+            .rows
+            .iter()
+            .filter(|row| matches!(row.phase(), Phase::Running | Phase::Exited));
+        let mut held: Vec<&Held> = rows
+            .filter_map(|row| self.state.held.get(&row.id))
+            .filter(|held| held.runner.is_some() && held.destroying.is_none())
+            .collect();
+        held.sort_by_key(|held| (held.runner.as_ref().and_then(|view| view.read_at), held.id));
+        held.truncate(LOGS_A_TICK);
+        held.into_iter()
+            .map(|held| {
+                let label = held.label(&self.state.installation);
+                (held.id, key_of(&self.parts.run_secret, &label))
+            })
+            .collect()
+    }
+}
+
+/// What the machine of an offer should have; `None`: it is not tried.
+fn expected(runner: &Runner, offer: Option<&Offer>) -> Option<Expected> {
+    let offer = offer.filter(|_| runner.preflight)?;
+    Some(Expected {
+        gpus: Some(offer.gpus),
+        model: number_of(&offer.gpu_name),
+        vram: offer.gpu_ram_mb,
+        disk: offer.disk_mb_s.map(|speed| speed as u32),
+        download: None,
+        percent: ENOUGH_PERCENT,
+    })
+}
+
+/// The number in a model's name, which the driver's name for it has too, whatever else they differ in:
+/// `RTX 4070S Ti` is `NVIDIA GeForce RTX 4070 Ti SUPER`. A single digit is too little to go by.
+fn number_of(model: &str) -> Option<String> {
+    model
+        .split(|c: char| !c.is_ascii_digit())
+        .filter(|digits| digits.len() >= 2)
+        .max_by_key(|digits| digits.len())
+        .map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn models_are_known_by_their_number() {
+        for (ours, drivers) in [
+            ("RTX 4090", "NVIDIA GeForce RTX 4090"),
+            ("RTX 4070S Ti", "NVIDIA GeForce RTX 4070 Ti SUPER"),
+            ("RTX 6000Ada", "NVIDIA RTX 6000 Ada Generation"),
+            ("A100 SXM4", "NVIDIA A100-SXM4-40GB"),
+            ("H100 NVL", "NVIDIA H100 NVL"),
+            ("L40S", "NVIDIA L40S"),
+        ] {
+            let number = number_of(ours).unwrap();
+            assert!(drivers.contains(&number), "{ours}");
+        }
+        assert_eq!(number_of("T4"), None);
+    }
+}
