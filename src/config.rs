@@ -259,6 +259,7 @@ impl Config {
             groups: self.limits.groups.clone(),
             timezone: self.timezone,
             withhold_secrets: self.provider.withholds_secrets(),
+            shows_no_logs: self.provider.kind == ProviderKind::LowCodeApi,
             ..EngineConfig::default()
         }
     }

@@ -130,6 +130,9 @@ impl Daemon {
         if self.settings.engine.withholds(&job.run) {
             return self.refused(intent, "secrets-withheld");
         }
+        if self.settings.engine.hears_not(&job.run) {
+            return self.refused(intent, "runner-unheard");
+        }
         if let Err(reason) = self
             .revalidate(offer, slot, rental, price, storage, disk_gb, action)
             .await

@@ -305,6 +305,9 @@ impl<'a> Checker<'a> {
         if secret && self.world.config.withhold_secrets {
             return Err(Limit::Consent);
         }
+        if job.run.runner.is_some() && self.world.config.shows_no_logs {
+            return Err(Limit::Consent);
+        }
         if !self.world.listing.as_ref().is_some_and(|l| l.complete) {
             return Err(Limit::Fence);
         }

@@ -162,7 +162,9 @@ impl<'a> Tick<'a> {
             held,
             saving: self.saving,
             blind,
-            elsewhere: !ranking.candidates.is_empty() && !world.config.withholds(&job.run),
+            elsewhere: !ranking.candidates.is_empty()
+                && !world.config.withholds(&job.run)
+                && !world.config.hears_not(&job.run),
             purse: &mut self.purse,
         });
         self.actions
@@ -176,16 +178,29 @@ impl<'a> Tick<'a> {
 
     /// Keeps the candidates that the limits leave a replica; its situation while it has none.
     fn need(&mut self, job: &Job, id: &ReplicaId, ranking: &Ranking) -> Situation {
-        if self.world.config.withholds(&job.run) {
+        let config = &self.world.config;
+        let kept_back = if config.withholds(&job.run) {
+            Some((
+                "secrets-withheld",
+                "it needs secrets, which would go through the gateway; allow it with \
+                 provider.share_job_secrets = true, or use provider.kind = \"vast\", which needs no \
+                 third party",
+            ))
+        } else if config.hears_not(&job.run) {
+            Some((
+                "runner-unheard",
+                "it is supervised, and the gateway shows no logs, by which its runner is heard; use \
+                 provider.kind = \"vast\", or give its command without run.supervised",
+            ))
+        } else {
+            None
+        };
+        if let Some((kind, why)) = kept_back {
             self.report.notices.push(Notice {
                 severity: Severity::Warning,
-                kind: "secrets-withheld".to_owned(),
+                kind: kind.to_owned(),
                 replica: Some(id.clone()),
-                text: format!(
-                    "{id} is not rented: it needs secrets, which would go through the gateway; \
-                     allow it with provider.share_job_secrets = true, or use provider.kind = \
-                     \"vast\", which needs no third party"
-                ),
+                text: format!("{id} is not rented: {why}"),
             });
             return Situation::OverLimit {
                 limit: Limit::Consent,

@@ -117,6 +117,7 @@ impl Fold<'_> {
         let may = view.verdict.is_none() && held.destroying.is_none();
         let verdict = judged(&view, runner, held).filter(|_| may && held.phase == Phase::Running);
         view.verdict = view.verdict.or(verdict);
+        self.comes_further(held, view.progress);
         held.runner = Some(view);
         match verdict {
             Some(Verdict::Ended) => self.command_ended(held, &job),
@@ -147,6 +148,22 @@ impl Fold<'_> {
             }
             None => {}
         }
+    }
+
+    /// A command that gets further than it ever was has not failed in a row. How long it runs says
+    /// nothing: one that fails after hours fails after hours again.
+    fn comes_further(&mut self, held: &Held, progress: Option<f64>) {
+        let mut replica = self.draft.state.replica(&held.replica);
+        let Some(progress) = progress.filter(|&now| replica.furthest.is_none_or(|most| now > most))
+        else {
+            return;
+        };
+        replica.furthest = Some(progress);
+        replica.failures = 0;
+        self.draft
+            .state
+            .replicas
+            .insert(replica.id.clone(), replica);
     }
 
     /// The command ended by itself.
@@ -347,6 +364,30 @@ mod tests {
         second.push(result("2.2", 2, 0));
         assert_eq!(scene.hears(1, Some(second)), Some(Verdict::Ended));
         assert_eq!(scene.ending(), Some(Ending::Finished));
+    }
+
+    #[test]
+    fn failures_are_in_a_row_until_it_gets_further_than_before() {
+        let mut scene = Scene::new();
+        let failures = |scene: &Scene| {
+            let id = &scene.state.held[&scene.row.id].replica;
+            scene.state.replica(id).failures
+        };
+        let mut all = Vec::new();
+        let mut attempt = |scene: &mut Scene, boot: &str, progress| {
+            all.push(Told {
+                progress: Some(progress),
+                ..line(boot, 1, "running")
+            });
+            scene.hears(30, Some(all.clone()));
+            all.push(result(boot, 2, 1));
+            scene.hears(30, Some(all.clone()));
+            failures(scene)
+        };
+        assert_eq!(attempt(&mut scene, "1.1", 5.0), 1);
+        assert_eq!(attempt(&mut scene, "2.1", 5.0), 2);
+        assert_eq!(attempt(&mut scene, "3.1", 6.0), 1);
+        assert_eq!(attempt(&mut scene, "4.1", 3.0), 2);
     }
 
     #[test]

@@ -155,6 +155,28 @@ mod tests {
     }
 
     #[test]
+    fn what_could_not_be_heard_is_not_rented() {
+        let (mut world, _) = scene();
+        world.market = std::sync::Arc::new(crate::types::offer::Snapshot {
+            at: world.now,
+            offers: vec![offer(1)],
+            coverage: Vec::new(),
+        });
+        world.listing = Some(crate::types::instance::Listing {
+            complete: true,
+            ..Default::default()
+        });
+        let rents = |world: &World| {
+            let (plan, report) = super::super::decide::decide(world);
+            let told = report.notices.iter().any(|n| n.kind == "runner-unheard");
+            (plan.actions.len(), told)
+        };
+        assert_eq!(rents(&world), (1, false));
+        world.config.shows_no_logs = true;
+        assert_eq!(rents(&world), (0, true));
+    }
+
+    #[test]
     fn without_a_lease_or_a_runner_no_label_is_touched() {
         let (mut world, mut held) = scene();
         let mut free = (*world.jobs[0]).clone();

@@ -514,7 +514,9 @@ impl Fold<'_> {
     fn book(&mut self, job: &Job, held: &mut Held, ms: i64) {
         let mut replica = self.draft.state.replica(&held.replica);
         let added = work(job, held, &mut replica, ms);
-        if held.run_ms > millis(job.min_run) && replica.failures > 0 {
+        // Of a command that is looked after it is known whether it comes further.
+        let runs_well = job.run.runner.is_none() && held.run_ms > millis(job.min_run);
+        if runs_well && replica.failures > 0 {
             replica.failures = 0;
             replica.retry_at = None;
         }

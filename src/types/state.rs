@@ -119,6 +119,9 @@ pub struct ReplicaRecord {
     pub outbids: u32,
     /// Instances made for it.
     pub starts: u32,
+    /// How far its command said that it was, at most.
+    #[serde(default)]
+    pub furthest: Option<f64>,
     /// How it ended, and when.
     pub ending: Option<(Ending, Time)>,
 }
@@ -136,6 +139,7 @@ impl ReplicaRecord {
             retry_at: None,
             outbids: 0,
             starts: 0,
+            furthest: None,
             ending: None,
         }
     }

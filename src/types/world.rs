@@ -67,6 +67,9 @@ pub struct EngineConfig {
     /// the user has not agreed that it sees secrets.
     #[serde(default)]
     pub withhold_secrets: bool,
+    /// Whether the way to the marketplace shows no logs of instances, by which runners are heard.
+    #[serde(default)]
+    pub shows_no_logs: bool,
     /// A mistake that is made on purpose, for simulation to find. Never read nor written.
     #[serde(skip)]
     pub mutant: Option<Mutant>,
@@ -102,6 +105,7 @@ impl Default for EngineConfig {
             cooldown_max: Duration::from_secs(24 * 60 * MINUTE),
             offline_patience: Duration::from_secs(15 * MINUTE),
             withhold_secrets: false,
+            shows_no_logs: false,
             mutant: None,
         }
     }
@@ -111,6 +115,11 @@ impl EngineConfig {
     /// Whether what a job runs may not be sent: it needs secrets, which are withheld.
     pub fn withholds(&self, run: &Run) -> bool {
         self.withhold_secrets && run.has_secrets()
+    }
+
+    /// Whether a job's runner could not be heard: where it ended, nobody would know.
+    pub fn hears_not(&self, run: &Run) -> bool {
+        self.shows_no_logs && run.runner.is_some()
     }
 
     /// The time that a reservation covers: until the next poll, the reaction to it, the queue of
