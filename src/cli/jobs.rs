@@ -54,6 +54,12 @@ struct ReplicaDocument {
     outbids: u32,
     starts: u32,
     failures: u32,
+    /// What its runner told last: one of the states in `docs/runner.md`; `null`: nothing, or it has none.
+    runner: Option<String>,
+    /// How far its command says that it is.
+    progress: Option<f64>,
+    /// With what its command ended, in the present start of its container.
+    exit_code: Option<i32>,
 }
 
 #[derive(Debug, Serialize)]
@@ -201,7 +207,11 @@ fn replica(state: &State, job: &JobName, index: u32) -> ReplicaDocument {
         Some((Ending::Failed, _)) => "failed",
         None => held.last().copied().map_or("waiting", held_word),
     };
+    let told = held.last().and_then(|held| held.runner.as_ref());
     ReplicaDocument {
+        runner: told.and_then(|view| view.state.clone()),
+        progress: told.and_then(|view| view.progress).or(record.furthest),
+        exit_code: told.and_then(|view| view.exit),
         replica: id.to_string(),
         status,
         instances: held.iter().map(|held| held.id.0).collect(),
@@ -250,6 +260,17 @@ fn status(wish: Wish, policy: &str, replicas: &[ReplicaDocument]) -> String {
     }
 }
 
+/// The status, and how far the command says that it is where there is one replica.
+fn with_progress(job: &JobDocument) -> String {
+    match &job.replicas[..] {
+        [only] => match only.progress {
+            Some(progress) => format!("{} at {progress}", job.status),
+            None => job.status.clone(),
+        },
+        _ => job.status.clone(),
+    }
+}
+
 fn table(context: &Context, jobs: &[JobDocument]) -> String {
     if jobs.is_empty() {
         return "no jobs; write a policy with `haggle init`".into();
@@ -283,7 +304,7 @@ fn table(context: &Context, jobs: &[JobDocument]) -> String {
             let budget = job.budget_dollars.as_deref();
             vec![
                 job.job.clone(),
-                job.status.clone(),
+                with_progress(job),
                 work,
                 dollars(&job.spend_dollars, 2),
                 dollars(&job.spend_today_dollars, 2),
