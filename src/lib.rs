@@ -11,5 +11,6 @@ pub mod policy;
 pub mod ports;
 pub mod runner;
 pub mod simulate;
+pub mod storage;
 pub mod store;
 pub mod types;

@@ -17,6 +17,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("config", &["types"]),
     ("clock", &["ports", "types"]),
     ("marketplace", &["ports", "types"]),
+    ("storage", &["types"]),
     ("store", &["ports", "types"]),
     ("market", &["ports", "types"]),
     ("daemon", &["engine", "ports", "types"]),
