@@ -197,6 +197,29 @@ fn check_shows_every_mistake_of_every_file() {
 }
 
 #[test]
+fn check_warns_of_jobs_that_go_on_without_haggle() {
+    let directory = directory();
+    fs::create_dir(directory.path().join("policies")).unwrap();
+    let policy = "name = \"train\"\n[price]\nmax = \"$1/gpu-hour\"\n[run]\nimage = \"a/b:c\"\n\
+                  command = \"c\"\nsupervised = true\n";
+    let path = directory.path().join("policies/train.toml");
+    for (line, warned) in [("", false), ("fenced = false\n", true)] {
+        fs::write(&path, format!("{policy}{line}")).unwrap();
+        let output = haggle(directory.path(), &["check", "--json"]);
+        assert_eq!(output.status.code(), Some(0), "it is no mistake");
+        let warnings = json(&output)["warnings"].to_string();
+        let told = "`train` has run.fenced = false";
+        assert_eq!(warnings.contains(told), warned, "{warnings}");
+        let shown = stderr(&haggle(directory.path(), &["check"]));
+        assert_eq!(
+            shown.contains(&format!("warning: {told}")),
+            warned,
+            "{shown}"
+        );
+    }
+}
+
+#[test]
 fn a_job_that_nobody_knows_is_refused_with_those_that_are() {
     let directory = directory();
     haggle(directory.path(), &["init"]);

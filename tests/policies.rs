@@ -160,6 +160,11 @@ fn the_schema_refuses_what_the_reader_refuses() {
         "[checkpoint]\nevery = \"15m\"",
         "[[window]]\ncron = \"0 22 * *\"\nlasts = \"1h\"",
         "[run.login]\nregistry = \"r\"\nuser = \"u\"\npassword = \"p\"",
+        "[data]\ncheckpoint = \"checkpoints\"",
+        "[data]\noutputs = [\"/out\"]",
+        "[data.storage]\nendpoint = \"s3.example\"\nbucket = \"abc\"\naccess_key = { env = \"A\" }\nsecret_key = { env = \"B\" }",
+        "[data.storage]\nendpoint = \"https://s3.example\"\nbucket = \"A\"\naccess_key = { env = \"A\" }\nsecret_key = { env = \"B\" }",
+        "[data.storage]\nendpoint = \"https://s3.example\"\nbucket = \"abc\"\naccess_key = \"A\"\nsecret_key = { env = \"B\" }",
     ] {
         let text = format!("{least}{line}\n");
         assert!(policy::parse("a.toml", &text).is_err(), "{line}");

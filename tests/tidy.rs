@@ -12,7 +12,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("types", &[]),
     ("engine", &["types"]),
     ("ports", &["types"]),
-    ("policy", &["types"]),
+    ("policy", &["runner", "types"]),
     ("runner", &["types"]),
     ("config", &["types"]),
     ("clock", &["ports", "types"]),

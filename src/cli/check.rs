@@ -65,6 +65,24 @@ pub(crate) fn withheld(config: &Config, jobs: &[LoadedJob]) -> Option<String> {
     })
 }
 
+/// Jobs that work whatever happens to haggle.
+fn unfenced(jobs: &[LoadedJob]) -> Vec<String> {
+    let is_unfenced = |loaded: &&LoadedJob| {
+        let runner = loaded.job.run.runner.as_ref();
+        runner.is_some_and(|runner| runner.lease.is_none())
+    };
+    jobs.iter()
+        .filter(is_unfenced)
+        .map(|loaded| {
+            format!(
+                "`{}` has run.fenced = false: an instance of its works, and is billed, on and on when \
+                 haggle is gone, and beside the one that took its place",
+                loaded.job.name
+            )
+        })
+        .collect()
+}
+
 /// Limits of owners and tags that no policy has.
 fn unmatched(config: &Config, jobs: &[LoadedJob]) -> Vec<String> {
     let scopes: BTreeSet<Scope> = jobs
@@ -93,7 +111,8 @@ pub(crate) fn run(context: &Context, args: &CheckArgs) -> Done {
     let unmatched = config
         .filter(|_| args.files.is_empty() && errors.is_empty())
         .map_or_else(Vec::new, |config| unmatched(&config, &jobs));
-    for warning in &unmatched {
+    let unfenced = unfenced(&jobs);
+    for warning in unmatched.iter().chain(&unfenced) {
         context.output.note(&format!("warning: {warning}"));
     }
     if let Some(warning) = &warning {
@@ -119,7 +138,11 @@ pub(crate) fn run(context: &Context, args: &CheckArgs) -> Done {
                 help: error.help().map(|help| help.to_string()),
             })
             .collect(),
-        warnings: warning.into_iter().chain(unmatched).collect(),
+        warnings: warning
+            .into_iter()
+            .chain(unmatched)
+            .chain(unfenced)
+            .collect(),
         not_covered: jobs
             .iter()
             .filter_map(|loaded| show_limits::uncovered(&loaded.job))
@@ -208,5 +231,30 @@ fn report(context: &Context, error: &PolicyError) -> String {
             error.column(),
             error.message()
         ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_has_no_lease_is_warned_of() {
+        let job = |lines: &str| {
+            let text = format!(
+                "name = \"a\"\n[price]\nmax = \"$1/gpu-hour\"\n[run]\nimage = \"x\"\ncommand = \"c\"\n{lines}"
+            );
+            LoadedJob {
+                path: PathBuf::from("a.toml"),
+                job: policy::parse("a.toml", &text).unwrap(),
+            }
+        };
+        let plain = job("");
+        let fenced = job("supervised = true\n");
+        let free = job("supervised = true\nfenced = false\n");
+        assert_eq!(unfenced(&[plain, fenced]), Vec::<String>::new());
+        let told = unfenced(&[free]);
+        assert_eq!(told.len(), 1);
+        assert!(told[0].contains("`a` has run.fenced = false"), "{told:?}");
     }
 }

@@ -1,5 +1,8 @@
 //! From what was read to a job, with the checks that concern more than one field.
 
+mod run;
+mod supervised;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -7,20 +10,11 @@ use super::kind::Value;
 use super::reader::Reading;
 use crate::types::ids::{HostId, MachineId};
 use crate::types::job::{
-    Budget, CheckpointPlace, Finish, Job, RegistryLogin, RentalChoice, Requirements, Retries, Run,
-    RunType,
+    Budget, CheckpointPlace, Finish, Job, RentalChoice, Requirements, Retries, RunType,
 };
 use crate::types::money::{Money, Rate};
 use crate::types::schedule::{Schedule, Window};
 use crate::types::time::human;
-
-use super::kind::ENV_ENTRY_MAX;
-
-/// All environment variables together, as the marketplace documents it.
-const ENV_TOTAL_MAX: usize = 32_768;
-
-/// The command and its arguments together, as the marketplace documents it.
-const COMMAND_MAX: usize = 4096;
 
 /// Longest stretch of work on bids that may be lost without the policy saying so.
 const LOSS_MAX_HOURS: f64 = 1.0;
@@ -88,11 +82,19 @@ impl Reading {
         }
     }
 
-    /// When the job is finished; without a word on it, by whether it has work.
+    /// Whether the runner looks after the command; `None` where that is not known.
+    fn supervised(&self) -> Option<bool> {
+        self.flag("run.supervised")
+    }
+
+    /// When the job is finished; without a word on it, by whether it has work, and whether its end can
+    /// be heard of.
     fn finish(&self) -> Option<Finish> {
         if !self.given("finish") {
             return Some(if self.given("work.gpu_hours") {
                 Finish::Work
+            } else if self.supervised()? {
+                Finish::Exit
             } else {
                 Finish::Manual
             });
@@ -105,6 +107,31 @@ impl Reading {
             "never" => Some(Finish::Never),
             _ => None,
         }
+    }
+
+    /// How often the job checkpoints; of a directory that the runner keeps, as often as it is kept.
+    fn checkpoint_every(&self) -> Option<Duration> {
+        let kept = self.given("data.checkpoint").then_some("data.sync_every");
+        self.span("checkpoint.every").or_else(|| self.span(kept?))
+    }
+
+    /// Where the checkpoints are; of a directory that the runner keeps, where it keeps it.
+    fn checkpoint_place(&self) -> Option<CheckpointPlace> {
+        match self.text("checkpoint.place").as_deref() {
+            Some("disk") => Some(CheckpointPlace::Disk),
+            Some("remote") => Some(CheckpointPlace::Remote),
+            _ => self.kept_place(),
+        }
+    }
+
+    /// Where the runner keeps the checkpoints; `None`: it keeps none.
+    fn kept_place(&self) -> Option<CheckpointPlace> {
+        let place = if self.given("data.storage") {
+            CheckpointPlace::Remote
+        } else {
+            CheckpointPlace::Disk
+        };
+        self.given("data.checkpoint").then_some(place)
     }
 
     fn run_type(&self) -> Option<RunType> {
@@ -120,114 +147,13 @@ impl Reading {
 /// Notes what is wrong between fields. A field that is itself wrong was told already, and what
 /// depends on it is passed over.
 pub(super) fn check(reading: &mut Reading) -> Vec<Window> {
-    check_run(reading);
+    run::check(reading);
+    supervised::check(reading);
     check_rental(reading);
     check_work(reading);
     check_loss(reading);
     check_bounds(reading);
     windows(reading)
-}
-
-fn check_run(reading: &mut Reading) {
-    if reading.given("run") && !reading.given("run.image") && !reading.given("run.template") {
-        reading.fault(
-            "run",
-            "neither `run.image` nor `run.template` is given",
-            "add image = \"repository/image:tag\" to [run]",
-        );
-    }
-    if let Some(image) = reading.text("run.image")
-        && image.contains(char::is_whitespace)
-    {
-        reading.fault(
-            "run.image",
-            "an image has no blanks in its name",
-            "write it as \"repository/image:tag\"",
-        );
-    }
-    if reading.given("run.command") && reading.given("run.onstart") {
-        reading.fault(
-            "run.onstart",
-            "`run.command` and `run.onstart` are the same thing",
-            "keep one of the two",
-        );
-    }
-    if reading.given("run.login") && !reading.given("run.image") {
-        reading.fault(
-            "run.login",
-            "a login is for `run.image`, which is not given",
-            "add the image, or remove [run.login]",
-        );
-    }
-    let args = reading.texts("run.args").unwrap_or_default();
-    if !args.is_empty() && !matches!(reading.run_type(), Some(RunType::Args) | None) {
-        reading.fault(
-            "run.args",
-            "arguments go to the image's entry point, which is not run by this `run.type`",
-            "use type = \"args\", or put them into `command`",
-        );
-    }
-    let command = reading
-        .text("run.command")
-        .or_else(|| reading.text("run.onstart"))
-        .unwrap_or_default();
-    // The arguments travel with a blank between them.
-    let length =
-        command.chars().count() + args.iter().map(|a| a.chars().count() + 1).sum::<usize>();
-    if length > COMMAND_MAX {
-        let path = if command.is_empty() {
-            "run.args"
-        } else if reading.given("run.command") {
-            "run.command"
-        } else {
-            "run.onstart"
-        };
-        reading.fault(
-            path,
-            format!(
-                "the command and its arguments are {length} characters long; the marketplace takes {COMMAND_MAX}"
-            ),
-            "put the script into the image, or fetch it in the command",
-        );
-    }
-    check_env(reading);
-}
-
-fn check_env(reading: &mut Reading) {
-    let env = reading.env("run.env").unwrap_or_default();
-    let secrets = reading.secrets("run.secrets").unwrap_or_default();
-    for name in secrets.keys().filter(|name| env.contains_key(*name)) {
-        reading.fault(
-            "run.secrets",
-            format!("`{name}` is in `run.env` and in `run.secrets`"),
-            "keep one of the two",
-        );
-    }
-    let plain: usize = env
-        .iter()
-        .map(|(name, value)| name.chars().count() + 1 + value.chars().count())
-        .sum();
-    // A secret's length is not known here; the most that the marketplace takes is counted.
-    let total = plain + secrets.len() * ENV_ENTRY_MAX;
-    if total > ENV_TOTAL_MAX {
-        reading.fault(
-            "run.env",
-            format!(
-                "all variables together may take {total} characters (a secret counts {ENV_ENTRY_MAX}); the marketplace takes {ENV_TOTAL_MAX}"
-            ),
-            "let the job read them from a file",
-        );
-    }
-    let ports = reading.ports("run.ports").unwrap_or_default();
-    for (index, (port, protocol)) in ports.iter().enumerate() {
-        if ports[..index].contains(&(*port, protocol.clone())) {
-            reading.fault(
-                "run.ports",
-                format!("{port}/{protocol} is listed twice"),
-                "list each port once",
-            );
-        }
-    }
 }
 
 fn check_rental(reading: &mut Reading) {
@@ -288,6 +214,7 @@ fn check_work(reading: &mut Reading) {
 fn check_loss(reading: &mut Reading) {
     let on_bids = !matches!(reading.rental(), None | Some(RentalChoice::OnDemand));
     let safe = reading.given("checkpoint")
+        || reading.given("data.checkpoint")
         || reading.flag("data.disposable") != Some(false)
         || reading.flag("restartable") != Some(false);
     let (Some(work), Some(replicas), Some(gpus)) = (
@@ -306,7 +233,7 @@ fn check_loss(reading: &mut Reading) {
                 "an interruption could lose {} of work: there is no checkpoint",
                 human(span)
             ),
-            "add [checkpoint] every and place, or [data] disposable = true, or restartable = true if it may start again from nothing, or use rental = \"on-demand\"",
+            "add [checkpoint] every and place, or [data] checkpoint to a supervised job, or [data] disposable = true, or restartable = true if it may start again from nothing, or use rental = \"on-demand\"",
         );
     }
 }
@@ -412,7 +339,7 @@ pub(super) fn job(reading: &Reading, windows: Vec<Window>) -> Option<Job> {
         tags: reading.texts("tags").unwrap_or_default(),
         priority: i32::try_from(reading.integer("priority")?).ok()?,
         replicas: reading.whole("replicas")?,
-        run: run(reading)?,
+        run: run::run(reading)?,
         requirements: requirements(reading)?,
         traffic_down_gb: reading.number("traffic.down")?,
         traffic_up_gb: reading.number("traffic.up")?,
@@ -432,12 +359,8 @@ pub(super) fn job(reading: &Reading, windows: Vec<Window>) -> Option<Job> {
             .map(|hours| (hours * 1000.0).ceil() as i64),
         reference_gpu: reading.text("work.reference"),
         factors_ppm: reading.factors("work.factors").unwrap_or_default(),
-        checkpoint_every: reading.span("checkpoint.every"),
-        checkpoint_place: match reading.text("checkpoint.place").as_deref() {
-            Some("disk") => Some(CheckpointPlace::Disk),
-            Some("remote") => Some(CheckpointPlace::Remote),
-            _ => None,
-        },
+        checkpoint_every: reading.checkpoint_every(),
+        checkpoint_place: reading.checkpoint_place(),
         disposable: reading.flag("data.disposable")?,
         boot_overhead: reading.span("boot_overhead")?,
         windows,
@@ -450,32 +373,6 @@ pub(super) fn job(reading: &Reading, windows: Vec<Window>) -> Option<Job> {
         },
         lifetime_max: reading.span("max_lifetime"),
         provision_timeout: reading.span("provision_timeout")?,
-    })
-}
-
-fn run(reading: &Reading) -> Option<Run> {
-    let login = if reading.given("run.login") {
-        Some(RegistryLogin {
-            registry: reading.text("run.login.registry")?,
-            user: reading.text("run.login.user")?,
-            password: reading.secret("run.login.password")?,
-        })
-    } else {
-        None
-    };
-    Some(Run {
-        image: reading.text("run.image"),
-        login,
-        template: reading.text("run.template"),
-        run_type: reading.run_type()?,
-        runner: None,
-        onstart: reading
-            .text("run.command")
-            .or_else(|| reading.text("run.onstart")),
-        args: reading.texts("run.args").unwrap_or_default(),
-        env: reading.env("run.env").unwrap_or_default(),
-        secrets: reading.secrets("run.secrets").unwrap_or_default(),
-        ports: reading.ports("run.ports").unwrap_or_default(),
     })
 }
 

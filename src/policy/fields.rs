@@ -1,6 +1,7 @@
 //! The table of all fields of a policy. Reading, the schema and the reference are made from it, so
 //! that they cannot drift apart.
 
+use super::forms::{BUCKET, DIRECTORY, ENDPOINT, FILE, PREFIX, REGION};
 use super::kind::Kind;
 use crate::types::units::{
     BUS_SPEED, DISK, DISK_SPEED, DOLLARS, MEMORY, NETWORK, PER_GB, PER_GB_MONTH, PER_GPU_HOUR,
@@ -70,8 +71,8 @@ impl Applies {
 use Absent::{Is, Required, Unset};
 use Applies::{Live, NextRental, NotYet};
 use Kind::{
-    Choice, Countries, Cron, Driver, Env, Factors, Flag, Ids, Instant, Integer, Margin, Number,
-    Ports, Price, Quantity, Secret, Secrets, Span, Text, Texts, Version, Zone,
+    Choice, Countries, Cron, Driver, Env, Factors, Flag, Form, Ids, Instant, Integer, Margin,
+    Number, Ports, Price, Quantity, Secret, Secrets, Span, Text, Texts, Version, Zone,
 };
 
 const HOUR: u64 = 3600;
@@ -111,7 +112,7 @@ pub(super) const SECTIONS: &[Section] = &[
             field("priority", Integer(-1000, 1000), Is("0"), Live, "Higher is served first"),
             field("replicas", Integer(1, 1000), Is("1"), Live, "How many copies run"),
             field("rental", Choice(&["interruptible", "on-demand", "auto"]), Is("\"auto\""), NextRental, "Bids only, the host's fixed rate only, or bids and on-demand where it is no dearer"),
-            field("finish", Choice(&["work", "exit", "gone", "manual", "never"]), Unset("`work` if `[work] gpu_hours` is given, else `manual`"), Live, "When a replica is finished: its share of the work is done; its container ended; its instance destroyed itself; you said `done`; never, a service"),
+            field("finish", Choice(&["work", "exit", "gone", "manual", "never"]), Unset("`work` if `[work] gpu_hours` is given, else `exit` with `run.supervised`, else `manual`"), Live, "When a replica is finished: its share of the work is done; its container ended; its instance destroyed itself; you said `done`; never, a service"),
             field("min_run", Span(0, 30 * DAY), Is("\"1m\""), Live, "A container that ends sooner has failed"),
             field("patience", Span(0, 7 * DAY), Is("\"10m\""), Live, "How long an outbid instance is waited for before the replica moves"),
             field("provision_timeout", Span(60, DAY), Is("\"15m\""), Live, "How long an instance may take to come up before another host is tried"),
@@ -131,12 +132,21 @@ pub(super) const SECTIONS: &[Section] = &[
             field("image", Text(1024), Unset("the template's"), NextRental, "The container image; needed unless a template is given"),
             field("template", Text(200), Unset("none"), NextRental, "A template of the marketplace, by its hash"),
             field("type", Choice(&["args", "ssh", "jupyter"]), Is("\"args\""), NextRental, "How it is started: the image's entry point, or an SSH or notebook server beside the command"),
-            field("command", Text(4096), Unset("the image's own"), NextRental, "A shell command or script; with `args` at most 4096 characters"),
+            field("command", Text(6000), Unset("the image's own"), NextRental, "A shell command or script; with `args` at most 4096 characters, and 6000 with `supervised = true`"),
             field("onstart", Text(4096), Unset("none"), NextRental, "The marketplace's word for `command`; give one of the two"),
             field("args", Texts(256, 4096), Unset("none"), NextRental, "Arguments of the image's entry point, for `type = \"args\"`"),
             field("env", Env, Unset("none"), NextRental, "Environment variables, each with its name at most 256 characters, 32,768 in all"),
             field("secrets", Secrets, Unset("none"), NextRental, "Environment variables whose values are read from haggle's own environment or from files when an instance is made"),
             field("ports", Ports, Unset("none"), NextRental, "Ports to open"),
+            field("supervised", Flag, Is("false"), NextRental, "Whether haggle's runner looks after `command` on the machine; the image or template must have a POSIX shell. What follows here, and `[data]` but for `disposable`, is for it alone"),
+            field("fenced", Flag, Is("true"), NextRental, "Whether the command works only while the instance's label lets it; without that it goes on, and is billed, when haggle is gone"),
+            field("lease", Span(600, 7 * DAY), Is("\"2h\""), NextRental, "For how long the label lets it work without being renewed: then the command is ended, and as long after that the instance destroys itself"),
+            field("progress", Form(&FILE), Unset("not known"), NextRental, "The file in which the command says how far it is: its last line is a number"),
+            field("hung_after", Span(120, 30 * DAY), Unset("never"), Live, "A command whose `progress` stays the same for so long hangs"),
+            field("silent_after", Span(30, DAY), Is("\"180s\""), Live, "An instance that runs for so long without a line of the runner has failed"),
+            field("preflight", Flag, Is("true"), NextRental, "Whether the machine is tried before the command begins: a machine that is less than was advertised is refused"),
+            field("grace", Span(0, 600), Is("\"30s\""), NextRental, "How long a command that is asked to end may take"),
+            field("linger", Span(600, 30 * DAY), Is("\"24h\""), NextRental, "How long a result waits to be taken"),
         ],
     },
     Section {
@@ -252,9 +262,23 @@ pub(super) const SECTIONS: &[Section] = &[
         fields: &[
             field("disposable", Flag, Is("false"), Live, "Its disk may be lost"),
             field("inputs", Texts(64, 1024), Unset("none"), NotYet, "What to fetch before the start"),
-            field("outputs", Texts(64, 1024), Unset("none"), NotYet, "What to bring back after the end"),
-            field("checkpoint", Text(1024), Unset("none"), NotYet, "Where checkpoints are copied to"),
-            field("sync_every", Span(10, 30 * DAY), Unset("never"), NotYet, "How often they are"),
+            field("checkpoint", Form(&DIRECTORY), Unset("none"), NextRental, "The directory of a supervised job that is kept and restored"),
+            field("outputs", Form(&DIRECTORY), Unset("none"), NextRental, "The directory of a supervised job's results"),
+            field("sync_every", Span(5, 30 * DAY), Is("\"10m\""), NextRental, "How often `checkpoint` is kept in `[data.storage]`"),
+        ],
+    },
+    Section {
+        path: "data.storage",
+        repeated: false,
+        required: false,
+        meaning: "Where a supervised job's checkpoints and outputs go, in S3-compatible storage; without it they stay on the instance's disk",
+        fields: &[
+            field("endpoint", Form(&ENDPOINT), Required, NextRental, "The storage service; `http://` only on this machine itself"),
+            field("region", Form(&REGION), Is("\"us-east-1\""), NextRental, "The region that requests are signed for"),
+            field("bucket", Form(&BUCKET), Required, NextRental, "The bucket"),
+            field("prefix", Form(&PREFIX), Is("\"\""), NextRental, "What the keys of objects begin with"),
+            field("access_key", Secret, Required, NextRental, "The id of the access key, by reference"),
+            field("secret_key", Secret, Required, NextRental, "The access key's secret, by reference"),
         ],
     },
     Section {

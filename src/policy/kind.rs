@@ -12,6 +12,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::error::Fault;
+use super::forms::Form;
 use crate::types::ids::JobName;
 use crate::types::job::{BidMargin, SecretRef};
 use crate::types::money::{Money, Rate};
@@ -27,6 +28,8 @@ pub(super) enum Kind {
     JobName,
     /// Text of 1 to so many characters.
     Text(usize),
+    /// Text with a rule of its own.
+    Form(&'static Form),
     /// One of these words.
     Choice(&'static [&'static str]),
     /// True or false.
@@ -179,6 +182,10 @@ impl Kind {
                 .map(|name| Value::Text(name.to_string()))
                 .map_err(|why| explained(why.to_string())),
             Self::Text(length) if fits(text, length) => Ok(Value::Text(text.to_owned())),
+            Self::Form(form) => form
+                .check(text)
+                .map(|()| Value::Text(text.to_owned()))
+                .map_err(explained),
             Self::Choice(words) if words.contains(&text) => Ok(Value::Text(text.to_owned())),
             Self::Choice(words) => {
                 let near = nearest(text, words.iter().copied());
@@ -263,6 +270,7 @@ impl Kind {
         match self {
             Self::JobName => "a name of 1 to 40 of a-z, 0-9 and hyphens".to_owned(),
             Self::Text(most) => format!("a text of 1 to {most} characters"),
+            Self::Form(form) => form.wants.to_owned(),
             Self::Choice(words) => format!("one of \"{}\"", words.join("\", \"")),
             Self::Flag => "true or false".to_owned(),
             Self::Integer(least, most) => format!("a whole number from {least} to {most}"),
@@ -302,6 +310,7 @@ impl Kind {
         match self {
             Self::JobName => "\"my-job\"".to_owned(),
             Self::Text(_) => "\"text\"".to_owned(),
+            Self::Form(form) => format!("\"{}\"", form.example),
             Self::Choice(words) => format!("\"{}\"", words.first().copied().unwrap_or_default()),
             Self::Flag => "true".to_owned(),
             Self::Integer(least, most) => 1.clamp(least, most).to_string(),
@@ -336,6 +345,11 @@ impl Kind {
         match self {
             Self::JobName => text("^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$".to_owned()),
             Self::Text(most) => json!({ "type": "string", "minLength": 1, "maxLength": most }),
+            Self::Form(form) => {
+                let mut schema = text(form.pattern.to_owned());
+                schema["maxLength"] = json!(form.most);
+                schema
+            }
             Self::Choice(words) => json!({ "enum": words }),
             Self::Flag => json!({ "type": "boolean" }),
             Self::Integer(least, most) => {

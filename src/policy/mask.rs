@@ -20,6 +20,11 @@ fn hides(key: &str) -> bool {
     ENDINGS.iter().any(|ending| key.ends_with(ending))
 }
 
+/// Whether an address may hold more than a place: a login, or a signature.
+fn is_signed(key: &str, value: &str) -> bool {
+    key.ends_with("endpoint") && value.contains(['@', '?'])
+}
+
 /// The text with the same length and lines, secrets as asterisks.
 pub(super) fn mask(text: &str, document: &DeTable<'_>) -> String {
     let mut hidden = Vec::new();
@@ -41,7 +46,9 @@ pub(super) fn mask(text: &str, document: &DeTable<'_>) -> String {
 fn table(table_: &DeTable<'_>, parent: &str, hidden: &mut Vec<Range<usize>>) {
     for (key, entry) in table_ {
         let name = key.get_ref().as_ref();
+        let text = entry.get_ref().as_str().unwrap_or_default();
         let secret = hides(name)
+            || is_signed(name, text)
             || name == "secrets"
             || parent == "secrets"
             || (parent == "login" && !matches!(name, "registry" | "user"));
@@ -80,7 +87,8 @@ fn lines(text: &str, hidden: &mut Vec<Range<usize>>) {
         for (at, _) in line.match_indices('=') {
             let key = line[..at].trim_end().trim_end_matches(['"', '\'']);
             let rest = &line[at + 1..];
-            if hides(key) && !rest.trim_start().starts_with('{') {
+            let secret = hides(key) || is_signed(key, rest);
+            if secret && !rest.trim_start().starts_with('{') {
                 hidden.push(start + at + 1..start + line.len());
                 break;
             }
@@ -109,6 +117,11 @@ canary
 [run.login]
 user = "me"
 passwrod = "canary"
+[data.storage]
+endpoint = "https://me:canary@s3.example"
+bucket = "b"
+access_key = "canary"
+secret_key = { env = "S3_SECRET" }
 "#;
         let masked = masked(text);
         assert!(!masked.contains("canary"), "{masked}");
@@ -119,6 +132,8 @@ passwrod = "canary"
             "MODE = \"x\"",
             "env = \"B\"",
             "user = \"me\"",
+            "bucket = \"b\"",
+            "env = \"S3_SECRET\"",
         ] {
             assert!(masked.contains(kept), "{kept}: {masked}");
         }
@@ -131,6 +146,8 @@ passwrod = "canary"
             "HF_TOKEN = \"canary",
             "\"my_secret\" = 'canary",
             "env = { A = \"b\", HF_TOKEN = \"canary",
+            "endpoint = https://s3.example?signature=canary",
+            "endpoint = \"https://me:canary@s3.example",
         ] {
             assert!(!masked(text).contains("canary"), "{text}");
         }

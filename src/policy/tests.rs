@@ -7,6 +7,8 @@ use super::*;
 use crate::types::job::{BidMargin, CheckpointPlace, Finish, RentalChoice, RunType, SecretRef};
 use crate::types::money::{Money, Rate};
 
+mod supervised;
+
 const LEAST: &str = "name = \"a\"\n[run]\nimage = \"x\"\n[price]\nmax = \"$1/gpu-hour\"\n";
 
 /// The mistakes of a text as `line:column message (help)`.
@@ -58,13 +60,18 @@ fn the_least_policy_has_the_documented_defaults() {
 
 #[test]
 fn every_field_arrives() {
-    let job = parse("a.toml", include_str!("tests/full.toml")).unwrap();
-    let shown = format!("{job:#?}");
-    expect_test::expect_file!["tests/full.txt"].assert_eq(&shown);
-    // A field that is forgotten in the builder would leave its default in the text above; that it
-    // is in the file at all is what the next assertion holds.
-    let document = DeTable::parse(include_str!("tests/full.toml")).unwrap();
-    let reading = Reading::of(document.get_ref());
+    // One has a runner and the other what excludes one.
+    let full = include_str!("tests/full.toml");
+    let supervised = include_str!("tests/supervised.toml");
+    let shown = |text| format!("{:#?}", parse("a.toml", text).unwrap());
+    expect_test::expect_file!["tests/full.txt"].assert_eq(&shown(full));
+    expect_test::expect_file!["tests/supervised.txt"].assert_eq(&shown(supervised));
+    // A field that is forgotten in the builder would leave its default in the texts above; that it
+    // is in a file at all is what the next assertion holds.
+    let read = [full, supervised].map(|text| {
+        let document = DeTable::parse(text).unwrap();
+        Reading::of(document.get_ref())
+    });
     for section in fields::SECTIONS {
         for field in section.fields {
             let path = match (section.path, section.repeated) {
@@ -73,7 +80,8 @@ fn every_field_arrives() {
                 (path, false) => format!("{path}.{}", field.key),
             };
             let expected = field.applies != fields::Applies::NotYet && path != "run.onstart";
-            assert_eq!(reading.given(&path), expected, "{path}");
+            let given = read.iter().any(|reading| reading.given(&path));
+            assert_eq!(given, expected, "{path}");
         }
     }
 }
@@ -369,6 +377,11 @@ fn a_secret_is_never_inline_and_never_shown() {
         format!("secrets = {{ HF_TOKEN = {{ value = \"{CANARY}\" }} }}"),
         format!("env = {{ HF_TOKEN = \"{CANARY} }}"),
         format!("[run.login]\nregistry = \"r\"\nuser = \"u\"\npassword = \"{CANARY}\""),
+        format!(
+            "[data.storage]\naccess_key = \"{CANARY}\"\nsecret_key = {{ value = \"{CANARY}\" }}"
+        ),
+        format!("[data.storage]\nendpoint = \"https://me:{CANARY}@s3.example\""),
+        format!("[data.storage]\nendpoint = \"https://s3.example?signature={CANARY}\""),
         format!("secrets = \"{CANARY}\""),
     ] {
         let text = format!("name = \"a\"\n[run]\nimage = \"x\"\n{lines}\n");
