@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use secrecy::ExposeSecret;
+use secrecy::{ExposeSecret, SecretString};
 
 use super::tick::Decision;
 use super::verify::mismatch;
@@ -115,6 +115,7 @@ impl Daemon {
         action: &Action,
     ) -> Result<(), DaemonError> {
         let Effect::Rent {
+            ref replica,
             offer,
             slot,
             rental,
@@ -126,6 +127,7 @@ impl Daemon {
         else {
             return Ok(());
         };
+        let replica = replica.clone();
         // The plan has seen to it; here is the last place where a secret could be kept back.
         if self.settings.engine.withholds(&job.run) {
             return self.refused(intent, "secrets-withheld");
@@ -139,7 +141,14 @@ impl Daemon {
         {
             return self.refused(intent, &reason);
         }
-        let request = match self.create_request(&intent, job, offer, rental, price, disk_gb) {
+        let control = match self.publish_control(job, &replica, intent.id).await {
+            Ok(control) => control,
+            Err(message) => {
+                self.tell_storage(job, &message)?;
+                return self.refused(intent, "storage-failed");
+            }
+        };
+        let request = match self.create_request(&intent, job, control.as_ref()) {
             Ok(request) => request,
             Err(message) => {
                 let warning = self.warn("not-sendable", message, None);
@@ -274,14 +283,15 @@ impl Daemon {
         &self,
         intent: &Intent,
         job: &Job,
-        offer: OfferId,
-        rental: Rental,
-        price: Rate,
-        disk_gb: u32,
+        control: Option<&SecretString>,
     ) -> Result<CreateRequest, String> {
         let Effect::Rent {
             replica,
             generation,
+            offer,
+            rental,
+            price,
+            disk_gb,
             ..
         } = &intent.effect
         else {
@@ -309,7 +319,7 @@ impl Daemon {
             env.push((format!("-p {port}:{port}{suffix}"), "1".to_owned()));
         }
         let characters = env.iter().map(|(key, value)| key.len() + value.len()).sum();
-        let given = self.given(job, &label, *generation, offer, characters)?;
+        let given = self.given(job, &label, *generation, *offer, characters, control)?;
         let mut text = label.to_string();
         let (mut onstart, mut args) = (run.onstart.clone(), run.args.clone());
         if let Some(given) = given {
@@ -338,10 +348,10 @@ impl Daemon {
             }
         };
         Ok(CreateRequest {
-            offer,
-            bid: (rental == Rental::Bid).then_some(price),
+            offer: *offer,
+            bid: (*rental == Rental::Bid).then_some(*price),
             label: text,
-            disk_gb,
+            disk_gb: *disk_gb,
             image: run.image.clone(),
             template: run.template.clone(),
             run_type: match run.run_type {

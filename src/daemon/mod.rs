@@ -3,6 +3,7 @@
 //! It is written against the ports and knows no adapter, so the same code runs in life, in the
 //! demo and in simulation. All that it believes is durable: a [`Change`] is committed, then applied.
 
+mod data;
 mod doors;
 pub mod events;
 mod execute;
@@ -46,8 +47,8 @@ use crate::types::mutant::Mutant;
 use crate::types::notification::NotificationKind;
 use crate::types::offer::{OfferQuery, Snapshot};
 use crate::types::schedule::Schedule;
-use crate::types::state::{Change, Event, Severity, State};
-use crate::types::time::Time;
+use crate::types::state::{Change, Event, KeptCheckpoint, Severity, State};
+use crate::types::time::{Mono, Time};
 use crate::types::world::EngineConfig;
 
 /// The policies as they are now.
@@ -250,6 +251,11 @@ pub struct Daemon {
     unchanged: BTreeMap<InstanceId, Time>,
     /// What says by how much the wall clock was set back.
     clocks: set_back::Clocks,
+    /// When this process published what an instance's run may read and write, and the checkpoint that
+    /// it named to begin with.
+    published: BTreeMap<InstanceId, (Time, Option<KeptCheckpoint>)>,
+    /// When it was told last that a job's storage does not work.
+    storage_told: BTreeMap<JobName, Mono>,
 }
 
 impl Daemon {
@@ -293,6 +299,8 @@ impl Daemon {
             has_listed: false,
             unchanged: BTreeMap::new(),
             clocks: set_back::Clocks::default(),
+            published: BTreeMap::new(),
+            storage_told: BTreeMap::new(),
         };
         daemon.remember_bids();
         daemon.recover()?;

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use secrecy::{ExposeSecret, SecretString};
+
 use super::Daemon;
 use super::poll::Polled;
 use crate::engine::hear::Heard;
@@ -45,6 +47,7 @@ impl Daemon {
         generation: u32,
         offer: OfferId,
         characters: usize,
+        control: Option<&SecretString>,
     ) -> Result<Option<Given>, String> {
         let Some(runner) = &job.run.runner else {
             return Ok(None);
@@ -60,7 +63,7 @@ impl Daemon {
             sync_every: runner.sync_every,
             outputs: runner.outputs.clone(),
             progress: runner.progress.clone(),
-            control: None,
+            control: control.map(|address| address.expose_secret().to_owned()),
             grace: runner.grace,
             linger: runner.linger,
             looks: LOOKS,

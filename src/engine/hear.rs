@@ -6,7 +6,7 @@
 use crate::runner::Told;
 use crate::types::instance::{Held, Phase, RunnerView, Verdict};
 use crate::types::job::{Finish, Job, Runner};
-use crate::types::state::Severity;
+use crate::types::state::{KeptCheckpoint, Severity};
 use crate::types::time::{Time, human, millis};
 
 use super::observe::Fold;
@@ -79,6 +79,12 @@ impl RunnerView {
 /// Starts of a container whose names are remembered, so that their lines do not pass for new ones.
 const BOOTS_KEPT: usize = 8;
 
+/// Whether a line says that the checkpoint which its run was to begin with cannot be had.
+fn cannot_restore(told: &Told) -> bool {
+    let trouble = told.trouble.as_deref().unwrap_or_default();
+    told.state == "trouble" && trouble.contains("restored")
+}
+
 /// What is to be said of an instance by what its runner told or did not tell.
 fn judged(view: &RunnerView, runner: &Runner, held: &Held) -> Option<Verdict> {
     let read_at = view.read_at?;
@@ -118,6 +124,7 @@ impl Fold<'_> {
         let verdict = judged(&view, runner, held).filter(|_| may && held.phase == Phase::Running);
         view.verdict = view.verdict.or(verdict);
         self.comes_further(held, view.progress);
+        self.checkpoints(held, &view, &heard.lines);
         held.runner = Some(view);
         match verdict {
             Some(Verdict::Ended) => self.command_ended(held, &job),
@@ -160,6 +167,49 @@ impl Fold<'_> {
         };
         replica.furthest = Some(progress);
         replica.failures = 0;
+        self.draft
+            .state
+            .replicas
+            .insert(replica.id.clone(), replica);
+    }
+
+    /// Remembers the last checkpoint that a run told of, and steps back to one from before where the
+    /// next run says that it cannot be restored.
+    fn checkpoints(&mut self, held: &Held, view: &RunnerView, lines: &[Told]) {
+        let mut replica = self.draft.state.replica(&held.replica);
+        let known = replica.checkpoint.clone();
+        if let Some((slot, manifest, bytes)) = view.checkpoint.clone() {
+            let run = held.intent;
+            let told = KeptCheckpoint {
+                run,
+                slot,
+                manifest,
+                bytes,
+            };
+            // What an older run tells late is older work.
+            if known.as_ref().is_none_or(|known| known.run <= run) && known.as_ref() != Some(&told)
+            {
+                let other = known.filter(|known| known.run != run);
+                replica.checkpoint_before = other.or(replica.checkpoint_before.take());
+                replica.checkpoint = Some(told);
+            }
+        } else if let Some(bad) = known.filter(|known| known.run < held.intent)
+            && !view.worked
+            && lines.last().is_some_and(cannot_restore)
+        {
+            let before = replica.checkpoint_before.take();
+            let text = format!(
+                "the checkpoint of run {} cannot be restored on machine {}; {}",
+                bad.run,
+                held.slot.machine,
+                match &before {
+                    Some(before) => format!("the one of run {} is taken", before.run),
+                    None => "there is none from before, and the work begins anew".to_owned(),
+                }
+            );
+            replica.checkpoint = before;
+            self.tell(Severity::Alarm, "checkpoint-unreadable", held, text);
+        }
         self.draft
             .state
             .replicas
@@ -388,6 +438,51 @@ mod tests {
         assert_eq!(attempt(&mut scene, "2.1", 5.0), 2);
         assert_eq!(attempt(&mut scene, "3.1", 6.0), 1);
         assert_eq!(attempt(&mut scene, "4.1", 3.0), 2);
+    }
+
+    #[test]
+    fn the_last_checkpoint_is_remembered_and_a_bad_one_stepped_over() {
+        let mut scene = Scene::new();
+        let kept = |seq, manifest: &str| Told {
+            checkpoint: Some(crate::runner::Kept {
+                slot: 1,
+                manifest: manifest.to_owned(),
+                bytes: 9,
+            }),
+            ..line("1.1", seq, "running")
+        };
+        let replica = |scene: &Scene| {
+            let id = &scene.state.held[&scene.row.id].replica;
+            let record = scene.state.replica(id);
+            (record.checkpoint, record.checkpoint_before)
+        };
+        scene.hears(1, Some(vec![kept(1, "aa")]));
+        scene.hears(1, Some(vec![kept(2, "bb")]));
+        let (first, before) = replica(&scene);
+        assert_eq!((first.unwrap().manifest.as_str(), before), ("bb", None));
+        // The next run, on another instance.
+        let next = |scene: &mut Scene, id: u64| {
+            let mut held = scene.state.held.remove(&scene.row.id).unwrap();
+            held.id = crate::types::ids::InstanceId(id);
+            held.intent = crate::types::ids::IntentId(id);
+            held.runner = Some(RunnerView::default());
+            scene.row.id = held.id;
+            scene.state.held.insert(held.id, held);
+        };
+        next(&mut scene, 6);
+        scene.hears(1, Some(vec![kept(1, "cc")]));
+        let (last, before) = replica(&scene);
+        assert_eq!(last.unwrap().manifest, "cc");
+        assert_eq!(before.unwrap().manifest, "bb");
+        next(&mut scene, 7);
+        let bad = Told {
+            trouble: Some("the checkpoint could not be restored".to_owned()),
+            ..line("3.1", 4, "trouble")
+        };
+        scene.hears(1, Some(vec![bad]));
+        let (last, before) = replica(&scene);
+        assert_eq!((last.unwrap().manifest.as_str(), before), ("bb", None));
+        assert!(scene.told.contains(&"checkpoint-unreadable".to_owned()));
     }
 
     #[test]

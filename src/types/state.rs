@@ -122,8 +122,27 @@ pub struct ReplicaRecord {
     /// How far its command said that it was, at most.
     #[serde(default)]
     pub furthest: Option<f64>,
+    /// The last checkpoint that one of its runs told of having kept in storage.
+    #[serde(default)]
+    pub checkpoint: Option<KeptCheckpoint>,
+    /// The last one of an earlier run, for when that one cannot be restored.
+    #[serde(default)]
+    pub checkpoint_before: Option<KeptCheckpoint>,
     /// How it ended, and when.
     pub ending: Option<(Ending, Time)>,
+}
+
+/// A checkpoint in storage, as the run that kept it told of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeptCheckpoint {
+    /// The run: the rent that made its instance.
+    pub run: IntentId,
+    /// In which of the run's two places.
+    pub slot: u8,
+    /// The SHA-256 of its manifest, in hexadecimal.
+    pub manifest: String,
+    /// Bytes of its archive.
+    pub bytes: u64,
 }
 
 impl ReplicaRecord {
@@ -140,6 +159,8 @@ impl ReplicaRecord {
             outbids: 0,
             starts: 0,
             furthest: None,
+            checkpoint: None,
+            checkpoint_before: None,
             ending: None,
         }
     }
