@@ -1,8 +1,8 @@
 //! S3-compatible storage for what a supervised run keeps: its checkpoints and its outputs.
 //!
 //! The rented machine never has the keys. Whoever runs the daemon has them ([`Place`]); the machine
-//! gets a [`control`] document of addresses that are signed, each for one method on one object until
-//! it expires. Where the objects of a run are is said in [`keys`]; two runs share none:
+//! gets a [control document](control()) of addresses that are signed, each for one method on one
+//! object until it expires. [`RunKeys`] says where the objects of a run are; two runs share none:
 //!
 //! ```text
 //! <prefix>/<job>/r<replica>/<intent>/checkpoint0.tar      and .manifest
@@ -14,11 +14,11 @@
 //! What a signed address cannot do: limit how much is written to it (S3 takes up to 5 GiB in one
 //! PUT, and as often as one likes), nor be taken back before it expires. So a machine that was given
 //! up can still write over its own checkpoint for a while. What it told of that checkpoint, the
-//! SHA-256 of the manifest, is therefore part of what is restored from ([`Restore`]), and what
-//! arrives is tried against it.
+//! SHA-256 of the manifest, is therefore part of what is restored from ([`Restore`]), and in the
+//! control document for the runner to try what arrives. `run.sh` does not look at it yet.
 //!
-//! All that a machine wrote is its host's word: a manifest is read within bounds ([`manifest`]), and
-//! an archive is unpacked by a reader that trusts nothing of it ([`unpack`]).
+//! All that a machine wrote is its host's word: a manifest is read within bounds ([`Manifest`]), and
+//! an archive is unpacked by a reader that trusts nothing of it ([`unpack()`]).
 //!
 //! The keys need `s3:GetObject`, `s3:PutObject` and `s3:DeleteObject` under the prefix, and
 //! `s3:ListBucket` on the bucket: without that one S3 answers 403 for an object that is not there,
