@@ -242,7 +242,7 @@ fn a_value_that_is_wrong_is_told_what_would_be_right() {
         one_mistake(
             &with_command("", "", &below),
             &[
-                "12:2",
+                "12:7",
                 &format!("`data.storage.{key}` is missing"),
                 "to [data.storage]",
             ],
@@ -418,7 +418,7 @@ fn a_command_may_be_long_and_must_fit() {
     );
     one_mistake(&of(10, 110), &["8:11", "the runner and its command take"]);
     // Where the environment alone is too long, that is what is told.
-    one_mistake(&of(10, 140), &["`run.env`", "all variables together"]);
+    one_mistake(&of(10, 140), &["9:1 all variables together"]);
     // What the marketplace takes of a bare command is as it was.
     let bare = of(4097, 0).replace("supervised = true", "");
     one_mistake(
