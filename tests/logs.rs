@@ -201,7 +201,7 @@ fn what_cannot_be_asked_for_is_told_after_what_was_kept() {
     let home = Home::new(NOWHERE, "args");
     let live = held(7, 0, 10);
     home.know(&[is_held(&live)]);
-    home.book().add(&Attempt::of(&live), b"kept\n").unwrap();
+    home.book().add(&Attempt::of(&live), b"kept").unwrap();
     let output = home.run(&["logs", "train"]);
     assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
     assert_eq!(output.stdout, b"kept\n");

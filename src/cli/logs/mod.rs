@@ -311,6 +311,8 @@ async fn follow(asking: &Asking<'_>, args: &LogsArgs, view: View, mut shown: Sho
     if let Some(failure) = view.failed {
         // What may pass is tried again; what only the user can mend is not.
         if failure.exit() == Exit::Mendable {
+            shown.finish();
+            output.flow(&shown.ready())?;
             return Err(failure);
         }
         output.note(&format!("{failure}\ntrying again"));
