@@ -5,6 +5,7 @@ pub mod clock;
 pub mod config;
 pub mod daemon;
 pub mod engine;
+pub mod logbook;
 pub mod market;
 pub mod marketplace;
 pub mod policy;

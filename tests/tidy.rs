@@ -14,6 +14,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("ports", &["types"]),
     ("policy", &["runner", "types"]),
     ("runner", &["types"]),
+    ("logbook", &["types"]),
     ("config", &["types"]),
     ("clock", &["ports", "types"]),
     ("marketplace", &["ports", "types"]),

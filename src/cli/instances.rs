@@ -7,6 +7,7 @@ use super::context::{Context, open_reader};
 use super::failure::{Done, Exit};
 use super::jobs::{burn, held_word};
 use super::output::Align;
+use super::reach::Address;
 use super::words;
 use crate::types::instance::Held;
 use crate::types::time::{Time, human};
@@ -90,12 +91,7 @@ pub(crate) fn run(context: &Context, args: &InstancesArgs) -> Done {
 
 /// The command that opens a shell; `None` where the address is not known or not one.
 pub(crate) fn ssh_command(address: &str) -> Option<String> {
-    let (host, port) = address.rsplit_once(':')?;
-    let port: u16 = port.parse().ok()?;
-    // The address comes from outside and is meant to be pasted into a shell.
-    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | ':' | '[' | ']');
-    let safe = !host.is_empty() && !host.starts_with('-') && host.chars().all(plain);
-    safe.then(|| format!("ssh -p {port} root@{host}"))
+    Address::parse(address).map(|address| address.ssh_command())
 }
 
 fn instance(held: &Held, ended_at: Option<Time>) -> InstanceDocument {

@@ -12,6 +12,7 @@ mod clock;
 mod completions;
 mod connect;
 mod context;
+mod cp;
 mod demo;
 mod doctor;
 mod explain;
@@ -23,9 +24,11 @@ mod jobs;
 mod kill;
 mod ledger;
 mod logging;
+mod logs;
 mod market;
 mod output;
 mod plan;
+mod reach;
 mod receipt;
 mod restore;
 mod run;
@@ -35,6 +38,8 @@ mod show_plan;
 mod simulate;
 mod sources;
 mod spend;
+mod ssh;
+mod which;
 mod winddown;
 mod wish;
 mod words;
@@ -80,6 +85,12 @@ enum Command {
     Jobs,
     /// Show what is rented, how to reach it, and what it costs.
     Instances(instances::InstancesArgs),
+    /// Show what a job wrote, also after its machine is gone.
+    Logs(logs::LogsArgs),
+    /// Open a shell on the instance that runs a job, or run a command there.
+    Ssh(ssh::SshArgs),
+    /// Copy files to or from the instance that runs a job.
+    Cp(cp::CpArgs),
     /// Show what was spent.
     Spend(spend::SpendArgs),
     /// Show the marketplace's bill beside our own reckoning, by instance and day.
@@ -158,6 +169,9 @@ fn dispatch(context: &Context, command: Command) -> Done {
         Command::Explain(arg) => explain::run(context, &arg),
         Command::Jobs => jobs::run(context),
         Command::Instances(args) => instances::run(context, &args),
+        Command::Logs(args) => logs::run(context, &args),
+        Command::Ssh(args) => ssh::run(context, &args),
+        Command::Cp(args) => cp::run(context, &args),
         Command::Spend(args) => spend::run(context, &args),
         Command::Bill(args) => bill::run(context, &args),
         Command::Receipt(args) => receipt::run(context, &args),

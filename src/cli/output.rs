@@ -45,6 +45,16 @@ impl Output {
         self.styled
     }
 
+    /// Whether a person looks at stdout.
+    pub(crate) fn is_terminal(self) -> bool {
+        io::stdout().is_terminal()
+    }
+
+    /// Writes a piece of what goes on, as it is, to stdout. Says whether anybody still reads it.
+    pub(crate) fn flow(self, bytes: &[u8]) -> Result<bool, Failure> {
+        written(bytes)
+    }
+
     /// Writes text for a person to stdout, with a line break where it lacks one.
     pub(crate) fn text(self, text: &str) -> Result<(), Failure> {
         let newline = if text.ends_with('\n') { "" } else { "\n" };
@@ -147,11 +157,16 @@ pub(crate) fn confirm(question: &str) -> Option<bool> {
 }
 
 fn to_stdout(bytes: &[u8]) -> Result<(), Failure> {
+    written(bytes).map(drop)
+}
+
+/// Writes to stdout, and says whether there is still a reader.
+fn written(bytes: &[u8]) -> Result<bool, Failure> {
     let mut stdout = io::stdout().lock();
     match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
-        Ok(()) => Ok(()),
+        Ok(()) => Ok(true),
         // The reader has seen enough, as `head` does.
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
         Err(error) => Err(Failure::world(format!("cannot write to stdout: {error}"))),
     }
 }

@@ -378,7 +378,8 @@ operations! {
         native { Put "/api/v0/instances/request_logs/{instance_id}/" Documented
             body ["tail" "filter" "daemon_logs"] send "{}" }
         remark "the answer names a URL where the log appears; `--reveal` shows it"
-        tested ["tests/api.rs" "tests/native.rs" "tests/conformance.rs"];
+        command "`haggle logs`"
+        tested ["tests/api.rs" "tests/native.rs" "tests/conformance.rs" "tests/logs.rs"];
     /// Run a command on an instance's disk.
     Command "command" Instances true Manage
         native { Put "/api/v0/instances/command/{instance_id}/" Documented body ["command"] send "{}" }
