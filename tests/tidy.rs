@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 /// Which rooms of `src/` a room may name beside itself. `cli` may name all.
 const MAY_NAME: &[(&str, &[&str])] = &[
     ("types", &[]),
-    ("engine", &["types"]),
+    ("engine", &["runner", "types"]),
     ("ports", &["types"]),
     ("policy", &["runner", "types"]),
     ("runner", &["types"]),
@@ -21,7 +21,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("storage", &["types"]),
     ("store", &["ports", "types"]),
     ("market", &["ports", "types"]),
-    ("daemon", &["engine", "ports", "types"]),
+    ("daemon", &["engine", "ports", "runner", "storage", "types"]),
     (
         "simulate",
         &[

@@ -33,6 +33,7 @@ mod receipt;
 mod restore;
 mod run;
 mod schema;
+mod scribe;
 mod show_limits;
 mod show_plan;
 mod simulate;

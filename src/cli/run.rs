@@ -16,6 +16,7 @@ use super::clock::{self, ClockChoice};
 use super::context::{Context, Override, Patience, block_on, load_policies};
 use super::failure::{Done, Exit, Failure, OrFail};
 use super::output::Output;
+use super::scribe::Scribe;
 use super::sources::{PolicyDirectory, SystemSecrets};
 use crate::config::{Config, Poll};
 use crate::daemon::Secrets;
@@ -26,6 +27,7 @@ use crate::daemon::watch::Watch;
 use crate::daemon::web::{self, Shared};
 use crate::daemon::webhook::Webhook;
 use crate::daemon::{Daemon, DaemonError, Looking, Pace, Parts, RunEnd, Settings};
+use crate::logbook::Book;
 use crate::marketplace::counted::Counted;
 use crate::ports::Store;
 use crate::runner::secret_in;
@@ -115,6 +117,10 @@ pub(crate) fn run(context: &Context, args: &RunArgs) -> Done {
         Patience::Retry
     };
     let marketplace = context.connect(&config, &state.wire, patience)?;
+    let scribe = Scribe::new(
+        Book::of_database(&config.database),
+        Arc::clone(&context.redactor),
+    );
     let parts = Parts {
         marketplace: Arc::new(Counted::new(marketplace, count(&metrics))),
         store: Box::new(store),
@@ -122,7 +128,7 @@ pub(crate) fn run(context: &Context, args: &RunArgs) -> Done {
         policies: Box::new(PolicyDirectory(config.policies.clone())),
         secrets: Box::new(SystemSecrets(Arc::clone(&context.redactor))),
         run_secret: run_secret(context, &config)?,
-        observers: vec![Box::new(watch), Box::new(pulse)],
+        observers: vec![Box::new(watch), Box::new(pulse), Box::new(scribe)],
     };
     let settings = Settings {
         engine,
