@@ -135,6 +135,9 @@ impl Daemon {
         if self.settings.engine.hears_not(&job.run) {
             return self.refused(intent, "runner-unheard");
         }
+        if job.run.keeps_in_storage() {
+            return self.refused(intent, "storage-not-yet");
+        }
         if let Err(reason) = self
             .revalidate(offer, slot, rental, price, storage, disk_gb, action)
             .await
@@ -443,8 +446,10 @@ impl Daemon {
             disk_gb: *disk_gb,
             ends_at: row.and_then(|row| row.ends_at),
             destroying,
-            tail: runner.and_then(|runner| first_tail(runner, *generation, self.now())),
-            runner: runner.map(|_| RunnerView::default()),
+            tail: runner.and_then(|runner| {
+                first_tail(&self.settings.engine, runner, *generation, self.now())
+            }),
+            runner: runner.map(RunnerView::of),
             ..Held::new(instance, intent.id, replica.clone(), self.now())
         };
         self.commit(&[Change::Held(Box::new(held.clone()))])?;
@@ -511,6 +516,7 @@ impl Daemon {
                 let story = self.story(&intent.effect);
                 self.believe_the_raise(&intent.effect)?;
                 self.believe_the_end(&intent.effect)?;
+                self.believe_the_label(&intent.effect)?;
                 self.close(intent, IntentState::Done { instance }, story)
             }
             // What is unknown to the marketplace may be gone; that is for the listings to prove.
@@ -543,6 +549,19 @@ impl Daemon {
             return Ok(());
         };
         held.destroyed_at = held.destroyed_at.or(Some(self.now()));
+        self.commit(&[Change::Held(Box::new(held))])
+    }
+
+    /// What a label says once the marketplace answered that it does; listings show it later.
+    fn believe_the_label(&mut self, effect: &Effect) -> Result<(), DaemonError> {
+        let Effect::Relabel { instance, tail } = *effect else {
+            return Ok(());
+        };
+        let Some(mut held) = self.state.held.get(&instance).cloned() else {
+            return Ok(());
+        };
+        held.tail = Some(tail);
+        held.relabelled_at = Some(self.now());
         self.commit(&[Change::Held(Box::new(held))])
     }
 

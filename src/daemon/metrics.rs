@@ -671,6 +671,7 @@ mod tests {
             destroying_since: None,
             destroyed_at: None,
             tail: None,
+            relabelled_at: None,
             runner: None,
             lost_work: std::collections::BTreeMap::new(),
         }

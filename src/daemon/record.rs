@@ -131,7 +131,6 @@ impl Daemon {
                 held.parked = false;
                 changes.push(self.bid_mark(held.slot.machine, bid, now));
             }
-            Effect::Relabel { tail, .. } => held.tail = Some(tail),
             Effect::Stop { .. } => held.stop_asked = true,
             Effect::Start { .. } => {
                 held.stop_asked = false;
@@ -144,7 +143,8 @@ impl Daemon {
                 held.destroying = Some(held.destroying.unwrap_or(why));
                 held.destroy_sent_at = Some(now);
             }
-            Effect::Rent { .. } => {}
+            // A label says so once the marketplace has answered, or a row shows it.
+            Effect::Rent { .. } | Effect::Relabel { .. } => {}
         }
         changes.push(Change::Held(Box::new(held)));
         changes

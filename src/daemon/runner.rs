@@ -8,7 +8,7 @@ use secrecy::{ExposeSecret, SecretString};
 use super::Daemon;
 use super::poll::Polled;
 use crate::engine::hear::Heard;
-use crate::engine::lease::first_tail;
+use crate::engine::lease::{first_tail, term};
 use crate::ports::ReadError;
 use crate::runner::{Delivery, Expected, Run, key_of, told};
 use crate::types::ids::{InstanceId, Label, OfferId, Tail};
@@ -22,6 +22,9 @@ const LOGS_A_TICK: usize = 8;
 /// So many lines are read of each: more than a runner writes between two reads, beside a command that
 /// writes some.
 const LINES: u32 = 1000;
+
+/// No further log is begun on after so long.
+const HEARING_MAX: Duration = Duration::from_secs(15);
 
 /// How often an instance looks at its label while it waits, and while it works.
 const LOOKS: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(60));
@@ -58,7 +61,7 @@ impl Daemon {
             generation: generation.into(),
             key: key_of(&self.parts.run_secret, label),
             command: runner.command.clone(),
-            lease: runner.lease,
+            lease: term(&self.settings.engine, runner),
             checkpoint: runner.checkpoint.clone(),
             sync_every: runner.sync_every,
             outputs: runner.outputs.clone(),
@@ -70,7 +73,7 @@ impl Daemon {
             expected: expected(runner, offer),
         };
         let delivery = run.deliver(characters).map_err(|error| error.to_string())?;
-        let tail = first_tail(runner, generation, self.now());
+        let tail = first_tail(&self.settings.engine, runner, generation, self.now());
         Ok(Some(Given { tail, delivery }))
     }
 
@@ -78,7 +81,12 @@ impl Daemon {
     /// What cannot be read is not heard, and tells nothing.
     pub(super) async fn hear(&mut self, polled: &Polled) -> BTreeMap<InstanceId, Heard> {
         let mut heard = BTreeMap::new();
+        let begun = self.parts.clock.monotonic();
         for (instance, key) in self.to_hear(polled) {
+            // A tick has limits to hold, which do not wait for logs.
+            if self.parts.clock.monotonic().since(begun) >= HEARING_MAX {
+                break;
+            }
             let log = match self.parts.marketplace.logs(instance, LINES).await {
                 Ok(log) => log,
                 Err(ReadError::Throttled { .. }) => break,
@@ -97,7 +105,14 @@ impl Daemon {
             let (lines, others): (Vec<_>, Vec<_>) = lines.partition(|line| line.signed);
             let signs = !lines.is_empty() || !others.is_empty();
             let at = self.now();
-            heard.insert(instance, Heard { at, lines, signs });
+            let whole = text.lines().count() < LINES as usize;
+            let all = Heard {
+                at,
+                lines,
+                signs,
+                whole,
+            };
+            heard.insert(instance, all);
         }
         heard
     }

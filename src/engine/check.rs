@@ -269,13 +269,21 @@ impl<'a> Checker<'a> {
         }
     }
 
-    /// Only the instance of a replica's current generation may be let work.
+    /// Only the newest instance of a replica may be let work.
     fn relabel(&self, id: InstanceId, tail: Tail) -> Result<(), Limit> {
         let state = &self.world.state;
         let held = state.held.get(&id).ok_or(Limit::OwnSlots)?;
-        let current = state.replica(&held.replica).generation;
         let works = tail.permit == Permit::Go && tail.generation == held.generation;
-        if works && held.generation != current {
+        let newer = |generation: u32| generation > held.generation;
+        let replaced = state
+            .held
+            .values()
+            .any(|other| other.replica == held.replica && newer(other.generation))
+            || state.intents.values().any(|intent| {
+                matches!(&intent.effect, Effect::Rent { replica, generation, .. }
+                if *replica == held.replica && newer(*generation))
+            });
+        if works && replaced {
             return Err(Limit::Fence);
         }
         Ok(())

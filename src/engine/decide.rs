@@ -164,7 +164,8 @@ impl<'a> Tick<'a> {
             blind,
             elsewhere: !ranking.candidates.is_empty()
                 && !world.config.withholds(&job.run)
-                && !world.config.hears_not(&job.run),
+                && !world.config.hears_not(&job.run)
+                && !job.run.keeps_in_storage(),
             purse: &mut self.purse,
         });
         self.actions
@@ -191,6 +192,12 @@ impl<'a> Tick<'a> {
                 "runner-unheard",
                 "it is supervised, and the gateway shows no logs, by which its runner is heard; use \
                  provider.kind = \"vast\", or give its command without run.supervised",
+            ))
+        } else if job.run.keeps_in_storage() {
+            Some((
+                "storage-not-yet",
+                "what it keeps in [data.storage] is not yet safe there; remove that section, and its \
+                 checkpoints stay on the instance's disk",
             ))
         } else {
             None

@@ -600,6 +600,7 @@ pub(crate) mod samples {
             destroying_since: None,
             destroyed_at: None,
             tail: None,
+            relabelled_at: None,
             runner: None,
             lost_work: std::collections::BTreeMap::new(),
         }

@@ -3,9 +3,12 @@
 //! A line counts that is signed with the run's key. The host can sign, too: so nothing that a line says
 //! makes anything cost more, and an end that it claims ends the bill.
 
+use std::time::Duration;
+
 use crate::runner::Told;
 use crate::types::instance::{Held, Phase, RunnerView, Verdict};
 use crate::types::job::{Finish, Job, Runner};
+use crate::types::money::Rate;
 use crate::types::state::{KeptCheckpoint, Severity};
 use crate::types::time::{Time, human, millis};
 
@@ -21,7 +24,13 @@ pub struct Heard {
     /// Whether there is any line of a runner, signed or not. A key can be lost, and what works all the
     /// same is not to be taken for silent.
     pub signs: bool,
+    /// Whether it is all of the log: what a command writes can push a runner's lines out of the last
+    /// ones.
+    pub whole: bool,
 }
+
+/// A runner whose command works says a line at least this often.
+const HEARD_EVERY: Duration = Duration::from_mins(5);
 
 /// States in which the command has been begun in this start of the container.
 const AT_WORK: [&str; 4] = ["running", "result", "ending", "ended"];
@@ -44,9 +53,7 @@ impl RunnerView {
                 self.boots.push(told.boot.clone());
                 let over = self.boots.len().saturating_sub(BOOTS_KEPT);
                 self.boots.drain(..over);
-                self.verdict = None;
-                self.exit = None;
-                self.progress_at = None;
+                self.begins_anew();
             }
             self.take_up_one(told, now);
             news = true;
@@ -86,17 +93,27 @@ fn cannot_restore(told: &Told) -> bool {
 }
 
 /// What is to be said of an instance by what its runner told or did not tell.
-fn judged(view: &RunnerView, runner: &Runner, held: &Held) -> Option<Verdict> {
-    let read_at = view.read_at?;
+fn judged(
+    view: &RunnerView,
+    runner: &Runner,
+    (read_at, phase_since): (Time, Time),
+) -> Option<Verdict> {
     match view.state.as_deref() {
         Some("result" | "ended") if view.exit.is_some() => return Some(Verdict::Ended),
         Some("refused") => return Some(Verdict::Refused),
         _ => {}
     }
-    let since_it_runs = view.heard_at.filter(|&at| at >= held.phase_since);
-    if since_it_runs.is_none() {
-        let silent = read_at >= held.phase_since + runner.silent_after;
-        return silent.then_some(Verdict::Silent);
+    // One that was heard says a line every five minutes; a state that was misread for a moment is no
+    // reason to end it.
+    let (since, after) = match view.heard_at {
+        Some(at) => (
+            at.max(phase_since),
+            runner.silent_after.max(HEARD_EVERY * 2),
+        ),
+        None => (phase_since, runner.silent_after),
+    };
+    if read_at >= since + after {
+        return Some(Verdict::Silent);
     }
     let hung = runner.hung_after.zip(view.progress_at);
     let hangs = view.state.as_deref() == Some("running")
@@ -105,27 +122,51 @@ fn judged(view: &RunnerView, runner: &Runner, held: &Held) -> Option<Verdict> {
 }
 
 impl Fold<'_> {
-    /// Takes up what was heard of an instance, and judges it once in each start of its container.
-    pub(crate) fn hear(&mut self, held: &mut Held) {
-        let Some(job) = self.job(&held.replica.job) else {
-            return;
-        };
-        let (Some(runner), Some(heard)) = (&job.run.runner, self.seen.heard.get(&held.id)) else {
-            return;
-        };
+    /// Takes up what was heard of an instance.
+    pub(crate) fn listen(&mut self, held: &mut Held, before: Phase) {
         let Some(mut view) = held.runner.take() else {
             return;
         };
-        view.read_at = Some(heard.at);
-        if view.take_up(&heard.lines, heard.at) || (heard.signs && view.line.is_none()) {
-            view.heard_at = Some(heard.at);
+        if before == Phase::Stopped && held.phase != Phase::Stopped {
+            view.begins_anew();
         }
-        let may = view.verdict.is_none() && held.destroying.is_none();
-        let verdict = judged(&view, runner, held).filter(|_| may && held.phase == Phase::Running);
-        view.verdict = view.verdict.or(verdict);
-        self.comes_further(held, view.progress);
-        self.checkpoints(held, &view, &heard.lines);
+        if let Some(heard) = self.seen.heard.get(&held.id) {
+            view.read_at = Some(heard.at);
+            let news = view.take_up(&heard.lines, heard.at);
+            if news || (heard.signs && view.line.is_none()) || !heard.whole {
+                view.heard_at = Some(heard.at);
+            }
+            self.comes_further(held, view.progress);
+            self.checkpoints(held, &view, &heard.lines);
+        }
         held.runner = Some(view);
+    }
+
+    /// Judges what was heard, once in each start of the container.
+    pub(crate) fn judge(&mut self, held: &mut Held) {
+        let Some(job) = self.job(&held.replica.job) else {
+            return;
+        };
+        let Some(heard) = self.seen.heard.get(&held.id) else {
+            return;
+        };
+        let Some(view) = &mut held.runner else {
+            return;
+        };
+        let Some(runner) = view.given.clone() else {
+            return;
+        };
+        let may = view.verdict.is_none() && held.destroying.is_none();
+        if !may || held.phase != Phase::Running {
+            return;
+        }
+        let read = (heard.at, held.phase_since);
+        let verdict = judged(view, &runner, read);
+        view.verdict = verdict;
+        if matches!(verdict, Some(Verdict::Refused | Verdict::Silent)) && view.worked {
+            // It is replaced, and not woken on the same machine.
+            held.bid_before_park = Some(Rate::ZERO);
+        }
         match verdict {
             Some(Verdict::Ended) => self.command_ended(held, &job),
             Some(Verdict::Refused) => {
@@ -137,15 +178,16 @@ impl Fold<'_> {
                     what.unwrap_or_else(|| "its runner does not say how".to_owned())
                 );
                 self.tell(Severity::Warning, "machine-refused", held, text);
+                self.waits(held, &job);
             }
             Some(Verdict::Silent) => {
                 self.blame(held.slot.machine);
                 let text = format!(
-                    "instance {} has run for {} without a line of the runner",
-                    held.id,
+                    "nothing was heard of its runner for {}",
                     human(heard.at.since(held.phase_since))
                 );
-                self.tell(Severity::Warning, "runner-silent", held, text);
+                self.interrupted(held);
+                self.failed(held, &job, &text);
             }
             Some(Verdict::Hung) => {
                 self.interrupted(held);
@@ -155,6 +197,18 @@ impl Fold<'_> {
             }
             None => {}
         }
+    }
+
+    /// The next machine is not tried at once: what refuses every machine should not go through the
+    /// whole market in an hour. It is not the job's failure.
+    fn waits(&mut self, held: &Held, job: &Job) {
+        let mut replica = self.draft.state.replica(&held.replica);
+        let until = self.seen.now + job.retries.backoff;
+        replica.retry_at = replica.retry_at.max(Some(until));
+        self.draft
+            .state
+            .replicas
+            .insert(replica.id.clone(), replica);
     }
 
     /// A command that gets further than it ever was has not failed in a row. How long it runs says
@@ -239,7 +293,6 @@ impl Fold<'_> {
 mod tests {
     use std::collections::{BTreeMap, BTreeSet};
     use std::sync::Arc;
-    use std::time::Duration;
 
     use super::super::eligible::samples::{NOW, held, job, offer, runner, usd, world};
     use super::super::observe::{Observation, observe};
@@ -286,7 +339,7 @@ mod tests {
             spec.hung_after = Some(Duration::from_mins(20));
             job.run.runner = Some(Box::new(spec));
             let mut held = held(5, &job, &offer(1), usd(0.2));
-            held.runner = Some(RunnerView::default());
+            held.runner = job.run.runner.as_deref().map(RunnerView::of);
             let row = Instance {
                 id: held.id,
                 label: None,
@@ -328,7 +381,14 @@ mod tests {
             let heard: BTreeMap<_, _> = lines
                 .map(|lines| {
                     let signs = !lines.is_empty();
-                    (self.row.id, Heard { at, lines, signs })
+                    let whole = true;
+                    let heard = Heard {
+                        at,
+                        lines,
+                        signs,
+                        whole,
+                    };
+                    (self.row.id, heard)
                 })
                 .into_iter()
                 .collect();
@@ -465,7 +525,7 @@ mod tests {
             let mut held = scene.state.held.remove(&scene.row.id).unwrap();
             held.id = crate::types::ids::InstanceId(id);
             held.intent = crate::types::ids::IntentId(id);
-            held.runner = Some(RunnerView::default());
+            held.runner = Some(RunnerView::of(&runner("true")));
             scene.row.id = held.id;
             scene.state.held.insert(held.id, held);
         };
@@ -505,11 +565,33 @@ mod tests {
         assert!(scene.is_cooled_down());
         // A line whose key is not ours any more is a sign all the same.
         let mut scene = Scene::new();
-        scene.now = scene.now + Duration::from_mins(9);
         let at = scene.now;
         let view = scene.state.held.get_mut(&scene.row.id).unwrap();
         view.runner.as_mut().unwrap().heard_at = Some(at);
-        assert_eq!(scene.hears(1, Some(Vec::new())), None);
+        assert_eq!(scene.hears(9, Some(Vec::new())), None);
+        assert_eq!(scene.hears(2, Some(Vec::new())), Some(Verdict::Silent));
+    }
+
+    #[test]
+    fn a_container_with_a_runner_that_dies_has_not_finished() {
+        let mut scene = Scene::new();
+        scene.hears(1, Some(vec![line("1.1", 1, "running")]));
+        scene.hears(9, Some(vec![line("1.1", 2, "running")]));
+        scene.row.actual = Some(RawState::Exited);
+        scene.hears(1, None);
+        assert_eq!(scene.ending(), None);
+        assert!(scene.told.contains(&"failed".to_owned()));
+    }
+
+    #[test]
+    fn what_is_said_of_one_start_is_not_said_of_the_next() {
+        let mut scene = Scene::new();
+        let first = vec![line("1.1", 1, "running"), result("1.1", 2, 3)];
+        assert_eq!(scene.hears(1, Some(first)), Some(Verdict::Ended));
+        scene.row.cur_state = Some(RawState::Stopped);
+        scene.hears(1, None);
+        scene.row.cur_state = Some(RawState::Running);
+        assert_eq!(scene.hears(1, None), None, "nothing was read of it yet");
     }
 
     #[test]

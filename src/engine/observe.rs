@@ -8,7 +8,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::types::ids::{InstanceId, IntentId, JobName, Label, MachineId, ReplicaId, Slot, Tail};
+use crate::types::ids::{
+    InstanceId, IntentId, JobName, Label, MachineId, Permit, ReplicaId, Slot, Tail,
+};
 use crate::types::instance::{Held, Instance, Listing, Phase, RawState, Rental, RunnerView};
 use crate::types::intent::{Effect, Intent, IntentState};
 use crate::types::job::Job;
@@ -321,7 +323,7 @@ impl Fold<'_> {
     /// What is known at first of the runner of a replica's instance, where it is given one.
     fn runner_of(&self, replica: &ReplicaId) -> Option<RunnerView> {
         let job = self.job(&replica.job)?;
-        job.run.runner.is_some().then(RunnerView::default)
+        job.run.runner.as_deref().map(RunnerView::of)
     }
 
     /// What a row says of an instance that our records do not hold. What it does not say is
@@ -348,10 +350,14 @@ impl Fold<'_> {
                 intent.id > label.intent
                     && matches!(&intent.effect, Effect::Rent { replica, .. } if *replica == label.replica)
             });
-        let generation = if superseded {
-            0
-        } else {
-            self.draft.state.replica(&label.replica).generation + 1
+        // What its own label lets work is what its runner was given; another number would stop it.
+        let tail = row.label.as_deref().and_then(Tail::of);
+        let own = tail.filter(|tail| tail.permit == Permit::Go);
+        let generation = match own {
+            _ if superseded => 0,
+            Some(tail) => tail.generation,
+            None if tail.is_some() => 0,
+            None => self.draft.state.replica(&label.replica).generation + 1,
         };
         Held {
             generation,
@@ -412,10 +418,11 @@ impl Fold<'_> {
         if held.destroying.is_some() {
             held.destroying_since.get_or_insert(self.seen.now);
         }
+        self.listen(&mut held, before.phase);
         if known || before.phase != held.phase {
             self.transition(&mut held, before.phase, ran_ms);
         }
-        self.hear(&mut held);
+        self.judge(&mut held);
         self.give_up_waiting(&mut held);
         self.remember_bid(&held, EVIDENCE_RENEWED_MS);
         self.draft.state.held.insert(held.id, held);
@@ -451,10 +458,12 @@ impl Fold<'_> {
             }
         }
         // A listing may be from before a change of ours, whose lease ends later.
+        let lagging = held
+            .relabelled_at
+            .is_some_and(|at| now.ms_since(at) <= BID_LAG_MS);
         let tail = row.label.as_deref().and_then(Tail::of);
-        if let Some(tail) =
-            tail.filter(|tail| held.tail.is_none_or(|known| tail.until >= known.until))
-        {
+        let newer = |tail: &Tail| held.tail.is_none_or(|known| tail.until >= known.until);
+        if let Some(tail) = tail.filter(|tail| !lagging || newer(tail)) {
             held.tail = Some(tail);
         }
         held.host = row.host.or(held.host);
@@ -558,7 +567,9 @@ impl Fold<'_> {
                 Effect::SetBid { bid, .. } => row.price == Some(bid),
                 Effect::Stop { .. } => stopped && !meant_to_run,
                 Effect::Start { .. } => !stopped || meant_to_run,
-                Effect::Relabel { tail, .. } => held.tail == Some(tail),
+                Effect::Relabel { tail, .. } => {
+                    row.label.as_deref().and_then(Tail::of) == Some(tail)
+                }
                 Effect::Rent { .. } | Effect::Destroy { .. } => false,
             })
             .cloned()

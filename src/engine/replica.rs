@@ -429,7 +429,8 @@ fn stopped(
 /// One raise, where the market shows what it takes and it stays under every bound.
 fn raise(ground: &mut Ground<'_, '_>, held: &Held) -> Option<Action> {
     let world = ground.world;
-    if held.rental != Rental::Bid || !spendable(ground) || busy(world, held) {
+    let may = spendable(ground) && may_wake(world, held);
+    if held.rental != Rental::Bid || !may || busy(world, held) {
         return None;
     }
     let slot = row(world, held)?;
@@ -528,7 +529,7 @@ fn rest_or_resume(
     step: &mut Step,
 ) -> Situation {
     let world = ground.world;
-    if busy(world, held) || !may_wake(world, ground.job, held) {
+    if busy(world, held) {
         return Situation::Clearing;
     }
     if let Some(until) = ground.record.retry_at.filter(|&at| at > world.now) {
@@ -538,6 +539,10 @@ fn rest_or_resume(
         return Situation::Clearing;
     }
     if resume_bid(held).is_some() && due(ground, held).is_none() {
+        if !may_wake(world, held) {
+            // Its label is renewed first.
+            return Situation::Clearing;
+        }
         if !spendable(ground) {
             let missing = ground.blind.unwrap_or(Missing::Account);
             return Situation::Blind { missing };
@@ -618,7 +623,7 @@ fn resume(ground: &mut Ground<'_, '_>, held: &Held) -> Result<Option<Action>, Li
 
 /// Takes back a park that has not taken effect: the same price, so nothing more is at stake.
 fn keep_running(ground: &mut Ground<'_, '_>, held: &Held) -> Option<Action> {
-    if !spendable(ground) || busy(ground.world, held) {
+    if !spendable(ground) || busy(ground.world, held) || !may_wake(ground.world, held) {
         return None;
     }
     resume(ground, held).ok().flatten()

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::types::ids::MachineId;
-use crate::types::instance::{DestroyWhy, Held, Phase, Rental};
+use crate::types::instance::{DestroyWhy, Held, Phase, Rental, Verdict};
 use crate::types::intent::{Effect, Intent, IntentState};
 use crate::types::job::{Finish, Job};
 use crate::types::ledger::{Component, EntryKind, Line, month_of};
@@ -180,7 +180,13 @@ impl Fold<'_> {
         let ended = self.draft.state.replica(&held.replica).ending.is_some();
         if let (Some(job), false) = (&job, ended || held.destroying.is_some()) {
             let long_enough = ran_ms >= millis(job.min_run);
-            if job.finish == Finish::Exit && long_enough {
+            // A container with a runner goes on after its command; that it ends says nothing good.
+            let view = held.runner.as_ref();
+            let done = view.map_or(long_enough, |view| view.exit == Some(0));
+            if view.is_some_and(|view| view.verdict == Some(Verdict::Ended)) {
+                // It was judged when the command ended.
+                self.interrupted(held);
+            } else if job.finish == Finish::Exit && done {
                 self.finished(held, "its container ended");
             } else {
                 self.interrupted(held);

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::ids::{
     AccountId, HostId, Installation, InstanceId, IntentId, Label, MachineId, ReplicaId, Slot, Tail,
 };
+use super::job::Runner;
 use super::money::{BID_PARKED, Money, Rate};
 use super::time::Time;
 
@@ -247,6 +248,9 @@ pub enum DestroyWhy {
 /// it is the word of a machine that is not ours.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct RunnerView {
+    /// What it was given when its instance was made: a policy that was edited since is the next one's.
+    #[serde(default)]
+    pub given: Option<Box<Runner>>,
     /// When its log was last read.
     pub read_at: Option<Time>,
     /// When a new line was last read.
@@ -274,6 +278,25 @@ pub struct RunnerView {
     pub why: Option<String>,
     /// What became of it, once that was judged in this start of the container.
     pub verdict: Option<Verdict>,
+}
+
+impl RunnerView {
+    /// Nothing was heard yet of a runner that was given this.
+    pub fn of(runner: &Runner) -> Self {
+        Self {
+            given: Some(Box::new(runner.clone())),
+            ..Self::default()
+        }
+    }
+
+    /// What was said of a start of the container is not said of the next one.
+    pub fn begins_anew(&mut self) {
+        self.verdict = None;
+        self.state = None;
+        self.exit = None;
+        self.why = None;
+        self.progress_at = None;
+    }
 }
 
 /// What a runner's lines, or their absence, came to.
@@ -372,6 +395,9 @@ pub struct Held {
     /// What its label's tail said when it was last read, or was last set to; `None`: it has none.
     #[serde(default)]
     pub tail: Option<Tail>,
+    /// When its label was last changed by us, as the marketplace answered.
+    #[serde(default)]
+    pub relabelled_at: Option<Time>,
     /// What its runner has told; `None`: it was given none.
     #[serde(default)]
     pub runner: Option<RunnerView>,
@@ -425,6 +451,7 @@ impl Held {
             destroying_since: None,
             destroyed_at: None,
             tail: None,
+            relabelled_at: None,
             runner: None,
             lost_work: BTreeMap::new(),
         }

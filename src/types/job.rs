@@ -73,12 +73,15 @@ pub struct Run {
 }
 
 impl Run {
+    /// Whether its runner keeps checkpoints or outputs in storage.
+    pub fn keeps_in_storage(&self) -> bool {
+        let runner = self.runner.as_ref();
+        runner.is_some_and(|runner| runner.storage.is_some())
+    }
+
     /// Whether renting for it sends a secret: of the environment, or the registry's password.
     pub fn has_secrets(&self) -> bool {
-        let stores = self
-            .runner
-            .as_ref()
-            .is_some_and(|runner| runner.storage.is_some());
+        let stores = self.keeps_in_storage();
         !self.secrets.is_empty() || self.login.is_some() || stores
     }
 }

@@ -96,6 +96,7 @@ pub(crate) fn held(id: u64, gpu_name: &str, billed: i64) -> Held {
         destroying_since: None,
         destroyed_at: None,
         tail: None,
+        relabelled_at: None,
         runner: None,
         lost_work: std::collections::BTreeMap::new(),
     }
