@@ -37,15 +37,20 @@ fn defaults() {
     assert_eq!(config.provider.token, token);
     assert_eq!(config.provider.timeout, Duration::from_secs(30));
     // The engine's own defaults and the documented ones are the same, but that a gateway stands
-    // between, which may see no secrets.
+    // between, which may see no secrets and shows no logs.
     let engine = EngineConfig {
         withhold_secrets: true,
+        shows_no_logs: true,
         ..EngineConfig::default()
     };
     assert_eq!(config.engine(), engine);
     let agreed = [("HAGGLE_PROVIDER__SHARE_JOB_SECRETS", "true")];
     let config = layers("", &agreed, &[]).unwrap();
-    assert_eq!(config.engine(), EngineConfig::default());
+    let engine = EngineConfig {
+        withhold_secrets: false,
+        ..engine
+    };
+    assert_eq!(config.engine(), engine);
 }
 
 #[test]
