@@ -8,6 +8,7 @@ pub mod engine;
 pub mod logbook;
 pub mod market;
 pub mod marketplace;
+mod net;
 pub mod policy;
 pub mod ports;
 pub mod runner;

@@ -8,6 +8,9 @@
 )]
 #![cfg(target_os = "linux")]
 
+#[path = "support/processes.rs"]
+mod processes;
+
 use std::collections::BTreeMap;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -21,16 +24,15 @@ use axum::extract::{Path as UrlPath, State};
 use axum::http::StatusCode;
 use axum::routing::get;
 use haggle::clock::SimClock;
-use haggle::market::exec::Exec;
-use haggle::market::faults::{FaultScript, Faults};
-use haggle::market::{CreateParams, Market, MarketOptions, MarketServer, WireOptions, server};
+use haggle::market::{CreateParams, Market, MarketServer};
 use haggle::runner::{Expected, Run, SCRIPT, Told, told};
 use haggle::types::ids::{Installation, IntentId, Label, ReplicaId};
 use haggle::types::offer::Market as Search;
 use haggle::types::time::Time;
 use tokio::net::TcpListener;
 
-const START: Time = Time(1_795_478_400_000);
+use processes::{pause, serve};
+
 const KEY: &str = "the key of this run";
 
 /// No wait is this long.
@@ -88,28 +90,7 @@ struct Bench {
 impl Bench {
     async fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let options = MarketOptions {
-            start: START,
-            machines: Some(8),
-            intensity: 0.0,
-            failures: 0.0,
-            ..MarketOptions::default()
-        };
-        let clock = Arc::new(SimClock::new(START));
-        let faults = Faults::new("none".parse().unwrap(), FaultScript::default(), 1);
-        let market = Market::generated(options);
-        let served = MarketServer::new(market, WireOptions::default(), faults, clock.clone());
-        let server = Arc::new(served);
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let origin = format!("http://{}", listener.local_addr().unwrap());
-        let exec = Exec::new(&dir.path().join("instances"), origin).unwrap();
-        let shared = Arc::clone(&server);
-        tokio::spawn(server::serve(
-            listener,
-            shared,
-            Some(exec),
-            std::future::pending(),
-        ));
+        let (server, clock, _) = serve(dir.path(), 8).await;
         let (objects, store) = object_store().await;
         let account = server.with_market(|market| market.account_for("at_one"));
         Self {
@@ -190,10 +171,7 @@ impl Bench {
         let began = Instant::now();
         while !is_so(self) {
             assert!(began.elapsed() < WAIT_MAX, "not {what}:\n{}", self.log());
-            let pause = LOOK_EVERY;
-            tokio::task::spawn_blocking(move || std::thread::sleep(pause))
-                .await
-                .unwrap();
+            pause(LOOK_EVERY).await;
         }
     }
 

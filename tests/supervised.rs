@@ -7,15 +7,16 @@
 )]
 #![cfg(target_os = "linux")]
 
+#[path = "support/processes.rs"]
+mod processes;
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use haggle::clock::SimClock;
 use haggle::daemon::{Daemon, Looking, Observer, Pace, Parts, Settings};
-use haggle::market::exec::Exec;
-use haggle::market::faults::Faults;
-use haggle::market::{Market, MarketOptions, MarketServer, WireOptions, server};
+use haggle::market::MarketServer;
 use haggle::marketplace::http::HttpTransport;
 use haggle::marketplace::vast::{Vast, VastOptions};
 use haggle::policy;
@@ -26,12 +27,11 @@ use haggle::types::ids::{Permit, Tail};
 use haggle::types::instance::Held;
 use haggle::types::job::{Finish, Job, Runner};
 use haggle::types::state::{Change, Ending};
-use haggle::types::time::Time;
 use haggle::types::world::EngineConfig;
 use secrecy::SecretString;
-use tokio::net::TcpListener;
 
-const START: Time = Time(1_795_478_400_000);
+use processes::{pause, serve};
+
 const TOKEN: &str = "at_play";
 
 /// No wait is this long.
@@ -72,33 +72,8 @@ struct Bench {
 impl Bench {
     async fn new(job: Job) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let options = MarketOptions {
-            start: START,
-            machines: Some(40),
-            intensity: 0.0,
-            failures: 0.0,
-            ..MarketOptions::default()
-        };
-        let clock = Arc::new(SimClock::new(START));
-        let mut market = Market::generated(options);
-        let account = market.account_for(TOKEN);
-        let wire = WireOptions::default();
-        let server = Arc::new(MarketServer::new(
-            market,
-            wire,
-            Faults::none(),
-            clock.clone(),
-        ));
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let origin = format!("http://{}", listener.local_addr().unwrap());
-        let exec = Exec::new(&dir.path().join("instances"), origin.clone()).unwrap();
-        let shared = Arc::clone(&server);
-        tokio::spawn(server::serve(
-            listener,
-            shared,
-            Some(exec),
-            std::future::pending(),
-        ));
+        let (server, clock, origin) = serve(dir.path(), 40).await;
+        let account = server.with_market(|market| market.account_for(TOKEN));
         let transport = HttpTransport::new(&origin, Duration::from_secs(20)).unwrap();
         let transport: Arc<dyn Transport> = Arc::new(transport);
         let time: Arc<dyn Clock> = clock.clone();
@@ -146,10 +121,7 @@ impl Bench {
             assert_eq!(failures, Vec::new());
             self.clock.advance(Duration::from_mins(1));
             // The processes are real, and take their time.
-            let pause = Duration::from_millis(100);
-            tokio::task::spawn_blocking(move || std::thread::sleep(pause))
-                .await
-                .unwrap();
+            pause(Duration::from_millis(100)).await;
         }
     }
 

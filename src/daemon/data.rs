@@ -7,6 +7,7 @@ use bytes::Bytes;
 use secrecy::SecretString;
 
 use super::{Daemon, DaemonError};
+use crate::engine::lease::term;
 use crate::storage::{Objects, Place, Restore, Turn, VALID_MAX, control};
 use crate::types::ids::{IntentId, ReplicaId};
 use crate::types::instance::Held;
@@ -35,7 +36,7 @@ impl Daemon {
         let place = objects.place();
         let record = self.state.replica(replica);
         let restore = restore(&record).filter(|from| from.run != run);
-        let valid = valid(runner);
+        let valid = self.valid(runner);
         let now = self.now();
         let text = control(place, replica, run, restore.as_ref(), now, valid);
         let text =
@@ -50,15 +51,17 @@ impl Daemon {
 
     /// Publishes anew what is about to expire, or names another checkpoint to begin with.
     pub(super) async fn renew_controls(&mut self, jobs: &[Arc<Job>]) -> Result<(), DaemonError> {
-        let held: Vec<Held> = self.state.held.values().cloned().collect();
         self.published
             .retain(|id, _| self.state.held.contains_key(id));
-        for held in held {
-            let job = jobs.iter().find(|job| job.name == held.replica.job);
-            let Some(job) = job.filter(|_| held.destroying.is_none()) else {
-                continue;
-            };
-            let Some((runner, _)) = stored(job).filter(|_| held.runner.is_some()) else {
+        let due = |held: &Held| {
+            let job = jobs.iter().find(|job| job.name == held.replica.job)?;
+            let is_ours = held.destroying.is_none() && held.runner.is_some();
+            stored(job).filter(|_| is_ours)?;
+            Some((held.clone(), Arc::clone(job)))
+        };
+        let kept: Vec<_> = self.state.held.values().filter_map(due).collect();
+        for (held, job) in kept {
+            let Some((runner, _)) = stored(&job) else {
                 continue;
             };
             let worked = held.runner.as_ref().is_some_and(|view| view.worked);
@@ -66,7 +69,7 @@ impl Daemon {
             let from = record
                 .checkpoint
                 .filter(|from| !worked && from.run != held.intent);
-            let half = valid(runner) / 2;
+            let half = self.valid(runner) / 2;
             let now = self.now();
             let is_good = self.published.get(&held.id).is_some_and(|(at, named)| {
                 (Duration::ZERO..half).contains(&now.since(*at)) && *at <= now && *named == from
@@ -74,11 +77,11 @@ impl Daemon {
             if is_good {
                 continue;
             }
-            match self.publish_control(job, &held.replica, held.intent).await {
+            match self.publish_control(&job, &held.replica, held.intent).await {
                 Ok(_) => {
                     self.published.insert(held.id, (now, from));
                 }
-                Err(message) => self.tell_storage(job, &message)?,
+                Err(message) => self.tell_storage(&job, &message)?,
             }
         }
         Ok(())
@@ -102,6 +105,12 @@ impl Daemon {
         self.commit(&[warning])
     }
 
+    /// For how long addresses are good: two terms, so that a renewal may fail once.
+    fn valid(&self, runner: &Runner) -> Duration {
+        let term = term(&self.settings.engine, runner).unwrap_or(WITHOUT_LEASE);
+        term.saturating_mul(2).min(VALID_MAX)
+    }
+
     fn objects(&self, storage: &Storage) -> Result<Objects, String> {
         let access = self.parts.secrets.resolve(&storage.access_key)?;
         let secret = self.parts.secrets.resolve(&storage.secret_key)?;
@@ -113,12 +122,6 @@ impl Daemon {
 fn stored(job: &Job) -> Option<(&Runner, &Storage)> {
     let runner = job.run.runner.as_deref()?;
     Some((runner, runner.storage.as_ref()?))
-}
-
-/// For how long addresses are good: two terms, so that a renewal may fail once.
-fn valid(runner: &Runner) -> Duration {
-    let term = runner.lease.unwrap_or(WITHOUT_LEASE);
-    term.saturating_mul(2).min(VALID_MAX)
 }
 
 /// The last checkpoint that a run of a replica told of. What cannot be one is none.

@@ -128,15 +128,9 @@ impl Daemon {
             return Ok(());
         };
         let replica = replica.clone();
-        // The plan has seen to it; here is the last place where a secret could be kept back.
-        if self.settings.engine.withholds(&job.run) {
-            return self.refused(intent, "secrets-withheld");
-        }
-        if self.settings.engine.hears_not(&job.run) {
-            return self.refused(intent, "runner-unheard");
-        }
-        if job.run.keeps_in_storage() {
-            return self.refused(intent, "storage-not-yet");
+        // The plan has seen to it; here is the last place where it could be kept back.
+        if let Some(kept_back) = self.settings.engine.keeps_back(&job.run) {
+            return self.refused(intent, kept_back.as_str());
         }
         if let Err(reason) = self
             .revalidate(offer, slot, rental, price, storage, disk_gb, action)
@@ -514,9 +508,7 @@ impl Daemon {
         match outcome {
             Outcome::Done(()) => {
                 let story = self.story(&intent.effect);
-                self.believe_the_raise(&intent.effect)?;
-                self.believe_the_end(&intent.effect)?;
-                self.believe_the_label(&intent.effect)?;
+                self.believe(&intent.effect)?;
                 self.close(intent, IntentState::Done { instance }, story)
             }
             // What is unknown to the marketplace may be gone; that is for the listings to prove.
@@ -540,43 +532,24 @@ impl Daemon {
         })
     }
 
-    /// When a destroy was first answered as done: what is proven gone was billed no longer.
-    fn believe_the_end(&mut self, effect: &Effect) -> Result<(), DaemonError> {
-        let Effect::Destroy { instance, .. } = *effect else {
+    /// What an answer says is so, where listings show it later. A raised bid is what we owe from now on,
+    /// a lowered one only once it was read back. What is destroyed was billed until it was first
+    /// answered as done.
+    fn believe(&mut self, effect: &Effect) -> Result<(), DaemonError> {
+        let held = effect.instance().and_then(|id| self.state.held.get(&id));
+        let Some(mut held) = held.cloned() else {
             return Ok(());
         };
-        let Some(mut held) = self.state.held.get(&instance).cloned() else {
-            return Ok(());
-        };
-        held.destroyed_at = held.destroyed_at.or(Some(self.now()));
-        self.commit(&[Change::Held(Box::new(held))])
-    }
-
-    /// What a label says once the marketplace answered that it does; listings show it later.
-    fn believe_the_label(&mut self, effect: &Effect) -> Result<(), DaemonError> {
-        let Effect::Relabel { instance, tail } = *effect else {
-            return Ok(());
-        };
-        let Some(mut held) = self.state.held.get(&instance).cloned() else {
-            return Ok(());
-        };
-        held.tail = Some(tail);
-        held.relabelled_at = Some(self.now());
-        self.commit(&[Change::Held(Box::new(held))])
-    }
-
-    /// A raised bid is what we owe from now on; a lowered one only once it was read back.
-    fn believe_the_raise(&mut self, effect: &Effect) -> Result<(), DaemonError> {
-        let Effect::SetBid { instance, bid } = *effect else {
-            return Ok(());
-        };
-        match self.state.held.get(&instance).cloned() {
-            Some(mut held) if bid > held.price => {
-                held.price = bid;
-                self.commit(&[Change::Held(Box::new(held))])
+        match *effect {
+            Effect::SetBid { bid, .. } if bid > held.price => held.price = bid,
+            Effect::Destroy { .. } => held.destroyed_at = held.destroyed_at.or(Some(self.now())),
+            Effect::Relabel { tail, .. } => {
+                held.tail = Some(tail);
+                held.relabelled_at = Some(self.now());
             }
-            _ => Ok(()),
+            _ => return Ok(()),
         }
+        self.commit(&[Change::Held(Box::new(held))])
     }
 
     fn story(&self, effect: &Effect) -> Option<(&'static str, Severity, String)> {

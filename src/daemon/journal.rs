@@ -3,6 +3,7 @@
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
+use crate::types::hex::hex;
 use crate::types::plan::Plan;
 use crate::types::state::TickRecord;
 use crate::types::world::World;
@@ -32,12 +33,5 @@ fn json<T: Serialize>(value: &T) -> String {
 }
 
 fn hash(text: &str) -> String {
-    use std::fmt::Write;
-    Sha256::digest(text.as_bytes())
-        .iter()
-        .fold(String::new(), |mut hex, byte| {
-            // Writing to a string cannot fail.
-            let _ = write!(hex, "{byte:02x}");
-            hex
-        })
+    hex(&Sha256::digest(text.as_bytes()))
 }

@@ -102,8 +102,9 @@ impl Daemon {
             }
             let text = String::from_utf8_lossy(&log);
             let lines = text.lines().filter_map(|line| told(line, &key));
-            let (lines, others): (Vec<_>, Vec<_>) = lines.partition(|line| line.signed);
-            let signs = !lines.is_empty() || !others.is_empty();
+            let mut lines: Vec<_> = lines.collect();
+            let signs = !lines.is_empty();
+            lines.retain(|line| line.signed);
             let at = self.now();
             let whole = text.lines().count() < LINES as usize;
             let all = Heard {

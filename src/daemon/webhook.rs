@@ -20,6 +20,7 @@ use sha2::{Digest, Sha256};
 use super::events::{Mailbox, Taken, Way, shown};
 use super::metrics::Metrics;
 use crate::ports::Clock;
+use crate::types::hex::hex;
 use crate::types::notification::{Notification, NotificationKind};
 use crate::types::time::{Time, millis};
 
@@ -175,8 +176,7 @@ fn seconds(number: f64) -> Option<Time> {
 
 /// An id of what has none.
 fn digest(bytes: &[u8]) -> String {
-    let digits = |byte: u8| format!("{byte:02x}");
-    Sha256::digest(bytes).iter().copied().map(digits).collect()
+    hex(&Sha256::digest(bytes))
 }
 
 fn from_hex(text: &str) -> Option<Vec<u8>> {

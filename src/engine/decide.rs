@@ -163,9 +163,7 @@ impl<'a> Tick<'a> {
             saving: self.saving,
             blind,
             elsewhere: !ranking.candidates.is_empty()
-                && !world.config.withholds(&job.run)
-                && !world.config.hears_not(&job.run)
-                && !job.run.keeps_in_storage(),
+                && world.config.keeps_back(&job.run).is_none(),
             purse: &mut self.purse,
         });
         self.actions
@@ -179,35 +177,12 @@ impl<'a> Tick<'a> {
 
     /// Keeps the candidates that the limits leave a replica; its situation while it has none.
     fn need(&mut self, job: &Job, id: &ReplicaId, ranking: &Ranking) -> Situation {
-        let config = &self.world.config;
-        let kept_back = if config.withholds(&job.run) {
-            Some((
-                "secrets-withheld",
-                "it needs secrets, which would go through the gateway; allow it with \
-                 provider.share_job_secrets = true, or use provider.kind = \"vast\", which needs no \
-                 third party",
-            ))
-        } else if config.hears_not(&job.run) {
-            Some((
-                "runner-unheard",
-                "it is supervised, and the gateway shows no logs, by which its runner is heard; use \
-                 provider.kind = \"vast\", or give its command without run.supervised",
-            ))
-        } else if job.run.keeps_in_storage() {
-            Some((
-                "storage-not-yet",
-                "what it keeps in [data.storage] is not yet safe there; remove that section, and its \
-                 checkpoints stay on the instance's disk",
-            ))
-        } else {
-            None
-        };
-        if let Some((kind, why)) = kept_back {
+        if let Some(kept_back) = self.world.config.keeps_back(&job.run) {
             self.report.notices.push(Notice {
                 severity: Severity::Warning,
-                kind: kind.to_owned(),
+                kind: kept_back.as_str().to_owned(),
                 replica: Some(id.clone()),
-                text: format!("{id} is not rented: {why}"),
+                text: format!("{id} is not rented: {}", kept_back.text()),
             });
             return Situation::OverLimit {
                 limit: Limit::Consent,

@@ -272,8 +272,9 @@ impl Fold<'_> {
 
     /// The command ended by itself.
     fn command_ended(&mut self, held: &mut Held, job: &Job) {
-        let view = held.runner.as_ref();
-        let exit = view.and_then(|view| view.exit).unwrap_or(-1);
+        let Some(exit) = held.runner.as_ref().and_then(|view| view.exit) else {
+            return;
+        };
         if exit == 0 && job.finish != Finish::Never {
             self.finished(held, "its command ended with exit code 0");
             return;

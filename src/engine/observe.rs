@@ -351,7 +351,7 @@ impl Fold<'_> {
                     && matches!(&intent.effect, Effect::Rent { replica, .. } if *replica == label.replica)
             });
         // What its own label lets work is what its runner was given; another number would stop it.
-        let tail = row.label.as_deref().and_then(Tail::of);
+        let tail = row.tail();
         let own = tail.filter(|tail| tail.permit == Permit::Go);
         let generation = match own {
             _ if superseded => 0,
@@ -377,11 +377,7 @@ impl Fold<'_> {
             accrued_to: created_at,
             phase: row.phase(),
             // Only a label with a tail is that of an instance with a runner.
-            runner: row
-                .label
-                .as_deref()
-                .and_then(Tail::of)
-                .and_then(|_| self.runner_of(&label.replica)),
+            runner: row.tail().and_then(|_| self.runner_of(&label.replica)),
             first_ran_at: may_have_run(row, now).then_some(now),
             stop_asked: row.is_bid == Some(true) && row.is_parked(),
             ..Held::new(row.id, label.intent, label.replica.clone(), now)
@@ -461,7 +457,7 @@ impl Fold<'_> {
         let lagging = held
             .relabelled_at
             .is_some_and(|at| now.ms_since(at) <= BID_LAG_MS);
-        let tail = row.label.as_deref().and_then(Tail::of);
+        let tail = row.tail();
         let newer = |tail: &Tail| held.tail.is_none_or(|known| tail.until >= known.until);
         if let Some(tail) = tail.filter(|tail| !lagging || newer(tail)) {
             held.tail = Some(tail);
@@ -524,7 +520,7 @@ impl Fold<'_> {
         let mut replica = self.draft.state.replica(&held.replica);
         let added = work(job, held, &mut replica, ms);
         // Of a command that is looked after it is known whether it comes further.
-        let runs_well = job.run.runner.is_none() && held.run_ms > millis(job.min_run);
+        let runs_well = held.runner.is_none() && held.run_ms > millis(job.min_run);
         if runs_well && replica.failures > 0 {
             replica.failures = 0;
             replica.retry_at = None;
@@ -567,9 +563,7 @@ impl Fold<'_> {
                 Effect::SetBid { bid, .. } => row.price == Some(bid),
                 Effect::Stop { .. } => stopped && !meant_to_run,
                 Effect::Start { .. } => !stopped || meant_to_run,
-                Effect::Relabel { tail, .. } => {
-                    row.label.as_deref().and_then(Tail::of) == Some(tail)
-                }
+                Effect::Relabel { tail, .. } => row.tail() == Some(tail),
                 Effect::Rent { .. } | Effect::Destroy { .. } => false,
             })
             .cloned()

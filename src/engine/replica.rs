@@ -31,6 +31,9 @@ const PARKED_MAX: usize = 2;
 const ENDING_LEAD_MAX: Duration = Duration::from_hours(2);
 const ENDING_LEAD_MIN: Duration = Duration::from_mins(15);
 
+/// Why what has ended by itself is begun anew.
+const ENDED: (Why, DestroyWhy) = (Why::Ended, DestroyWhy::EndedTooSoon);
+
 /// What one replica does in this tick.
 #[derive(Debug)]
 pub(crate) struct Step {
@@ -219,7 +222,7 @@ fn run(ground: &mut Ground<'_, '_>, standing: &[&Held], clearing: bool, step: &m
         Phase::Running => running(ground, current, alone, standing.len(), step),
         Phase::Provisioning => provisioning(ground, current, standing.len(), step),
         Phase::Stopped => stopped(ground, current, alone, standing.len(), step),
-        Phase::Exited => exited(ground, current, step),
+        Phase::Exited => begin_anew(ground, current, ENDED, step),
         Phase::Offline | Phase::Unclear => silent(ground, current, step),
     };
 }
@@ -271,8 +274,11 @@ fn running(
     }
     match held.runner.as_ref().and_then(|view| view.verdict) {
         None => {}
-        Some(Verdict::Ended) => return exited(ground, held, step),
-        Some(Verdict::Hung) => return hung(ground, held, step),
+        Some(Verdict::Ended) => return begin_anew(ground, held, ENDED, step),
+        Some(Verdict::Hung) => {
+            let why = (Why::Hung, DestroyWhy::Hung);
+            return begin_anew(ground, held, why, step);
+        }
         Some(Verdict::Refused) => {
             let (why, destroy_why) = (Why::Refused, DestroyWhy::Refused);
             return leave(ground, held, why, destroy_why, count, step);
@@ -456,27 +462,18 @@ fn raise(ground: &mut Ground<'_, '_>, held: &Held) -> Option<Action> {
     .ok()
 }
 
-/// Its command hangs: it is begun anew, on the same disk where that is kept.
-fn hung(ground: &Ground<'_, '_>, held: &Held, step: &mut Step) -> Situation {
+/// What it runs has ended, or hangs, and is begun anew: its container on the same disk, where that is
+/// kept, by stopping and starting it.
+fn begin_anew(
+    ground: &Ground<'_, '_>,
+    held: &Held,
+    (why, destroy_why): (Why, DestroyWhy),
+    step: &mut Step,
+) -> Situation {
     if expendable(ground.world, ground.job, held) {
-        step.actions
-            .push(destroy(held, DestroyWhy::Hung, Why::Hung));
+        step.actions.push(destroy(held, destroy_why, why));
     } else {
-        step.actions.extend(park(ground.world, held, Why::Hung));
-    }
-    match ground.record.retry_at.filter(|&at| at > ground.world.now) {
-        Some(until) => Situation::BackingOff { until },
-        None => Situation::Clearing,
-    }
-}
-
-fn exited(ground: &Ground<'_, '_>, held: &Held, step: &mut Step) -> Situation {
-    if expendable(ground.world, ground.job, held) {
-        let why = (DestroyWhy::EndedTooSoon, Why::Ended);
-        step.actions.push(destroy(held, why.0, why.1));
-    } else {
-        // Stopping and starting it begins its container anew on the same disk.
-        step.actions.extend(park(ground.world, held, Why::Ended));
+        step.actions.extend(park(ground.world, held, why));
     }
     match ground.record.retry_at.filter(|&at| at > ground.world.now) {
         Some(until) => Situation::BackingOff { until },

@@ -1,7 +1,7 @@
 //! Sends notifications to webhooks: at least once, signed, as the marketplace documents it. Only a
 //! market that serves real connections does; in a simulation nothing is sent.
 
-use std::sync::{Arc, Once};
+use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::redirect::Policy;
@@ -12,6 +12,7 @@ use tokio::task::JoinSet;
 use super::records::Delivery;
 use super::router::MarketServer;
 use super::wire;
+use crate::net::install_crypto;
 
 /// How long a receiver may take, as documented.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -122,15 +123,6 @@ async fn deliver(
 /// Whether a receiver's answer is tried again, as documented.
 fn is_retried(status: StatusCode) -> bool {
     matches!(status.as_u16(), 408 | 429) || status.is_server_error()
-}
-
-/// The cryptography that TLS uses, once for the process.
-fn install_crypto() {
-    static ONCE: Once = Once::new();
-    ONCE.call_once(|| {
-        // It fails only where another provider is installed already, which serves as well.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-    });
 }
 
 #[cfg(test)]

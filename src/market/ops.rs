@@ -11,6 +11,7 @@ use super::disputed::Disputed;
 use super::life::{disk_rate, traffic};
 use super::meter::Meter;
 use super::sim::{Due, Market};
+use crate::types::hex::hex;
 use crate::types::money::{BID_PARKED, BID_STEP, Money, Rate};
 
 /// Disk where none was asked, and the least, in GB.
@@ -172,10 +173,7 @@ impl Market {
             .chain_update(self.options.seed.to_be_bytes())
             .chain_update(id.to_be_bytes())
             .finalize();
-        hash.iter()
-            .flat_map(|byte| [byte >> 4, byte & 15])
-            .filter_map(|digit| char::from_digit(u32::from(digit), 16))
-            .collect()
+        hex(&hash)
     }
 
     /// Changes the bid of an interruptible instance, in dollars per hour for the whole instance;

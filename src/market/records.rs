@@ -19,6 +19,7 @@ use sha2::{Digest, Sha256};
 use super::api::CreateParams;
 use super::raw::RawUser;
 use super::sim::Market;
+use crate::types::hex::hex;
 use crate::types::money::Money;
 use crate::types::time::Time;
 
@@ -222,15 +223,6 @@ fn digest(parts: &[&[u8]]) -> String {
         hash.update(part);
     }
     hex(&hash.finalize())
-}
-
-/// Bytes as hexadecimal digits.
-fn hex(bytes: &[u8]) -> String {
-    bytes
-        .iter()
-        .flat_map(|byte| [byte >> 4, byte & 15])
-        .filter_map(|digit| char::from_digit(u32::from(digit), 16))
-        .collect()
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use super::api::MarketError;
 use super::containers::Copied;
 use super::contract::{Container, Contract, Task};
 use super::sim::Market;
+use crate::types::hex::hex;
 use crate::types::money::Money;
 use crate::types::time::Time;
 
@@ -356,11 +357,7 @@ impl Market {
             .chain_update(extras.results_made.to_be_bytes())
             .chain_update(b"result")
             .finalize();
-        let name: String = hash
-            .iter()
-            .flat_map(|byte| [byte >> 4, byte & 15])
-            .filter_map(|digit| char::from_digit(u32::from(digit), 16))
-            .collect();
+        let name = hex(&hash);
         if extras.results.len() >= RESULTS_KEPT {
             let oldest = extras.results.iter().min_by_key(|(_, (at, _))| *at);
             if let Some(oldest) = oldest.map(|(name, _)| name.clone()) {

@@ -4,13 +4,13 @@
 //! stripped of theirs and reduced to a word.
 
 use std::net::IpAddr;
-use std::sync::Once;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use reqwest::{Client, Url};
 
+use crate::net::{install_crypto, root_cause};
 use crate::ports::{Method, Reply, Request, Transport, TransportError};
 
 /// The largest body that is read: a hundred times a large search, and no danger to the memory.
@@ -42,15 +42,6 @@ pub enum HttpError {
     /// The HTTP library cannot be set up, as where the system has no root certificates.
     #[error("HTTP cannot be set up: {0}")]
     Setup(String),
-}
-
-/// Installs the cryptography that TLS uses, once for the process.
-pub fn install_crypto() {
-    static ONCE: Once = Once::new();
-    ONCE.call_once(|| {
-        // It fails only where another provider is installed already, which serves as well.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-    });
 }
 
 /// Sends requests under a base URL.
@@ -295,15 +286,6 @@ fn is_inside(url: &Url) -> bool {
                     .any(|ending| name.ends_with(ending))
         }
     }
-}
-
-/// The innermost cause of an error: the library's outer ones say only "error sending request".
-fn root_cause(error: &dyn std::error::Error) -> String {
-    let mut innermost = error;
-    while let Some(source) = innermost.source() {
-        innermost = source;
-    }
-    innermost.to_string()
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use secrecy::{ExposeSecret, SecretString};
 use sha2::Sha256;
 
-use super::told::hex;
+use crate::types::hex::hex;
 use crate::types::ids::Label;
 
 /// Characters of a key: 128 bits in hexadecimal.

@@ -3,6 +3,8 @@
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
+use crate::types::hex::hex;
+
 /// What every such line begins with.
 const MARK: &str = "HAGGLE ";
 
@@ -75,14 +77,6 @@ pub fn told(line: &str, key: &str) -> Option<Told> {
 /// The key before and after it, so that nothing can be appended under the same signature.
 fn signature_of(document: &str, key: &str) -> String {
     hex(&Sha256::digest(format!("{key}\n{document}\n{key}")))
-}
-
-/// Bytes in hexadecimal.
-pub(super) fn hex(bytes: &[u8]) -> String {
-    let digits = bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]);
-    digits
-        .filter_map(|digit| char::from_digit(u32::from(digit), 16))
-        .collect()
 }
 
 #[cfg(test)]

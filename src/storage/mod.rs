@@ -34,6 +34,7 @@ mod unpack;
 #[cfg(test)]
 mod unpack_tests;
 
+use crate::types::hex::hex;
 use std::fmt;
 use std::str::FromStr;
 
@@ -70,7 +71,7 @@ impl From<[u8; 32]> for Sum {
 
 impl fmt::Display for Sum {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        f.write_str(&hex(&self.0))
     }
 }
 

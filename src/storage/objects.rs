@@ -3,7 +3,6 @@
 //!
 //! Nothing here shows an address: errors of the HTTP library are stripped of theirs.
 
-use std::sync::Once;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -12,6 +11,7 @@ use tokio::io::AsyncWriteExt as _;
 
 use super::keys::Key;
 use super::place::{Place, PlaceError, SignError, SignedUrl};
+use crate::net::{install_crypto, root_cause};
 use crate::types::time::Time;
 
 /// How long an address of our own is good for. It is used at once; clocks differ by some minutes.
@@ -322,24 +322,6 @@ fn code_of(body: &[u8]) -> Option<String> {
     let (code, _) = rest.split_once("</Code>")?;
     let plain = (1..=64).contains(&code.len()) && code.bytes().all(|b| b.is_ascii_alphanumeric());
     plain.then(|| code.to_owned())
-}
-
-/// The innermost cause of an error: the library's outer ones say only "error sending request".
-fn root_cause(error: &dyn std::error::Error) -> String {
-    let mut innermost = error;
-    while let Some(source) = innermost.source() {
-        innermost = source;
-    }
-    innermost.to_string()
-}
-
-/// The cryptography that TLS uses, once for the process.
-fn install_crypto() {
-    static ONCE: Once = Once::new();
-    ONCE.call_once(|| {
-        // It fails only where another provider is installed already, which serves as well.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-    });
 }
 
 #[cfg(test)]

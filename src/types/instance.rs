@@ -128,6 +128,11 @@ impl Phase {
 }
 
 impl Instance {
+    /// What its label lets a runner do; `None`: nothing that can be read.
+    pub fn tail(&self) -> Option<Tail> {
+        self.label.as_deref().and_then(Tail::of)
+    }
+
     /// What it is doing. The contract's state outweighs the container's: a stopped contract shows
     /// an exited container.
     pub fn phase(&self) -> Phase {

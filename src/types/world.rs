@@ -111,15 +111,64 @@ impl Default for EngineConfig {
     }
 }
 
+/// Why nothing is rented for a job, whatever the market has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeptBack {
+    /// It needs secrets, which may not go through the gateway.
+    Secrets,
+    /// Its runner could not be heard: where it ended, nobody would know.
+    Unheard,
+    /// It keeps its work in storage, where it is not safe yet.
+    Storage,
+}
+
+impl KeptBack {
+    /// The word in tables and metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Secrets => "secrets-withheld",
+            Self::Unheard => "runner-unheard",
+            Self::Storage => "storage-not-yet",
+        }
+    }
+
+    /// Why, and what would be right.
+    pub fn text(self) -> &'static str {
+        match self {
+            Self::Secrets => {
+                "it needs secrets, which would go through the gateway; allow it with \
+                 provider.share_job_secrets = true, or use provider.kind = \"vast\", which needs no \
+                 third party"
+            }
+            Self::Unheard => {
+                "it is supervised, and the gateway shows no logs, by which its runner is heard; use \
+                 provider.kind = \"vast\", or give its command without run.supervised"
+            }
+            Self::Storage => {
+                "what it keeps in [data.storage] is not yet safe there; remove that section, and its \
+                 checkpoints stay on the instance's disk"
+            }
+        }
+    }
+}
+
 impl EngineConfig {
     /// Whether what a job runs may not be sent: it needs secrets, which are withheld.
     pub fn withholds(&self, run: &Run) -> bool {
         self.withhold_secrets && run.has_secrets()
     }
 
-    /// Whether a job's runner could not be heard: where it ended, nobody would know.
-    pub fn hears_not(&self, run: &Run) -> bool {
-        self.shows_no_logs && run.runner.is_some()
+    /// Why nothing is rented for what a job runs, whatever the market has; `None`: it may be.
+    pub fn keeps_back(&self, run: &Run) -> Option<KeptBack> {
+        if self.withholds(run) {
+            Some(KeptBack::Secrets)
+        } else if self.shows_no_logs && run.runner.is_some() {
+            Some(KeptBack::Unheard)
+        } else if run.keeps_in_storage() {
+            Some(KeptBack::Storage)
+        } else {
+            None
+        }
     }
 
     /// The time that a reservation covers: until the next poll, the reaction to it, the queue of
