@@ -66,6 +66,7 @@ impl Daemon {
             why,
             DestroyWhy::ProvisionTimeout
                 | DestroyWhy::EndedTooSoon
+                | DestroyWhy::HostLost
                 | DestroyWhy::Moved
                 | DestroyWhy::Orphan
                 | DestroyWhy::RentalEnding

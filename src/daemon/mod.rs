@@ -3,6 +3,7 @@
 //! It is written against the ports and knows no adapter, so the same code runs in life, in the
 //! demo and in simulation. All that it believes is durable: a [`Change`] is committed, then applied.
 
+mod clocks;
 mod data;
 mod doors;
 pub mod events;
@@ -17,7 +18,6 @@ mod poll;
 mod record;
 mod run;
 mod runner;
-mod set_back;
 mod settle;
 mod tick;
 mod verify;
@@ -250,7 +250,7 @@ pub struct Daemon {
     /// When each instance was last looked at and did what it is known to do.
     unchanged: BTreeMap<InstanceId, Time>,
     /// What says by how much the wall clock was set back.
-    clocks: set_back::Clocks,
+    clocks: clocks::Clocks,
     /// When this process published what an instance's run may read and write, and the checkpoint that
     /// it named to begin with.
     published: BTreeMap<InstanceId, (Time, Option<KeptCheckpoint>)>,
@@ -298,7 +298,7 @@ impl Daemon {
             comparing: None,
             has_listed: false,
             unchanged: BTreeMap::new(),
-            clocks: set_back::Clocks::default(),
+            clocks: clocks::Clocks::default(),
             published: BTreeMap::new(),
             storage_told: BTreeMap::new(),
         };

@@ -95,6 +95,7 @@ impl Daemon {
         shutdown: impl Future<Output = ()> + Send,
     ) -> Result<(), DaemonError> {
         tokio::pin!(shutdown);
+        self.clocks.take_over();
         let mut seen = Seen::default();
         loop {
             match self.round(&mut seen, until, shutdown.as_mut()).await {

@@ -252,10 +252,10 @@ impl Daemon {
         heard: &BTreeMap<InstanceId, Heard>,
     ) -> Result<(), DaemonError> {
         let ended = self.ended_but_listed(polled.listing.as_ref())?;
-        let (set_back_ms, clocks) = self.clocks.read(self.now(), self.parts.clock.monotonic());
+        let (moved, clocks) = self.clocks.read(self.now(), self.parts.clock.monotonic());
         let seen = Observation {
             now: polled.at,
-            set_back_ms,
+            moved,
             listing: polled.listing.as_ref(),
             market: &self.market,
             proven_gone: &settled.gone,

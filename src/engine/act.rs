@@ -141,11 +141,22 @@ fn is_seen(world: &World, held: &Held) -> bool {
     listing.is_some_and(|listing| listing.rows.iter().any(|row| row.id == held.id))
 }
 
-/// The market's row for the slot that an instance is on.
+/// The market's row for the slot that an instance is on. Slices of the same size stand beside each
+/// other on a machine, each with a floor of its own: the one with its GPUs, or the lowest of those
+/// that might be.
 pub(crate) fn row<'a>(world: &'a World, held: &Held) -> Option<&'a Offer> {
     rows_of(world, held.slot.machine)
         .iter()
-        .find(|offer| offer.slot() == held.slot)
+        .filter(|offer| offer.slot() == held.slot)
+        .min_by_key(|offer| (elsewhere(held, offer), offer.floor.is_none(), offer.floor))
+}
+
+/// Whether an offer is known to be of other GPUs of its machine than those of an instance.
+pub(crate) fn elsewhere(held: &Held, offer: &Offer) -> bool {
+    let known = |ids: &[u32], gpus: u32| gpus > 0 && ids.len() == gpus as usize;
+    known(&held.gpu_ids, held.slot.gpus)
+        && known(&offer.gpu_ids, offer.gpus)
+        && !held.gpu_ids.iter().any(|id| offer.gpu_ids.contains(id))
 }
 
 /// The cut of a bid that is over what binds it. It is made in whatever phase the instance is: one

@@ -23,6 +23,7 @@ use crate::types::state::MachineRecord;
 use crate::types::time::millis;
 use crate::types::world::World;
 
+use super::act::elsewhere;
 use super::eligible::Scope;
 use super::price::ceiling_room;
 
@@ -78,7 +79,7 @@ pub fn raised_bid(world: &World, job: &Job, held: &Held, offer: &Offer) -> Resul
     if !world.can_bid || held.rental != Rental::Bid {
         return Err(Refusal::CannotBid);
     }
-    if offer.slot() != held.slot {
+    if offer.slot() != held.slot || elsewhere(held, offer) {
         return Err(Refusal::GpuCount);
     }
     let scope = Scope::new(world, job);
@@ -196,11 +197,16 @@ fn known(rate: Option<Rate>) -> Result<Rate, Refusal> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use proptest::prelude::*;
 
+    use super::super::act::row;
     use super::super::eligible::samples::{NOW, held, job, offer, usd, world};
     use super::super::price::over_ceiling;
     use super::*;
+    use crate::types::ids::OfferId;
+    use crate::types::offer::Snapshot;
     use crate::types::time::Time;
 
     fn remember(world: &mut World, machine: MachineId, bid: Rate, at: Time) {
@@ -269,6 +275,46 @@ mod tests {
         );
         world.can_bid = false;
         assert_eq!(opening_bid(&world, &job, &offer), Err(Refusal::CannotBid));
+    }
+
+    #[test]
+    fn the_floor_of_another_slice_of_the_same_size_is_no_reason_to_raise() {
+        let job = job("a");
+        let slice = |id: u64, floor: f64, gpu: u32| Offer {
+            id: OfferId(id),
+            floor: Some(usd(floor)),
+            gpu_ids: vec![gpu],
+            ..offer(9)
+        };
+        let ours = Held {
+            gpu_ids: vec![1],
+            ..held(1, &job, &slice(1, 0.2, 1), usd(0.21))
+        };
+        let beside = slice(2, 0.25, 2);
+        let answer = raised_bid(&world(Vec::new()), &job, &ours, &beside);
+        assert_eq!(answer, Err(Refusal::GpuCount));
+        // In whatever order they are listed, the row is that of our GPUs; where these are not known,
+        // the one with the lowest floor.
+        let unknown = Held {
+            gpu_ids: Vec::new(),
+            ..ours.clone()
+        };
+        for offers in [
+            vec![beside.clone(), slice(1, 0.22, 1)],
+            vec![slice(1, 0.22, 1), beside],
+        ] {
+            let world = World {
+                market: Arc::new(Snapshot {
+                    offers,
+                    ..Snapshot::default()
+                }),
+                ..world(Vec::new())
+            };
+            for held in [&ours, &unknown] {
+                let found = row(&world, held).map(|offer| offer.id);
+                assert_eq!(found, Some(OfferId(1)));
+            }
+        }
     }
 
     #[test]

@@ -17,6 +17,7 @@ use crate::types::state::{MachineRecord, State};
 use crate::types::time::{Time, millis};
 use crate::types::world::World;
 
+use super::act::elsewhere;
 use super::price::Terms;
 
 /// Whether a job may take an offer, its price aside.
@@ -289,18 +290,13 @@ impl<'a> Scope<'a> {
         if ours.renting || ours.live.is_empty() {
             return ours.renting;
         }
-        let known = |ids: &[u32], count: u32| ids.len() == count as usize && count > 0;
-        let overlaps = |held: &&Held| {
-            !known(&held.gpu_ids, held.slot.gpus)
-                || !known(&offer.gpu_ids, offer.gpus)
-                || held.gpu_ids.iter().any(|id| offer.gpu_ids.contains(id))
-        };
         let together = ours
             .live
             .iter()
             .map(|held| held.slot.gpus)
             .fold(offer.gpus, u32::saturating_add);
-        offer.machine_gpus.is_none_or(|all| together > all) || ours.live.iter().any(overlaps)
+        offer.machine_gpus.is_none_or(|all| together > all)
+            || !ours.live.iter().all(|held| elsewhere(held, offer))
     }
 
     /// Whether the row was last seen too long ago: the snapshot is old, or every query that could

@@ -296,7 +296,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::super::eligible::samples::{NOW, held, job, offer, runner, usd, world};
-    use super::super::observe::{Observation, observe};
+    use super::super::observe::{Moved, Observation, observe};
     use super::*;
     use crate::types::instance::{Instance, Listing, RawState};
     use crate::types::offer::Snapshot;
@@ -400,7 +400,7 @@ mod tests {
             };
             let seen = Observation {
                 now: at,
-                set_back_ms: 0,
+                moved: Moved::default(),
                 listing: Some(&listing),
                 market: &Snapshot::default(),
                 proven_gone: &BTreeSet::new(),

@@ -24,16 +24,27 @@ use crate::types::world::EngineConfig;
 
 use super::accrue::{Before, Sight, accrue, work};
 use super::act::given_up;
+use super::bid::ECHO_LASTS;
 use super::draft::Draft;
 use super::hear::Heard;
 use super::transition::UNSEEN_WORK_AFTER;
+
+/// How somebody moved the wall clock.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Moved {
+    /// By how many milliseconds it was set back.
+    pub back_ms: i64,
+    /// By how many milliseconds it was set ahead, at most. What happened before is younger than the
+    /// clock makes it.
+    pub ahead_ms: i64,
+}
 
 /// What one poll saw, and what the caller proved by waiting.
 pub struct Observation<'a> {
     /// When the poll was made.
     pub now: Time,
-    /// By how many milliseconds the wall clock was set back since the last observation.
-    pub set_back_ms: i64,
+    /// How the wall clock was moved since the last observation.
+    pub moved: Moved,
     /// The instances of the account; `None` where the listing failed.
     pub listing: Option<&'a Listing>,
     /// The market, for what a row does not say.
@@ -59,7 +70,7 @@ const BID_LAG_MS: i64 = 120_000;
 const RAISE_AGAIN_AFTER_MS: i64 = 3_600_000;
 
 /// How long a bid of ours explains a machine's floor.
-pub(crate) const EVIDENCE_MS: i64 = 30 * 60_000;
+pub(crate) const EVIDENCE_MS: i64 = ECHO_LASTS.as_millis() as i64;
 
 /// The moment at which we last held a machine is renewed this often, to spare a write each tick.
 const EVIDENCE_RENEWED_MS: i64 = 5 * 60_000;
@@ -79,6 +90,7 @@ pub fn observe(
     };
     fold.payers();
     fold.clock_set_back();
+    fold.clock_set_ahead();
     if let Some(listing) = seen.listing {
         fold.rows(listing);
     }
@@ -143,9 +155,25 @@ impl Fold<'_> {
     /// billed again: what was accrued by the clock as it was then is accrued to an earlier moment of
     /// the clock as it is now.
     fn clock_set_back(&mut self) {
-        let ms = self.seen.set_back_ms;
+        let ms = self.seen.moved.back_ms;
         for held in self.draft.state.held.values_mut() {
             held.accrued_to = Time(held.accrued_to.0.saturating_sub(ms));
+        }
+    }
+
+    /// What we bid just before the clock was set ahead shows in the floors as long as without that.
+    fn clock_set_ahead(&mut self) {
+        let (now, ahead) = (self.seen.now, self.seen.moved.ahead_ms);
+        if ahead <= 0 {
+            return;
+        }
+        for machine in self.draft.state.machines.values_mut() {
+            let Some((_, at)) = &mut machine.highest_bid else {
+                continue;
+            };
+            if now.ms_since(*at).saturating_sub(ahead) <= EVIDENCE_MS {
+                *at = Time(at.0.saturating_add(ahead)).min(now).max(*at);
+            }
         }
     }
 
@@ -712,7 +740,7 @@ mod tests {
         unchanged: BTreeMap<InstanceId, Time>,
         ended: BTreeMap<InstanceId, Held>,
         market: Snapshot,
-        set_back_ms: i64,
+        moved: Moved,
         events: Vec<String>,
         entries: Vec<Entry>,
     }
@@ -756,7 +784,7 @@ mod tests {
                 unchanged: BTreeMap::new(),
                 ended: BTreeMap::new(),
                 market: Snapshot::default(),
-                set_back_ms: 0,
+                moved: Moved::default(),
                 events: Vec::new(),
                 entries: Vec::new(),
             }
@@ -770,7 +798,7 @@ mod tests {
             });
             let seen = Observation {
                 now: self.now,
-                set_back_ms: std::mem::take(&mut self.set_back_ms),
+                moved: std::mem::take(&mut self.moved),
                 listing: listing.as_ref(),
                 market: &self.market,
                 proven_gone: &gone.iter().map(|&id| InstanceId(id)).collect(),
@@ -950,11 +978,50 @@ mod tests {
         scene.run_for(30);
         let posted = scene.posted();
         scene.now = Time(scene.now.0 - 12 * MINUTE);
-        scene.set_back_ms = 12 * MINUTE;
+        scene.moved.back_ms = 12 * MINUTE;
         scene.run_for(12);
         let twelve = usd(0.36).cost_ms(12 * MINUTE) + usd(0.01).cost_ms(12 * MINUTE);
         assert_eq!(scene.posted() - posted, twelve);
         assert_eq!(scene.held().spent(), scene.posted());
+    }
+
+    #[test]
+    fn a_clock_set_ahead_makes_no_bid_of_ours_old() {
+        let mut scene = Scene::new(job("a"));
+        scene.row.price = Some(usd(0.36));
+        scene.run_for(4);
+        scene.gone();
+        let mark = |scene: &Scene| scene.state.machines[&MachineId(9)].highest_bid.unwrap();
+        let left_at = scene.now;
+        // Ten minutes pass and a quarter of an hour is skipped: it was ten minutes ago.
+        scene.now = scene.now + Duration::from_mins(25);
+        scene.moved.ahead_ms = 15 * MINUTE;
+        scene.see(Some((Vec::new(), true)), &[], &[]);
+        assert_eq!(mark(&scene).1, left_at + Duration::from_mins(15));
+        // What is older than all that is not made young again, nor what is young from the future.
+        scene.now = scene.now + Duration::from_mins(60);
+        scene.moved.ahead_ms = 15 * MINUTE;
+        scene.see(Some((Vec::new(), true)), &[], &[]);
+        assert_eq!(mark(&scene).1, left_at + Duration::from_mins(15));
+        scene.moved.ahead_ms = 24 * 60 * MINUTE;
+        scene.see(Some((Vec::new(), true)), &[], &[]);
+        assert_eq!(mark(&scene).1, scene.now);
+    }
+
+    #[test]
+    fn what_goes_silent_after_it_was_not_seen_for_long_may_have_worked() {
+        let lost_after = |minutes: i64| {
+            let mut scene = Scene::new(job("a"));
+            scene.run_for(1);
+            scene.now = scene.now + Duration::from_millis((minutes * MINUTE) as u64);
+            scene.row.actual = Some(RawState::Offline);
+            let row = scene.row.clone();
+            scene.see(Some((vec![row], true)), &[], &[]);
+            assert_eq!(scene.held().phase, Phase::Offline);
+            scene.held().first_ran_at.is_some()
+        };
+        assert!(!lost_after(4));
+        assert!(lost_after(6));
     }
 
     #[test]

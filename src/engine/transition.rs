@@ -37,8 +37,9 @@ impl Fold<'_> {
         if held.phase != before {
             held.phase_since = now;
         }
-        let stands = matches!(held.phase, Phase::Exited | Phase::Stopped);
-        if before == Phase::Provisioning && stands && ran_ms >= millis(UNSEEN_WORK_AFTER) {
+        let stands = matches!(held.phase, Phase::Exited | Phase::Stopped | Phase::Offline);
+        let came_up = matches!(before, Phase::Provisioning | Phase::Unclear);
+        if came_up && stands && ran_ms >= millis(UNSEEN_WORK_AFTER) {
             held.first_ran_at.get_or_insert(now);
         }
         match (before, held.phase) {

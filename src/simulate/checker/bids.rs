@@ -19,7 +19,8 @@ const ECHO_MS: i64 = 30 * 60_000;
 /// What a rival did on a slot is a reason for so long.
 const REASON_MS: i64 = 45 * 60_000;
 
-/// What is known of our bids on a slot: a machine and a number of its GPUs.
+/// The highest of our bids on a slot, a machine and a number of its GPUs, and when it stood there
+/// last.
 #[derive(Clone, Copy, Debug)]
 struct Slot {
     highest: Rate,
@@ -111,8 +112,12 @@ impl Bids {
         let slot = (stands.machine, stands.gpus);
         let known = self.slots.get(&slot).copied();
         let fresh = known.filter(|known| now.ms_since(known.at) <= ECHO_MS);
-        let highest = fresh.map_or(bid, |known| known.highest.max(bid));
-        self.slots.insert(slot, Slot { highest, at: now });
+        let highest = fresh.filter(|known| known.highest > bid);
+        let stood = highest.unwrap_or(Slot {
+            highest: bid,
+            at: now,
+        });
+        self.slots.insert(slot, stood);
         wrong
     }
 

@@ -235,11 +235,6 @@ impl Limits {
         self.used.get(&Scope::Account).cloned().unwrap_or_default()
     }
 
-    /// What all that is ours costs by the hour now.
-    pub(super) fn rate(&self) -> Rate {
-        self.account().rate
-    }
-
     /// What each job has used in all, on a day.
     pub(super) fn spent(&mut self, bills: BTreeMap<JobName, Money>, day: NaiveDate) {
         for (job, bill) in bills {

@@ -61,7 +61,9 @@ pub struct Checker {
     foreign_gone: BTreeSet<u64>,
     /// What others took from the credit.
     others_took: Money,
-    /// Since when the credit is under its reserve: what was billed for ours then, and the rate.
+    /// What all that is ours costs by the hour while it runs, whether or not it does now.
+    running_rate: Rate,
+    /// Since when the credit is under its reserve: what was billed for ours then, and that rate.
     short: Option<(Money, Rate)>,
     bids: Bids,
     /// Whether nothing but the daemon acts any more.
@@ -125,6 +127,7 @@ impl Checker {
             foreign: BTreeSet::new(),
             foreign_gone: BTreeSet::new(),
             others_took: Money::ZERO,
+            running_rate: Rate::ZERO,
             short: None,
             bids: Bids::default(),
             still: false,
@@ -332,6 +335,7 @@ impl Checker {
         let mut working: BTreeMap<ReplicaId, Vec<u64>> = BTreeMap::new();
         let mut new: Vec<(u64, IntentId)> = Vec::new();
         let (mut worst, mut others) = (Rate::ZERO, Rate::ZERO);
+        self.running_rate = Rate::ZERO;
         self.limits.begins();
         for row in &rows {
             // Ours is what was made by us, even where the market shows less of the label.
@@ -346,6 +350,7 @@ impl Checker {
             self.installation
                 .get_or_insert_with(|| label.installation.clone());
             self.ours.insert(row.id, Some(label.replica.clone()));
+            self.running_rate += Rate::from_dollars(row.dph_total).unwrap_or_default();
             let runs = row.actual_status.as_deref() == Some("running");
             let asked = row.is_bid || !self.is_not_asked(&label.replica);
             self.check_rental(market, &label.replica, row.id, asked, runs);
@@ -675,8 +680,8 @@ impl Checker {
             self.violations
                 .insert("the credit fell under its reserve".to_owned());
         }
-        let rate = self.limits.rate();
-        let (billed, rate) = *self.short.get_or_insert((ours, rate));
+        // What boots then, or whose host is away, may run before it can be wound down.
+        let (billed, rate) = *self.short.get_or_insert((ours, self.running_rate));
         if ours > billed + rate.cost(SHORT_FOR) {
             self.violations
                 .insert("spending goes on while the credit is under its reserve".to_owned());
