@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::types::instance::{DestroyWhy, Held, Phase, Rental, Verdict};
+use crate::types::instance::{DestroyWhy, Held, Instance, Phase, Rental, Verdict};
 use crate::types::intent::Effect;
 use crate::types::job::Job;
 use crate::types::money::{BID_PARKED, BID_STEP, Money, Rate};
@@ -129,8 +129,8 @@ fn never_worked(held: &Held) -> bool {
 }
 
 /// Whether it is known not to have run. What is not seen now may have begun since it was seen last:
-/// that it runs is told by its row alone, so a listing that is missing or leaves it out proves
-/// nothing, once there was time to do work.
+/// that it runs is told by its row alone, so a listing that is missing, leaves it out or does not say
+/// what it does proves nothing, once there was time to do work.
 pub(crate) fn never_ran(world: &World, held: &Held) -> bool {
     let young = world.now.ms_since(held.created_at) < millis(UNSEEN_WORK_AFTER);
     held.first_ran_at.is_none() && (young || is_seen(world, held))
@@ -138,7 +138,8 @@ pub(crate) fn never_ran(world: &World, held: &Held) -> bool {
 
 fn is_seen(world: &World, held: &Held) -> bool {
     let listing = world.listing.as_ref();
-    listing.is_some_and(|listing| listing.rows.iter().any(|row| row.id == held.id))
+    let says = |row: &Instance| row.id == held.id && row.phase() != Phase::Unclear;
+    listing.is_some_and(|listing| listing.rows.iter().any(says))
 }
 
 /// The market's row for the slot that an instance is on. Slices of the same size stand beside each
@@ -219,5 +220,36 @@ fn at_limit(held: &Held, limit: &Limit, gone: bool) -> Notice {
             "the {limit} is reached: instance {} of {} {what}",
             held.id, held.replica
         ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::eligible::samples::{held, job, offer, usd, world};
+    use super::super::properties::list;
+    use super::*;
+    use crate::types::instance::RawState;
+
+    #[test]
+    fn a_row_that_does_not_say_what_it_does_is_no_proof_that_it_never_ran() {
+        let job = job("a");
+        let mut made = held(1, &job, &offer(9), usd(0.2));
+        made.first_ran_at = None;
+        let mut world = world(Vec::new());
+        world.state.held.insert(made.id, made.clone());
+        list(&mut world, true);
+        let mut says = |actual, minutes| {
+            world.now = made.created_at + Duration::from_mins(minutes);
+            let rows = &mut world.listing.as_mut().unwrap().rows;
+            rows[0].actual = actual;
+            never_ran(&world, &made)
+        };
+        assert!(says(None, 30), "it comes up");
+        assert!(says(Some(RawState::Other), 4), "there was no time to work");
+        assert!(!says(Some(RawState::Other), 6));
+        assert!(
+            says(Some(RawState::Offline), 30),
+            "it was seen all the time"
+        );
     }
 }
