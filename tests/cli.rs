@@ -188,6 +188,11 @@ fn check_shows_every_mistake_of_every_file() {
         assert!(error["column"].as_u64().unwrap() >= 1, "{error}");
         assert!(!error["message"].as_str().unwrap().is_empty(), "{error}");
     }
+    let named = haggle(directory.path(), &["check", "--json", "policies"]);
+    assert_eq!(
+        json(&named)["errors"].as_array().unwrap().len(),
+        errors.len()
+    );
     let text = haggle(directory.path(), &["check"]);
     assert_eq!(text.status.code(), Some(1));
     let shown = stdout(&text);

@@ -17,7 +17,7 @@ use crate::types::ledger::Scope;
 /// Checks policies.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct CheckArgs {
-    /// Files to check; without any, every policy of the directory.
+    /// Files to check, or directories of them; without any, every policy of the configured one.
     #[arg(value_name = "FILE")]
     files: Vec<PathBuf>,
 }
@@ -170,6 +170,12 @@ fn load(
     let mut jobs = Vec::new();
     let mut errors = Vec::new();
     for path in &args.files {
+        if path.is_dir() {
+            let loaded = policy::load_dir(path);
+            jobs.extend(loaded.jobs);
+            errors.extend(loaded.errors);
+            continue;
+        }
         let name = path.display().to_string();
         let text = std::fs::read_to_string(path).or_mendable(format!("cannot read {name}"))?;
         match policy::parse(&name, &text) {
