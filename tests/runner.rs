@@ -195,7 +195,7 @@ impl Bench {
             text.push_str(&format!("{name} {}\n", url(object)));
         };
         line("control", "control");
-        for name in ["checkpoint0", "checkpoint1", "outputs"] {
+        for name in ["checkpoint0", "checkpoint1", "checkpoint2", "outputs"] {
             line(&format!("{name}.tar"), &format!("{name}.tar"));
             line(&format!("{name}.manifest"), &format!("{name}.manifest"));
         }
@@ -469,7 +469,7 @@ async fn a_checkpoint_that_was_tampered_with_is_not_worked_on() {
     let trouble = bench.until_told("trouble").await;
     assert_eq!(
         trouble.trouble.as_deref(),
-        Some("the checkpoint could not be restored")
+        Some("the checkpoint is not what it should be")
     );
     assert!(!bench.log().lines().any(|line| line == "worked on it"));
 }

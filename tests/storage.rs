@@ -13,7 +13,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use haggle::storage::{
     DownloadError, Key, ManifestError, Objects, Place, Restore, RunKeys, StorageError, Sum, Tree,
-    Turn, UnpackError, Unpacked, Why, control, download,
+    Turn, UnpackError, Unpacked, Why, control, download, is_whole,
 };
 use haggle::types::ids::{IntentId, ReplicaId};
 use haggle::types::job::{SecretRef, Storage};
@@ -306,7 +306,7 @@ async fn a_control_document_lets_a_run_do_its_work_and_no_more() {
         place,
         &replica(),
         IntentId(5),
-        Some(&restore),
+        (Some(&restore), Some(Turn::Zero)),
         NOW,
         2 * HOUR,
     )
@@ -350,12 +350,17 @@ async fn a_control_document_lets_a_run_do_its_work_and_no_more() {
     }
     // When it is given up, it can do all that for so long, and not longer.
     server.set_clock(NOW + 2 * HOUR);
-    for (name, url) in lines.iter().filter(|(_, url)| url.starts_with("http")) {
+    let addresses = lines.iter().filter(|(_, url)| url.starts_with("http"));
+    for (name, url) in addresses.filter(|(name, _)| **name != "control") {
         for method in [Method::GET, Method::PUT] {
             assert_eq!(ask(method, url, "evil").await.0, 403, "{name}");
         }
     }
-    assert_eq!(server.keys().len(), 9);
+    assert_eq!(server.keys().len(), 11);
+    // It learns of new addresses even after a long time in which nobody renewed them.
+    let again = ask(Method::GET, lines["control"], "").await;
+    assert_eq!(again, (200, written.clone()));
+    assert_eq!(lines["keep"], "0");
 }
 
 // ---------------------------------------------------------------------------------------- download
@@ -376,6 +381,29 @@ fn kept(files: &[(&str, &[u8])]) -> (Vec<u8>, String) {
     let archive = builder.into_inner().unwrap();
     let head = format!("haggle 1 5 {} {}\n", Sum::of(&archive), archive.len());
     (archive, head + &lines)
+}
+
+#[tokio::test]
+async fn what_is_not_as_it_was_told_is_not_whole() {
+    let bench = Bench::new().await;
+    let keys = keys(&bench.objects);
+    let whole = |told| is_whole(&bench.objects, &keys, Tree::Outputs, told, NOW);
+    let (archive, manifest) = kept(&[("a", b"one")]);
+    let told = Sum::of(manifest.as_bytes());
+    assert_eq!(whole(told).await, Ok(false), "nothing is there");
+    bench.hold(&archive, &manifest);
+    assert_eq!(whole(told).await, Ok(true));
+    assert_eq!(whole(Sum::of(b"another")).await, Ok(false));
+    bench.hold(&archive[1..], &manifest);
+    assert_eq!(whole(told).await, Ok(false), "the archive is too short");
+    let of_another = manifest.replacen("haggle 1 5 ", "haggle 1 6 ", 1);
+    bench.hold(&archive, &of_another);
+    let told = Sum::of(of_another.as_bytes());
+    assert_eq!(whole(told).await, Ok(false), "it is another run's");
+    // What cannot be read is not known.
+    let key = keys.manifest(Tree::Outputs);
+    bench.server.be_odd(key.as_str(), Odd::Busy);
+    whole(told).await.unwrap_err();
 }
 
 /// A run that kept its outputs, and a disk for them.

@@ -158,7 +158,7 @@ pub(crate) fn destroy(why: DestroyWhy) -> &'static str {
         DestroyWhy::WindowClosed => "outside the job's windows",
         DestroyWhy::MaxLifetime => "it lived as long as the policy allows",
         DestroyWhy::HostLost => "its host is not heard from",
-        DestroyWhy::Refused => "its machine is less than was advertised",
+        DestroyWhy::Refused => "its machine is not fit for the job",
         DestroyWhy::Silent => "nothing was heard of its runner",
         DestroyWhy::Hung => "its command made no progress",
         DestroyWhy::Exit => "haggle is leaving",

@@ -8,17 +8,51 @@ use secrecy::SecretString;
 
 use super::{Daemon, DaemonError};
 use crate::engine::lease::term;
-use crate::storage::{Objects, Place, Restore, Turn, VALID_MAX, control};
+use crate::storage::{Objects, Place, Restore, Tree, Turn, VALID_MAX, control, is_whole};
 use crate::types::ids::{IntentId, ReplicaId};
 use crate::types::instance::Held;
 use crate::types::job::{Job, Runner, Storage};
-use crate::types::state::ReplicaRecord;
+use crate::types::state::{KeptCheckpoint, ReplicaRecord};
+use crate::types::time::{Mono, Time};
 
 /// The addresses of a run without a lease are good for so long, and made anew when half of it is over.
 const WITHOUT_LEASE: Duration = Duration::from_hours(4);
 
 /// That a job's storage does not work is told again after this.
 const TOLD_EVERY: Duration = Duration::from_hours(1);
+
+/// A storage that failed is left alone for so long: what is asked of it keeps the tick waiting.
+const RESTS: Duration = Duration::from_mins(5);
+
+/// A request of a tick to storage takes no longer.
+const REQUEST_MAX: Duration = Duration::from_secs(10);
+
+/// No further document is begun on in a tick after so long: limits do not wait for storage.
+const RENEWING_MAX: Duration = Duration::from_secs(15);
+
+/// So many checkpoints are looked up for one rent: each takes two requests.
+const LOOKED_UP_MAX: usize = 3;
+
+/// Why a run cannot be given its storage.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Trouble {
+    /// The storage does not work: nothing of that job is asked of it for a while.
+    Fails(String),
+    /// It works, and what this replica is to begin with is not there.
+    Missing(String),
+}
+
+/// What a run's document says beside its addresses.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Named {
+    /// The checkpoint to begin with.
+    restore: Option<Restore>,
+    /// The place of its own that it must not write over.
+    keep: Option<Turn>,
+}
+
+/// What was published for an instance, and when.
+pub(super) type Published = (Time, Named);
 
 impl Daemon {
     /// Publishes what a run may read and write, and gives the address of that. `None`: the job keeps
@@ -28,28 +62,78 @@ impl Daemon {
         job: &Job,
         replica: &ReplicaId,
         run: IntentId,
-    ) -> Result<Option<SecretString>, String> {
+    ) -> Result<Option<SecretString>, Trouble> {
         let Some((runner, storage)) = stored(job) else {
             return Ok(None);
         };
-        let objects = self.objects(storage)?;
-        let place = objects.place();
+        let objects = self.objects(storage).map_err(Trouble::Fails)?;
         let record = self.state.replica(replica);
-        let restore = restore(&record).filter(|from| from.run != run);
-        let valid = self.valid(runner);
-        let now = self.now();
-        let text = control(place, replica, run, restore.as_ref(), now, valid);
+        let restore = self.to_begin_with(&objects, &record, run).await?;
+        let named = Named {
+            restore,
+            keep: own(&record, run),
+        };
+        let address = self.publish(&objects, runner, (replica, run), &named);
+        Ok(Some(address.await.map_err(Trouble::Fails)?))
+    }
+
+    /// Writes a run's document, and signs its address.
+    async fn publish(
+        &self,
+        objects: &Objects,
+        runner: &Runner,
+        (replica, run): (&ReplicaId, IntentId),
+        named: &Named,
+    ) -> Result<SecretString, String> {
+        let place = objects.place();
+        let (now, valid) = (self.now(), self.valid(runner));
+        let known = (named.restore.as_ref(), named.keep);
+        let text = control(place, replica, run, known, now, valid);
         let text =
             text.map_err(|error| format!("addresses in storage cannot be signed: {error}"))?;
         let key = place.keys(replica, run).control();
         let put = objects.put(&key, Bytes::from(text), now).await;
         put.map_err(|error| error.to_string())?;
-        let address = place.get_url(&key, now, valid);
+        let address = place.get_url(&key, now, VALID_MAX);
         let address = address.map_err(|error| error.to_string())?;
-        Ok(Some(SecretString::from(address.expose())))
+        Ok(SecretString::from(address.expose()))
     }
 
-    /// Publishes anew what is about to expire, or names another checkpoint to begin with.
+    /// The newest checkpoint of earlier runs that is in storage as it was told of. Whether it is there
+    /// is looked up by us, and not left to the word of a machine.
+    async fn to_begin_with(
+        &self,
+        objects: &Objects,
+        record: &ReplicaRecord,
+        run: IntentId,
+    ) -> Result<Option<Restore>, Trouble> {
+        let mut missing = Vec::new();
+        let earlier = record.checkpoints.iter().filter(|kept| kept.run != run);
+        for kept in earlier.take(LOOKED_UP_MAX) {
+            let Some(from) = restore(kept) else { continue };
+            let keys = objects.place().keys(&record.id, from.run);
+            let tree = Tree::Checkpoint(from.turn);
+            let whole = is_whole(objects, &keys, tree, from.manifest, self.now()).await;
+            if whole.map_err(|error| Trouble::Fails(error.to_string()))? {
+                return Ok(Some(from));
+            }
+            missing.push(format!("`{}`", keys.manifest(tree)));
+        }
+        if missing.is_empty() {
+            return Ok(None);
+        }
+        // Begun anew, it would do all its work once more. Who moved the storage wants to know first.
+        Err(Trouble::Missing(format!(
+            "none of the last checkpoints of {} that were told of is in the bucket `{}` as it was told: {}; \
+             put them back where they were (was [data.storage] changed?), or give the job another name \
+             to begin anew",
+            record.id,
+            objects.place().bucket(),
+            missing.join(", ")
+        )))
+    }
+
+    /// Publishes anew what is about to expire, or names other checkpoints.
     pub(super) async fn renew_controls(&mut self, jobs: &[Arc<Job>]) -> Result<(), DaemonError> {
         self.published
             .retain(|id, _| self.state.held.contains_key(id));
@@ -59,48 +143,104 @@ impl Daemon {
             stored(job).filter(|_| is_ours)?;
             Some((held.clone(), Arc::clone(job)))
         };
-        let kept: Vec<_> = self.state.held.values().filter_map(due).collect();
+        let mut kept: Vec<_> = self.state.held.values().filter_map(due).collect();
+        // Those first whose document is the oldest, or of which this process knows none.
+        kept.sort_by_key(|(held, _)| (self.published.get(&held.id).map(|(at, _)| *at), held.id));
+        let begun = self.parts.clock.monotonic();
         for (held, job) in kept {
-            let Some((runner, _)) = stored(&job) else {
-                continue;
-            };
-            let worked = held.runner.as_ref().is_some_and(|view| view.worked);
-            let record = self.state.replica(&held.replica);
-            let from = record
-                .checkpoint
-                .filter(|from| !worked && from.run != held.intent);
-            let half = self.valid(runner) / 2;
-            let now = self.now();
-            let is_good = self.published.get(&held.id).is_some_and(|(at, named)| {
-                (Duration::ZERO..half).contains(&now.since(*at)) && *at <= now && *named == from
-            });
-            if is_good {
+            if self.parts.clock.monotonic().since(begun) >= RENEWING_MAX {
+                break;
+            }
+            if self.storage_rests(&job, &held.replica) {
                 continue;
             }
-            match self.publish_control(&job, &held.replica, held.intent).await {
-                Ok(_) => {
-                    self.published.insert(held.id, (now, from));
+            match self.renew_control(&held, &job).await {
+                Ok(Some(published)) => {
+                    self.published.insert(held.id, published);
                 }
-                Err(message) => self.tell_storage(&job, &message)?,
+                Ok(None) => {}
+                Err(trouble) => self.tell_storage(&job, &held.replica, &trouble)?,
             }
         }
         Ok(())
     }
 
-    /// Tells that the storage of a job does not work, not oftener than once in an hour.
-    pub(super) fn tell_storage(&mut self, job: &Job, message: &str) -> Result<(), DaemonError> {
-        tracing::warn!("the storage of {}: {message}", job.name);
+    /// Publishes anew for one instance, where that is due.
+    async fn renew_control(&self, held: &Held, job: &Job) -> Result<Option<Published>, Trouble> {
+        let Some((runner, storage)) = stored(job) else {
+            return Ok(None);
+        };
+        let record = self.state.replica(&held.replica);
+        let worked = held.runner.as_ref().is_some_and(|view| view.worked);
+        let keep = own(&record, held.intent);
+        let (now, half) = (self.now(), self.valid(runner) / 2);
+        let fresh = |at: Time| (Duration::ZERO..half).contains(&now.since(at)) && at <= now;
+        // A run that has begun needs nothing to begin with; what one was given stays, unless it turned
+        // out to be bad.
+        let stands = |named: &Named| {
+            let is_known = |from: &Restore| {
+                let mut all = record.checkpoints.iter().filter_map(restore);
+                all.any(|known| known == *from)
+            };
+            worked || named.restore.as_ref().is_none_or(is_known)
+        };
+        let before = self.published.get(&held.id);
+        if before.is_some_and(|(at, named)| fresh(*at) && named.keep == keep && stands(named)) {
+            return Ok(None);
+        }
+        let objects = self.objects(storage).map_err(Trouble::Fails)?;
+        let restore = if worked {
+            None
+        } else {
+            self.to_begin_with(&objects, &record, held.intent).await?
+        };
+        let named = Named { restore, keep };
+        let run = (&held.replica, held.intent);
+        let published = self.publish(&objects, runner, run, &named).await;
+        published.map_err(Trouble::Fails)?;
+        Ok(Some((now, named)))
+    }
+
+    /// Whether a job's storage failed a moment ago, or did not have what a replica needs, and is not
+    /// asked again yet.
+    pub(super) fn storage_rests(&self, job: &Job, replica: &ReplicaId) -> bool {
         let mono = self.parts.clock.monotonic();
-        let told = self.storage_told.get(&job.name);
+        let rests = |at: Option<&Mono>| at.is_some_and(|at| mono.since(*at) < RESTS);
+        rests(self.storage_failed.get(&job.name)) || rests(self.storage_lacks.get(replica))
+    }
+
+    /// Tells that the storage of a job does not work, not oftener than once in an hour.
+    pub(super) fn tell_storage(
+        &mut self,
+        job: &Job,
+        replica: &ReplicaId,
+        trouble: &Trouble,
+    ) -> Result<(), DaemonError> {
+        let mono = self.parts.clock.monotonic();
+        let text = match trouble {
+            Trouble::Fails(message) => {
+                self.storage_failed.insert(job.name.clone(), mono);
+                format!(
+                    "the storage of job {} cannot be used: {message}; nothing is rented for it, and what \
+                     runs cannot keep its checkpoints once its addresses have expired",
+                    job.name
+                )
+            }
+            Trouble::Missing(message) => {
+                self.storage_lacks.insert(replica.clone(), mono);
+                format!("nothing is rented for {replica}: {message}")
+            }
+        };
+        tracing::warn!("{text}");
+        let about = match trouble {
+            Trouble::Fails(_) => (job.name.clone(), None),
+            Trouble::Missing(_) => (job.name.clone(), Some(replica.clone())),
+        };
+        let told = self.storage_told.get(&about);
         if told.is_some_and(|told| mono.since(*told) < TOLD_EVERY) {
             return Ok(());
         }
-        self.storage_told.insert(job.name.clone(), mono);
-        let text = format!(
-            "the storage of job {} cannot be used: {message}; nothing is rented for it, and what runs \
-             cannot keep its checkpoints once its addresses have expired",
-            job.name
-        );
+        self.storage_told.insert(about, mono);
         let warning = self.warn("storage-failed", text, None);
         self.commit(&[warning])
     }
@@ -115,7 +255,8 @@ impl Daemon {
         let access = self.parts.secrets.resolve(&storage.access_key)?;
         let secret = self.parts.secrets.resolve(&storage.secret_key)?;
         let place = Place::new(storage, access, secret).map_err(|error| error.to_string())?;
-        Objects::new(place).map_err(|error| error.to_string())
+        let objects = Objects::new(place).map_err(|error| error.to_string())?;
+        Ok(objects.within(REQUEST_MAX))
     }
 }
 
@@ -124,12 +265,16 @@ fn stored(job: &Job) -> Option<(&Runner, &Storage)> {
     Some((runner, runner.storage.as_ref()?))
 }
 
-/// The last checkpoint that a run of a replica told of. What cannot be one is none.
-fn restore(record: &ReplicaRecord) -> Option<Restore> {
-    let kept = record.checkpoint.as_ref()?;
+/// A checkpoint that was told of, to begin with. What cannot be one is none.
+fn restore(kept: &KeptCheckpoint) -> Option<Restore> {
     Some(Restore {
         run: kept.run,
         turn: Turn::from_slot(kept.slot)?,
         manifest: kept.manifest.parse().ok()?,
     })
+}
+
+/// The place of a run's newest checkpoint that was told of.
+fn own(record: &ReplicaRecord, run: IntentId) -> Option<Turn> {
+    Turn::from_slot(record.newest_of(run)?.slot)
 }

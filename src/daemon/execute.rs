@@ -37,16 +37,16 @@ impl Daemon {
             if self.may_have_worked(&action.effect, &decision.world).await {
                 continue;
             }
-            let intent = self.record(action)?;
-            let Effect::Rent { ref replica, .. } = intent.effect else {
-                self.act(intent).await?;
+            let Effect::Rent { ref replica, .. } = action.effect else {
+                self.carry_out_one(action).await?;
                 continue;
             };
-            let job = decision
-                .world
-                .jobs
-                .iter()
-                .find(|job| job.name == replica.job);
+            let mut jobs = decision.world.jobs.iter();
+            let job = jobs.find(|job| job.name == replica.job);
+            if job.is_some_and(|job| self.storage_rests(job, replica)) {
+                continue;
+            }
+            let intent = self.record(action)?;
             match job {
                 Some(job) => Box::pin(self.rent(intent, job, action)).await?,
                 None => self.refused(intent, "job-gone")?,
@@ -133,19 +133,19 @@ impl Daemon {
         if let Some(kept_back) = self.settings.engine.keeps_back(&job.run) {
             return self.refused(intent, kept_back.as_str());
         }
+        let control = match self.publish_control(job, &replica, intent.id).await {
+            Ok(control) => control,
+            Err(trouble) => {
+                self.tell_storage(job, &replica, &trouble)?;
+                return self.refused(intent, "storage-failed");
+            }
+        };
         if let Err(reason) = self
             .revalidate(offer, slot, rental, price, storage, disk_gb, action)
             .await
         {
             return self.refused(intent, &reason);
         }
-        let control = match self.publish_control(job, &replica, intent.id).await {
-            Ok(control) => control,
-            Err(message) => {
-                self.tell_storage(job, &message)?;
-                return self.refused(intent, "storage-failed");
-            }
-        };
         let request = match self.create_request(&intent, job, control.as_ref()) {
             Ok(request) => request,
             Err(message) => {
@@ -641,7 +641,7 @@ fn destroy_word(why: DestroyWhy) -> &'static str {
         DestroyWhy::WindowClosed => "its window closed",
         DestroyWhy::MaxLifetime => "it lived as long as it may",
         DestroyWhy::HostLost => "its host is lost",
-        DestroyWhy::Refused => "its machine is less than was advertised",
+        DestroyWhy::Refused => "its machine is not fit for the job",
         DestroyWhy::Silent => "nothing was heard of its runner",
         DestroyWhy::Hung => "its command made no progress",
         DestroyWhy::Exit => "haggle ends",

@@ -39,7 +39,7 @@ pub use tick::TickView;
 
 use crate::engine::leaks::Told;
 use crate::ports::{Clock, Marketplace, ReadError, Store, StoreError};
-use crate::types::ids::{AccountId, InstanceId, JobName, OfferId};
+use crate::types::ids::{AccountId, InstanceId, JobName, OfferId, ReplicaId};
 use crate::types::instance::Held;
 use crate::types::job::{Job, SecretRef};
 use crate::types::money::Rate;
@@ -47,7 +47,7 @@ use crate::types::mutant::Mutant;
 use crate::types::notification::NotificationKind;
 use crate::types::offer::{OfferQuery, Snapshot};
 use crate::types::schedule::Schedule;
-use crate::types::state::{Change, Event, KeptCheckpoint, Severity, State};
+use crate::types::state::{Change, Event, Severity, State};
 use crate::types::time::{Mono, Time};
 use crate::types::world::EngineConfig;
 
@@ -251,11 +251,14 @@ pub struct Daemon {
     unchanged: BTreeMap<InstanceId, Time>,
     /// What says by how much the wall clock was set back.
     clocks: clocks::Clocks,
-    /// When this process published what an instance's run may read and write, and the checkpoint that
-    /// it named to begin with.
-    published: BTreeMap<InstanceId, (Time, Option<KeptCheckpoint>)>,
+    /// When this process published what an instance's run may read and write, and what that names.
+    published: BTreeMap<InstanceId, data::Published>,
     /// When it was told last that a job's storage does not work.
-    storage_told: BTreeMap<JobName, Mono>,
+    storage_told: BTreeMap<(JobName, Option<ReplicaId>), Mono>,
+    /// When a job's storage last failed.
+    storage_failed: BTreeMap<JobName, Mono>,
+    /// When a replica's storage last did not have what it is to begin with.
+    storage_lacks: BTreeMap<ReplicaId, Mono>,
 }
 
 impl Daemon {
@@ -301,6 +304,8 @@ impl Daemon {
             clocks: clocks::Clocks::default(),
             published: BTreeMap::new(),
             storage_told: BTreeMap::new(),
+            storage_failed: BTreeMap::new(),
+            storage_lacks: BTreeMap::new(),
         };
         daemon.remember_bids();
         daemon.recover()?;

@@ -26,9 +26,6 @@ const LINES: u32 = 1000;
 /// No further log is begun on after so long.
 const HEARING_MAX: Duration = Duration::from_secs(15);
 
-/// How often an instance looks at its label while it waits, and while it works.
-const LOOKS: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(60));
-
 /// What of an advertised figure suffices, in percent.
 const ENOUGH_PERCENT: u32 = 70;
 
@@ -69,7 +66,7 @@ impl Daemon {
             control: control.map(|address| address.expose_secret().to_owned()),
             grace: runner.grace,
             linger: runner.linger,
-            looks: LOOKS,
+            looks: runner.looks,
             expected: expected(runner, offer),
         };
         let delivery = run.deliver(characters).map_err(|error| error.to_string())?;

@@ -89,9 +89,6 @@ impl Daemon {
         self.saw(polled.listing.as_ref());
         self.tell_leaks(&polled)?;
         self.destroy_all_wrong(&wrong).await?;
-        if self.settings.live {
-            self.renew_controls(&jobs.valid).await?;
-        }
         // What the bill says is posted before anything is planned: a plan on older books may begin
         // what the next one has to end. A bill is compared only where it is known whose it is.
         if self.settings.live && polled.account.is_some() {
@@ -106,6 +103,8 @@ impl Daemon {
         self.tell(&decision.report.notices)?;
         if self.settings.live {
             self.carry_out(&decision).await?;
+            // Storage may be slow: what holds limits came first.
+            self.renew_controls(&jobs.valid).await?;
         }
         self.on_demand = yardsticks(&decision.report);
         let now = self.now();

@@ -115,9 +115,30 @@ pub(crate) fn given_up(held: &Held) -> bool {
     held.bid_before_park.is_some_and(|bid| bid <= BID_PARKED)
 }
 
+/// How long a disk is kept that holds what should be in storage: the machine's word for that is no
+/// reason to pay for ever.
+pub(crate) const UNSAVED_KEPT: Duration = Duration::from_hours(24);
+
 /// Whether its disk may be lost: the policy says so, the work is elsewhere, or it never ran.
 pub(crate) fn expendable(world: &World, job: &Job, held: &Held) -> bool {
-    job.may_lose_disks() || never_ran(world, held) || never_worked(held)
+    let by_policy = job.may_lose_disks() && (job.disposable || !has_unsaved(world, held));
+    by_policy || never_ran(world, held) || never_worked(held)
+}
+
+/// Whether what its command made was to be kept in storage.
+pub(crate) fn is_stored(held: &Held) -> bool {
+    let given = held.runner.as_ref().and_then(|view| view.given.as_ref());
+    given.is_some_and(|runner| runner.storage.is_some())
+}
+
+/// Whether its disk alone holds what should be in storage, as its runner says: for a day from when it
+/// said so first.
+fn has_unsaved(world: &World, held: &Held) -> bool {
+    let Some(view) = held.runner.as_ref().filter(|_| is_stored(held)) else {
+        return false;
+    };
+    let young = |since: Time| world.now.ms_since(since) < millis(UNSAVED_KEPT);
+    view.worked && view.unsaved_since().is_some_and(young)
 }
 
 /// Whether its runner was judged before it began the command: there is no work on its disk.

@@ -466,6 +466,7 @@ pub(crate) mod samples {
             preflight: true,
             grace: Duration::from_secs(30),
             linger: Duration::from_hours(24),
+            looks: crate::types::job::looks(),
             checkpoint: None,
             outputs: None,
             storage: None,

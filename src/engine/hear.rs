@@ -3,16 +3,30 @@
 //! A line counts that is signed with the run's key. The host can sign, too: so nothing that a line says
 //! makes anything cost more, and an end that it claims ends the bill.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use crate::runner::Told;
-use crate::types::instance::{Held, Phase, RunnerView, Verdict};
-use crate::types::job::{Finish, Job, Runner};
+use crate::runner::{Kept, Told};
+use crate::types::instance::{Held, Outputs, Phase, RunnerView, Verdict};
+use crate::types::job::{Finish, Job};
 use crate::types::money::Rate;
-use crate::types::state::{KeptCheckpoint, Severity};
+use crate::types::state::{KeptCheckpoint, KeptOutputs, Severity};
 use crate::types::time::{Time, human, millis};
 
+use super::act::{UNSAVED_KEPT, is_stored};
 use super::observe::Fold;
+use super::view::{judged, restore_patience};
+
+/// After a machine that was unfit nothing is rented for so long, twice as long after the next, and so on
+/// up to the second.
+const UNFIT_WAIT: Duration = Duration::from_mins(1);
+const UNFIT_WAIT_MAX: Duration = Duration::from_hours(6);
+
+/// So many unfit machines in a row are told of.
+const UNFIT_TOLD: u32 = 5;
+
+/// So many machines have to say that a checkpoint is not what it should be.
+const BAD_BY: usize = 2;
 
 /// What was read of the log of an instance with a runner.
 #[derive(Clone, Debug, PartialEq)]
@@ -29,96 +43,16 @@ pub struct Heard {
     pub whole: bool,
 }
 
-/// A runner whose command works says a line at least this often.
-const HEARD_EVERY: Duration = Duration::from_mins(5);
-
-/// States in which the command has been begun in this start of the container.
-const AT_WORK: [&str; 4] = ["running", "result", "ending", "ended"];
-
-impl RunnerView {
-    /// Takes up lines that were not known yet; whether there were any.
-    fn take_up(&mut self, lines: &[Told], now: Time) -> bool {
-        let mut news = false;
-        for told in lines {
-            let known = self.line.as_ref();
-            if known.is_some_and(|(boot, seq)| *boot == told.boot && told.seq <= *seq) {
-                continue;
-            }
-            // Lines of an earlier start stand before those of the present one.
-            let again = known.is_none_or(|(boot, _)| *boot != told.boot);
-            if again {
-                if self.boots.contains(&told.boot) {
-                    continue;
-                }
-                self.boots.push(told.boot.clone());
-                let over = self.boots.len().saturating_sub(BOOTS_KEPT);
-                self.boots.drain(..over);
-                self.begins_anew();
-            }
-            self.take_up_one(told, now);
-            news = true;
+/// Why a machine was refused, in words.
+fn why_unfit(view: &RunnerView) -> String {
+    let said = view.why.clone();
+    said.unwrap_or_else(|| {
+        if view.restoring_since.is_some() {
+            "it did not get the checkpoint to begin with in time".to_owned()
+        } else {
+            "its runner does not say how".to_owned()
         }
-        news
-    }
-
-    fn take_up_one(&mut self, told: &Told, now: Time) {
-        let began = told.state == "running" && self.progress_at.is_none();
-        if began || (told.progress.is_some() && told.progress != self.progress) {
-            self.progress_at = Some(now);
-        }
-        self.worked |= AT_WORK.contains(&told.state.as_str());
-        self.line = Some((told.boot.clone(), told.seq));
-        self.state = Some(told.state.clone());
-        self.progress = told.progress.or(self.progress);
-        self.exit = told.exit;
-        self.why = told
-            .bad
-            .clone()
-            .filter(|bad| !bad.is_empty())
-            .or_else(|| told.why.clone())
-            .or_else(|| told.trouble.clone());
-        if let Some(kept) = &told.checkpoint {
-            self.checkpoint = Some((kept.slot, kept.manifest.clone(), kept.bytes));
-        }
-    }
-}
-
-/// Starts of a container whose names are remembered, so that their lines do not pass for new ones.
-const BOOTS_KEPT: usize = 8;
-
-/// Whether a line says that the checkpoint which its run was to begin with cannot be had.
-fn cannot_restore(told: &Told) -> bool {
-    let trouble = told.trouble.as_deref().unwrap_or_default();
-    told.state == "trouble" && trouble.contains("restored")
-}
-
-/// What is to be said of an instance by what its runner told or did not tell.
-fn judged(
-    view: &RunnerView,
-    runner: &Runner,
-    (read_at, phase_since): (Time, Time),
-) -> Option<Verdict> {
-    match view.state.as_deref() {
-        Some("result" | "ended") if view.exit.is_some() => return Some(Verdict::Ended),
-        Some("refused") => return Some(Verdict::Refused),
-        _ => {}
-    }
-    // One that was heard says a line every five minutes; a state that was misread for a moment is no
-    // reason to end it.
-    let (since, after) = match view.heard_at {
-        Some(at) => (
-            at.max(phase_since),
-            runner.silent_after.max(HEARD_EVERY * 2),
-        ),
-        None => (phase_since, runner.silent_after),
-    };
-    if read_at >= since + after {
-        return Some(Verdict::Silent);
-    }
-    let hung = runner.hung_after.zip(view.progress_at);
-    let hangs = view.state.as_deref() == Some("running")
-        && hung.is_some_and(|(after, at)| read_at >= at + after);
-    hangs.then_some(Verdict::Hung)
+    })
 }
 
 impl Fold<'_> {
@@ -133,11 +67,17 @@ impl Fold<'_> {
         if let Some(heard) = self.seen.heard.get(&held.id) {
             view.read_at = Some(heard.at);
             let news = view.take_up(&heard.lines, heard.at);
-            if news || (heard.signs && view.line.is_none()) || !heard.whole {
+            if news.any || (heard.signs && view.line.is_none()) || !heard.whole {
                 view.heard_at = Some(heard.at);
             }
             self.comes_further(held, view.progress);
-            self.checkpoints(held, &view, &heard.lines);
+            if view.worked {
+                self.is_fit(held);
+            }
+            self.checkpoints(held, news.kept);
+            if let Some(bad) = news.bad {
+                self.cannot_restore(held, &bad);
+            }
         }
         held.runner = Some(view);
     }
@@ -161,7 +101,11 @@ impl Fold<'_> {
             return;
         }
         let read = (heard.at, held.phase_since);
-        let verdict = judged(view, &runner, read);
+        let of_others = |kept: &&KeptCheckpoint| kept.run < held.intent;
+        let replica = self.draft.state.replicas.get(&held.replica);
+        let from = replica.and_then(|record| record.checkpoints.iter().find(of_others));
+        let patience = restore_patience(from.map_or(0, |kept| kept.bytes));
+        let verdict = judged(view, &runner, patience, read);
         view.verdict = verdict;
         if matches!(verdict, Some(Verdict::Refused | Verdict::Silent)) && view.worked {
             // It is replaced, and not woken on the same machine.
@@ -171,11 +115,10 @@ impl Fold<'_> {
             Some(Verdict::Ended) => self.command_ended(held, &job),
             Some(Verdict::Refused) => {
                 self.blame(held.slot.machine);
-                let what = held.runner.as_ref().and_then(|view| view.why.clone());
+                let why = held.runner.as_ref().map(why_unfit).unwrap_or_default();
                 let text = format!(
-                    "machine {} is less than was advertised: {}",
-                    held.slot.machine,
-                    what.unwrap_or_else(|| "its runner does not say how".to_owned())
+                    "machine {} is not fit for the job: {why}",
+                    held.slot.machine
                 );
                 self.tell(Severity::Warning, "machine-refused", held, text);
                 self.waits(held, &job);
@@ -199,16 +142,35 @@ impl Fold<'_> {
         }
     }
 
-    /// The next machine is not tried at once: what refuses every machine should not go through the
-    /// whole market in an hour. It is not the job's failure.
+    /// The next machine is not tried at once, and later with each: what every machine is unfit for should
+    /// not go through the whole market. It is not the job's failure.
     fn waits(&mut self, held: &Held, job: &Job) {
         let mut replica = self.draft.state.replica(&held.replica);
-        let until = self.seen.now + job.retries.backoff;
+        replica.unfit = replica.unfit.saturating_add(1);
+        let doubled = 1_u32 << (replica.unfit - 1).min(16);
+        let wait = job.retries.backoff.max(UNFIT_WAIT).saturating_mul(doubled);
+        let until = self.seen.now + wait.min(UNFIT_WAIT_MAX);
         replica.retry_at = replica.retry_at.max(Some(until));
+        if replica.unfit == UNFIT_TOLD {
+            let text = format!(
+                "{} machines in a row were unfit for {}; is it the job that asks too much (`haggle logs {}` \
+                 has what they said), or storage that they cannot reach?",
+                replica.unfit, replica.id, replica.id
+            );
+            self.tell(Severity::Alarm, "machines-unfit", held, text);
+        }
         self.draft
             .state
             .replicas
             .insert(replica.id.clone(), replica);
+    }
+
+    /// A machine on which the command was begun was fit for it.
+    fn is_fit(&mut self, held: &Held) {
+        let Some(replica) = self.draft.state.replicas.get_mut(&held.replica) else {
+            return;
+        };
+        replica.unfit = 0;
     }
 
     /// A command that gets further than it ever was has not failed in a row. How long it runs says
@@ -227,41 +189,49 @@ impl Fold<'_> {
             .insert(replica.id.clone(), replica);
     }
 
-    /// Remembers the last checkpoint that a run told of, and steps back to one from before where the
-    /// next run says that it cannot be restored.
-    fn checkpoints(&mut self, held: &Held, view: &RunnerView, lines: &[Told]) {
+    /// Remembers the checkpoints that a run told of.
+    fn checkpoints(&mut self, held: &Held, kept: Vec<Kept>) {
+        if kept.is_empty() {
+            return;
+        }
         let mut replica = self.draft.state.replica(&held.replica);
-        let known = replica.checkpoint.clone();
-        if let Some((slot, manifest, bytes)) = view.checkpoint.clone() {
-            let run = held.intent;
-            let told = KeptCheckpoint {
-                run,
-                slot,
-                manifest,
-                bytes,
-            };
-            // What an older run tells late is older work.
-            if known.as_ref().is_none_or(|known| known.run <= run) && known.as_ref() != Some(&told)
-            {
-                let other = known.filter(|known| known.run != run);
-                replica.checkpoint_before = other.or(replica.checkpoint_before.take());
-                replica.checkpoint = Some(told);
-            }
-        } else if let Some(bad) = known.filter(|known| known.run < held.intent)
-            && !view.worked
-            && lines.last().is_some_and(cannot_restore)
-        {
-            let before = replica.checkpoint_before.take();
+        for kept in kept {
+            replica.keeps(KeptCheckpoint {
+                run: held.intent,
+                slot: kept.slot,
+                manifest: kept.manifest,
+                bytes: kept.bytes,
+                bad_on: BTreeSet::new(),
+            });
+        }
+        self.draft
+            .state
+            .replicas
+            .insert(replica.id.clone(), replica);
+    }
+
+    /// A run says that the checkpoint it was to begin with is not what it should be. Its archive is
+    /// tried by nobody else, and a machine may lie to make us lose work: two have to say so.
+    fn cannot_restore(&mut self, held: &Held, manifest: &str) {
+        let mut replica = self.draft.state.replica(&held.replica);
+        let machine = held.slot.machine;
+        let is_it =
+            |kept: &&mut KeptCheckpoint| kept.manifest == manifest && kept.run < held.intent;
+        let Some(bad) = replica.checkpoints.iter_mut().find(is_it) else {
+            return;
+        };
+        bad.bad_on.insert(machine);
+        let (run, is_bad) = (bad.run, bad.bad_on.len() >= BAD_BY);
+        if is_bad {
+            replica.checkpoints.retain(|kept| kept.manifest != manifest);
             let text = format!(
-                "the checkpoint of run {} cannot be restored on machine {}; {}",
-                bad.run,
-                held.slot.machine,
-                match &before {
-                    Some(before) => format!("the one of run {} is taken", before.run),
+                "the checkpoint of run {run} cannot be restored: machine {machine} is not the first \
+                 that says so; {}",
+                match replica.checkpoints.first() {
+                    Some(before) => format!("the one of run {} before it is taken", before.run),
                     None => "there is none from before, and the work begins anew".to_owned(),
                 }
             );
-            replica.checkpoint = before;
             self.tell(Severity::Alarm, "checkpoint-unreadable", held, text);
         }
         self.draft
@@ -270,13 +240,53 @@ impl Fold<'_> {
             .insert(replica.id.clone(), replica);
     }
 
+    /// Remembers where the outputs of a run that ended well are.
+    pub(crate) fn outputs(&mut self, held: &Held) {
+        let outputs = held.runner.as_ref().and_then(|view| view.outputs.clone());
+        match outputs {
+            Some(Outputs::Stored { manifest, bytes }) => {
+                let mut replica = self.draft.state.replica(&held.replica);
+                replica.outputs = Some(KeptOutputs {
+                    run: held.intent,
+                    manifest,
+                    bytes,
+                });
+                self.draft
+                    .state
+                    .replicas
+                    .insert(replica.id.clone(), replica);
+            }
+            Some(Outputs::Here) if is_stored(held) => {
+                let text = format!(
+                    "the outputs could not be brought to storage and are on the disk of instance {} \
+                     alone, which is kept for {}; `haggle api copy` copies from a stopped disk, and \
+                     `haggle stop {}` lets them go",
+                    held.id,
+                    human(UNSAVED_KEPT),
+                    held.replica.job
+                );
+                self.tell(Severity::Alarm, "outputs-here", held, text);
+            }
+            Some(Outputs::Here) | None => {}
+        }
+    }
+
     /// The command ended by itself.
     fn command_ended(&mut self, held: &mut Held, job: &Job) {
         let Some(exit) = held.runner.as_ref().and_then(|view| view.exit) else {
             return;
         };
         if exit == 0 && job.finish != Finish::Never {
-            self.finished(held, "its command ended with exit code 0");
+            self.outputs(held);
+            let outputs = held.runner.as_ref().and_then(|view| view.outputs.as_ref());
+            let how = match outputs {
+                Some(Outputs::Stored { .. }) => format!(
+                    "its command ended with exit code 0, and its outputs are in storage (`haggle fetch {}`)",
+                    held.replica
+                ),
+                _ => "its command ended with exit code 0".to_owned(),
+            };
+            self.finished(held, &how);
             return;
         }
         self.interrupted(held);
@@ -298,7 +308,10 @@ mod tests {
     use super::super::eligible::samples::{NOW, held, job, offer, runner, usd, world};
     use super::super::observe::{Moved, Observation, observe};
     use super::*;
+    use crate::runner::Place;
+    use crate::types::ids::{InstanceId, IntentId, MachineId};
     use crate::types::instance::{Instance, Listing, RawState};
+    use crate::types::job::{SecretRef, Storage};
     use crate::types::offer::Snapshot;
     use crate::types::state::{Change, Ending, State};
     use crate::types::world::EngineConfig;
@@ -326,6 +339,8 @@ mod tests {
             why: None,
             trouble: None,
             lacks: None,
+            restore: None,
+            outputs: None,
             bad: None,
             signed: true,
         }
@@ -373,6 +388,26 @@ mod tests {
                 now: NOW,
                 told: Vec::new(),
             }
+        }
+
+        /// The same, with its data in storage.
+        fn stored() -> Self {
+            let mut scene = Self::new();
+            let secret = || SecretRef::Env("S".to_owned());
+            let mut spec = runner("true");
+            spec.outputs = Some("/out".to_owned());
+            spec.storage = Some(Storage {
+                endpoint: "https://s3.example.com".to_owned(),
+                region: "r".to_owned(),
+                bucket: "bucket".to_owned(),
+                prefix: String::new(),
+                access_key: secret(),
+                secret_key: secret(),
+            });
+            let held = scene.state.held.get_mut(&scene.row.id).unwrap();
+            held.runner = Some(RunnerView::of(&spec));
+            scene.job.run.runner = Some(Box::new(spec));
+            scene
         }
 
         /// Some minutes later its log is read; `None`: it cannot be.
@@ -501,49 +536,226 @@ mod tests {
         assert_eq!(attempt(&mut scene, "4.1", 3.0), 2);
     }
 
-    #[test]
-    fn the_last_checkpoint_is_remembered_and_a_bad_one_stepped_over() {
-        let mut scene = Scene::new();
-        let kept = |seq, manifest: &str| Told {
-            checkpoint: Some(crate::runner::Kept {
-                slot: 1,
-                manifest: manifest.to_owned(),
+    /// A SHA-256 that is not one of anything.
+    fn sum(digit: char) -> String {
+        digit.to_string().repeat(64)
+    }
+
+    fn keeps(boot: &str, seq: u64, slot: u8, digit: char) -> Told {
+        Told {
+            checkpoint: Some(Kept {
+                slot,
+                manifest: sum(digit),
                 bytes: 9,
             }),
-            ..line("1.1", seq, "running")
+            ..line(boot, seq, "running")
+        }
+    }
+
+    fn known(scene: &Scene) -> Vec<(u64, u8, String)> {
+        let id = &scene.state.held[&scene.row.id].replica;
+        let record = scene.state.replica(id);
+        let all = record.checkpoints.iter();
+        all.map(|kept| (kept.run.0, kept.slot, kept.manifest[..1].to_owned()))
+            .collect()
+    }
+
+    /// The next run, on another instance of another machine.
+    fn next(scene: &mut Scene, id: u64) {
+        let mut held = scene.state.held.remove(&scene.row.id).unwrap();
+        held.id = InstanceId(id);
+        held.intent = IntentId(id);
+        held.slot.machine = MachineId(id);
+        held.runner = Some(RunnerView::of(&runner("true")));
+        scene.row.id = held.id;
+        scene.row.machine = Some(held.slot.machine);
+        scene.state.held.insert(held.id, held);
+    }
+
+    #[test]
+    fn the_last_checkpoint_of_each_place_is_remembered_newest_first() {
+        let mut scene = Scene::new();
+        let run = scene.state.held[&scene.row.id].intent.0;
+        // Two lines between two looks, and each line repeats what the one before it said.
+        let lines = vec![
+            keeps("1.1", 1, 0, 'a'),
+            keeps("1.1", 2, 1, 'b'),
+            keeps("1.1", 3, 1, 'b'),
+        ];
+        scene.hears(1, Some(lines));
+        let of = |slot, text: &str| (run, slot, text.to_owned());
+        assert_eq!(known(&scene), [of(1, "b"), of(0, "a")]);
+        scene.hears(1, Some(vec![keeps("1.1", 4, 2, 'c')]));
+        scene.hears(1, Some(vec![keeps("1.1", 5, 0, 'd')]));
+        assert_eq!(known(&scene), [of(0, "d"), of(2, "c"), of(1, "b")]);
+        // What cannot be a checkpoint is none.
+        let mut odd = keeps("1.1", 6, 3, 'e');
+        scene.hears(1, Some(vec![odd.clone()]));
+        odd = keeps("1.1", 7, 1, 'x');
+        scene.hears(1, Some(vec![odd]));
+        assert_eq!(known(&scene).len(), 3);
+        next(&mut scene, 60);
+        scene.hears(1, Some(vec![keeps("2.1", 1, 0, 'f')]));
+        assert_eq!(known(&scene)[0], (60, 0, "f".to_owned()));
+        assert_eq!(known(&scene).len(), 4);
+    }
+
+    #[test]
+    fn a_checkpoint_is_given_up_where_two_machines_say_that_it_is_bad() {
+        let mut scene = Scene::new();
+        scene.hears(1, Some(vec![keeps("1.1", 1, 0, 'a')]));
+        scene.hears(1, Some(vec![keeps("1.1", 2, 1, 'b')]));
+        let bad = |boot: &str, digit| Told {
+            restore: Some(sum(digit)),
+            trouble: Some("the checkpoint is not what it should be".to_owned()),
+            ..line(boot, 4, "trouble")
         };
-        let replica = |scene: &Scene| {
-            let id = &scene.state.held[&scene.row.id].replica;
-            let record = scene.state.replica(id);
-            (record.checkpoint, record.checkpoint_before)
-        };
-        scene.hears(1, Some(vec![kept(1, "aa")]));
-        scene.hears(1, Some(vec![kept(2, "bb")]));
-        let (first, before) = replica(&scene);
-        assert_eq!((first.unwrap().manifest.as_str(), before), ("bb", None));
-        // The next run, on another instance.
-        let next = |scene: &mut Scene, id: u64| {
-            let mut held = scene.state.held.remove(&scene.row.id).unwrap();
-            held.id = crate::types::ids::InstanceId(id);
-            held.intent = crate::types::ids::IntentId(id);
-            held.runner = Some(RunnerView::of(&runner("true")));
-            scene.row.id = held.id;
-            scene.state.held.insert(held.id, held);
-        };
-        next(&mut scene, 6);
-        scene.hears(1, Some(vec![kept(1, "cc")]));
-        let (last, before) = replica(&scene);
-        assert_eq!(last.unwrap().manifest, "cc");
-        assert_eq!(before.unwrap().manifest, "bb");
-        next(&mut scene, 7);
-        let bad = Told {
-            trouble: Some("the checkpoint could not be restored".to_owned()),
-            ..line("3.1", 4, "trouble")
-        };
-        scene.hears(1, Some(vec![bad]));
-        let (last, before) = replica(&scene);
-        assert_eq!((last.unwrap().manifest.as_str(), before), ("bb", None));
+        next(&mut scene, 60);
+        let verdict = scene.hears(1, Some(vec![bad("2.1", 'b')]));
+        assert_eq!(verdict, Some(Verdict::Refused), "another machine tries");
+        assert_eq!(known(&scene).len(), 2);
+        scene.hears(1, Some(vec![bad("2.1", 'b')]));
+        assert_eq!(known(&scene).len(), 2, "the same machine once more");
+        next(&mut scene, 61);
+        scene.hears(1, Some(vec![bad("3.1", 'c')]));
+        assert_eq!(known(&scene).len(), 2, "there is no such checkpoint");
+        next(&mut scene, 62);
+        scene.hears(1, Some(vec![bad("4.1", 'b')]));
+        assert_eq!(known(&scene).len(), 1);
+        assert_eq!(known(&scene)[0].2, "a");
         assert!(scene.told.contains(&"checkpoint-unreadable".to_owned()));
+    }
+
+    #[test]
+    fn a_container_that_ends_while_its_outputs_are_on_their_way_has_not_finished() {
+        let mut scene = Scene::stored();
+        let saving = Told {
+            exit: Some(0),
+            ..line("1.1", 2, "saving")
+        };
+        scene.hears(1, Some(vec![line("1.1", 1, "running"), saving]));
+        assert!(scene.view().unsaved_since().is_some());
+        scene.row.actual = Some(RawState::Exited);
+        scene.hears(1, None);
+        assert_eq!(scene.ending(), None);
+        // Once they were told to be elsewhere, it has.
+        let mut scene = Scene::stored();
+        let kept = Kept {
+            slot: 0,
+            manifest: sum('e'),
+            bytes: 5,
+        };
+        let ends = Told {
+            outputs: Some(Place::Kept(kept)),
+            ..result("1.1", 2, 0)
+        };
+        scene.row.actual = Some(RawState::Exited);
+        scene.hears(1, Some(vec![line("1.1", 1, "running"), ends]));
+        assert_eq!(scene.ending(), Some(Ending::Finished));
+        let record = scene
+            .state
+            .replica(&scene.state.held[&scene.row.id].replica);
+        assert!(record.outputs.is_some());
+    }
+
+    #[test]
+    fn machines_that_are_unfit_one_after_the_other_are_tried_ever_later() {
+        let mut scene = Scene::new();
+        scene.job.retries.backoff = Duration::from_mins(2);
+        let mut waits = Vec::new();
+        for id in 60..66 {
+            next(&mut scene, id);
+            let refused = Told {
+                bad: Some("vram".to_owned()),
+                ..line(&format!("{id}.1"), 2, "refused")
+            };
+            scene.hears(600, Some(vec![refused]));
+            let record = scene
+                .state
+                .replica(&scene.state.held[&scene.row.id].replica);
+            waits.push(record.retry_at.unwrap().since(scene.now));
+        }
+        assert!(
+            waits.windows(2).all(|pair| pair[1] == pair[0] * 2),
+            "{waits:?}"
+        );
+        let alarms = scene.told.iter().filter(|kind| *kind == "machines-unfit");
+        assert_eq!(alarms.count(), 1);
+        next(&mut scene, 66);
+        scene.hears(1, Some(vec![line("66.1", 1, "running")]));
+        let record = scene
+            .state
+            .replica(&scene.state.held[&scene.row.id].replica);
+        assert_eq!(record.unfit, 0);
+    }
+
+    #[test]
+    fn a_machine_that_cannot_get_the_checkpoint_is_left_after_a_while() {
+        let mut scene = Scene::new();
+        let tries = |seq| Told {
+            trouble: Some("the checkpoint could not be fetched".to_owned()),
+            ..line("1.1", seq, "trouble")
+        };
+        assert_eq!(scene.hears(1, Some(vec![tries(1)])), None);
+        assert_eq!(scene.hears(9, Some(vec![tries(2)])), None);
+        assert_eq!(scene.hears(1, Some(vec![tries(3)])), Some(Verdict::Refused));
+        assert!(scene.is_cooled_down());
+        // One that gets it in time works.
+        let mut scene = Scene::new();
+        scene.hears(1, Some(vec![tries(1)]));
+        scene.hears(9, Some(vec![line("1.1", 2, "running")]));
+        assert_eq!(scene.hears(5, Some(vec![line("1.1", 3, "running")])), None);
+    }
+
+    #[test]
+    fn outputs_that_are_on_the_disk_alone_are_waited_for_and_told_of() {
+        let ends = |seq, outputs| Told {
+            outputs,
+            ..result("1.1", seq, 0)
+        };
+        let here = || Some(Place::Word("here".to_owned()));
+        let mut scene = Scene::stored();
+        scene.hears(1, Some(vec![line("1.1", 1, "running")]));
+        assert_eq!(scene.hears(1, Some(vec![ends(2, here())])), None);
+        assert_eq!(scene.hears(9, Some(vec![ends(3, here())])), None);
+        let kept = Kept {
+            slot: 0,
+            manifest: sum('e'),
+            bytes: 5,
+        };
+        let stored = Some(Place::Kept(kept));
+        assert_eq!(
+            scene.hears(1, Some(vec![ends(4, stored)])),
+            Some(Verdict::Ended)
+        );
+        let record = scene
+            .state
+            .replica(&scene.state.held[&scene.row.id].replica);
+        assert_eq!(record.outputs.unwrap().manifest, sum('e'));
+        assert_eq!(scene.view().unsaved_since(), None);
+
+        let mut scene = Scene::stored();
+        scene.hears(1, Some(vec![line("1.1", 1, "running"), ends(2, here())]));
+        scene.hears(9, Some(vec![ends(3, here())]));
+        let verdict = scene.hears(6, Some(vec![ends(4, here())]));
+        assert_eq!(verdict, Some(Verdict::Ended));
+        assert_eq!(scene.ending(), Some(Ending::Finished));
+        assert!(scene.told.contains(&"outputs-here".to_owned()));
+        assert!(scene.view().unsaved_since().is_some());
+        // Woken once more, its disk has them still.
+        scene.row.cur_state = Some(RawState::Stopped);
+        scene.hears(1, None);
+        scene.row.cur_state = Some(RawState::Running);
+        scene.hears(1, None);
+        assert!(scene.view().unsaved_since().is_some());
+        // A command that failed has none to wait for.
+        let mut scene = Scene::stored();
+        let fails = Told {
+            outputs: here(),
+            ..result("1.1", 2, 3)
+        };
+        let verdict = scene.hears(1, Some(vec![line("1.1", 1, "running"), fails]));
+        assert_eq!(verdict, Some(Verdict::Ended));
     }
 
     #[test]

@@ -31,3 +31,4 @@ pub mod runway;
 mod scenarios;
 pub mod searches;
 pub(crate) mod transition;
+mod view;

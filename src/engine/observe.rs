@@ -1012,7 +1012,9 @@ mod tests {
     fn what_goes_silent_after_it_was_not_seen_for_long_may_have_worked() {
         let lost_after = |minutes: i64| {
             let mut scene = Scene::new(job("a"));
-            scene.run_for(1);
+            let boots = scene.row.clone();
+            scene.see(Some((vec![boots], true)), &[], &[]);
+            assert_eq!(scene.held().first_ran_at, None);
             scene.now = scene.now + Duration::from_millis((minutes * MINUTE) as u64);
             scene.row.actual = Some(RawState::Offline);
             let row = scene.row.clone();

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::types::ids::MachineId;
-use crate::types::instance::{DestroyWhy, Held, Phase, Rental, Verdict};
+use crate::types::instance::{DestroyWhy, Held, Phase, Rental, RunnerView, Verdict};
 use crate::types::intent::{Effect, Intent, IntentState};
 use crate::types::job::{Finish, Job};
 use crate::types::ledger::{Component, EntryKind, Line, month_of};
@@ -183,11 +183,16 @@ impl Fold<'_> {
             let long_enough = ran_ms >= millis(job.min_run);
             // A container with a runner goes on after its command; that it ends says nothing good.
             let view = held.runner.as_ref();
-            let done = view.map_or(long_enough, |view| view.exit == Some(0));
+            let told = |view: &RunnerView| {
+                let is_result = matches!(view.state.as_deref(), Some("result" | "ended"));
+                is_result && view.exit == Some(0)
+            };
+            let done = view.map_or(long_enough, told);
             if view.is_some_and(|view| view.verdict == Some(Verdict::Ended)) {
                 // It was judged when the command ended.
                 self.interrupted(held);
             } else if job.finish == Finish::Exit && done {
+                self.outputs(held);
                 self.finished(held, "its container ended");
             } else {
                 self.interrupted(held);

@@ -14,9 +14,9 @@ use base64::prelude::BASE64_STANDARD;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 
-use crate::types::ids::{IntentId, Label};
+use crate::types::ids::Label;
 pub use key::{key_of, secret_in};
-pub use told::{Kept, Told, told};
+pub use told::{Kept, Place, Told, told};
 
 /// The script: POSIX shell.
 pub const SCRIPT: &str = include_str!("run.sh");
@@ -135,11 +135,10 @@ impl Run {
     /// What the script is told, as assignments before its first line.
     fn settings(&self) -> String {
         let seconds = |span: Duration| span.as_secs().to_string();
-        let IntentId(run) = self.label.intent;
         let mut all = vec![
             ("LABEL", self.label.to_string()),
             ("GENERATION", self.generation.to_string()),
-            ("RUN", run.to_string()),
+            ("RUN", self.label.intent.to_string()),
             ("KEY", self.key.clone()),
             ("COMMAND", self.command.clone()),
             ("LEASE", self.lease.map_or("0".to_owned(), seconds)),

@@ -37,6 +37,7 @@ find_tools() {
     if has sha256sum; then SHA=sha256sum; elif has shasum; then SHA="shasum -a 256"; fi
     [ "$SHA" = none ] && [ "$PYTHON" = none ] && lacks="$lacks sha256sum"
     has tar || lacks="$lacks tar"
+    has find || lacks="$lacks find"
     has setsid || lacks="$lacks setsid"
     has nvidia-smi || lacks="$lacks nvidia-smi"
 }
@@ -44,7 +45,8 @@ find_tools() {
 find_room() { # a directory that can be written, for what is small
     for WORK in "${HAGGLE_DIR:-/haggle}" /dev/shm/haggle "${TMPDIR:-/tmp}/haggle" /run/haggle "${HOME:-/}/.haggle" none; do
         [ "$WORK" = none ] && break
-        mkdir -p "$WORK" 2>/dev/null && { : >"$WORK/.try"; } 2>/dev/null && rm -f "$WORK/.try" && break
+        # A redirection that fails ends some shells, but not of a command that is none of their own.
+        mkdir -p "$WORK" 2>/dev/null && (: >"$WORK/.try") 2>/dev/null && rm -f "$WORK/.try" && break
     done
     [ "$WORK" = none ] && lacks="$lacks a-directory-to-write-in"
 }
@@ -124,13 +126,14 @@ print("HTTP/1.1 %d"%a.getcode());print(a.headers);print(a.read().decode("utf-8",
     [ -n "$code" ] && [ "$code" -lt 300 ]
 }
 
-# fetch URL FILE, put FILE URL: for what is large
+# fetch URL FILE [SECONDS], put FILE URL: for what is large
 fetch() {
+    most=${3:-${HAGGLE_TRANSFER:-3600}}
     case $HTTP in
-    curl) curl -s -S -f -m "${HAGGLE_TRANSFER:-3600}" -o "$2" "$1" ;;
-    wget) wget -q -T 60 -O "$2" "$1" ;;
-    little) limited "${HAGGLE_TRANSFER:-3600}" wget -q -O "$2" "$1" ;;
-    python) "$PYTHON" -c 'import sys,shutil
+    curl) curl -s -S -f -m "$most" -o "$2" "$1" ;;
+    wget) limited "$most" wget -q -T 60 -O "$2" "$1" ;;
+    little) limited "$most" wget -q -O "$2" "$1" ;;
+    python) limited "$most" "$PYTHON" -c 'import sys,shutil
 try:import urllib.request as u
 except ImportError:import urllib2 as u
 shutil.copyfileobj(u.urlopen(sys.argv[1],timeout=60),open(sys.argv[2],"wb"))' "$1" "$2" ;;
@@ -209,6 +212,7 @@ read_label() {
 
 # Looks at the label, not oftener than every so many seconds: 0 means work, else $why says why not.
 looked=-100000
+why=unread
 may_work() {
     [ "${HAGGLE_LEASE:-0}" = 0 ] && return 0
     now_up
@@ -317,61 +321,89 @@ measure_down() {
 # ---------------------------------------------------------------- data: the control document
 
 # The document says where everything goes: a line "NAME URL" each. Its own next address is one of
-# them, for an address that is signed does not live long.
+# them, for an address that is signed does not live long. One process at a time reads it.
 control=${HAGGLE_CONTROL:-}
 read_control() {
     [ -n "$control" ] && [ "$WORK" != none ] || return 1
-    fetch "$control" "$WORK/control.new" && grep -q '^haggle 1$' "$WORK/control.new" || return 1
-    mv "$WORK/control.new" "$WORK/control"
     next=$(where control)
-    control=${next:-$control}
+    for from in ${next:-} "$control"; do
+        if fetch "$from" "$WORK/control.new" 60 && grep -q '^haggle 1$' "$WORK/control.new"; then
+            mv "$WORK/control.new" "$WORK/control"
+            return 0
+        fi
+    done
+    return 1
 }
 
 where() { sed -n "s/^$1 //p" "$WORK/control" 2>/dev/null | head -n 1; }
 
-# Paths, sizes and sums of a directory's files, one line each, in order of path.
+# Paths, sizes and sums of a directory's files, one line each, in order of path. By what comes in: of a
+# name with a backslash some tools make another one.
 list() {
     (cd "$1" && find . -type f ! -name '.haggle*' | LC_ALL=C sort | while IFS= read -r f; do
-        printf '%s %s %s\n' "$(sha_of "$f")" "$(($(wc -c <"$f")))" "$f"
+        printf '%s %s %s\n' "$(sha_of <"$f")" "$(($(wc -c <"$f")))" "$f"
     done)
 }
 
+# Whether an archive of the directory fits beside it: a full disk stops the command's own writing.
+has_room() {
+    has du && has df || return 0
+    need=$(du -sk "$1" 2>/dev/null | sed -n '$s/^\([0-9]*\).*/\1/p')
+    free=$(df -Pk "$WORK" 2>/dev/null | sed -n '$s/.* \([0-9][0-9]*\)  *[0-9]*%.*/\1/p')
+    [ -z "$need" ] || [ -z "$free" ] || [ "$free" -gt $((need + need / 10 + 1024)) ]
+}
+
 # put_tree DIR NAME: the directory as one archive, and then the manifest that says what it is. What
-# has no manifest was not finished.
+# has no manifest was not finished. 1: it cannot be kept; 2: it changed meanwhile.
 put_tree() {
-    url=$(where "$2.tar")
-    list=$(where "$2.manifest")
-    [ -n "$url" ] && [ -n "$list" ] && has tar || return 1
-    room=$WORK/$2
-    rm -rf "$room" && mkdir -p "$room" || return 1
-    list "$1" >"$room/before" && tar -C "$1" -cf "$room/tar" . 2>/dev/null || return 1
-    list "$1" >"$room/after"
-    # What changed while it was packed is no state of the work.
-    cmp -s "$room/before" "$room/after" || { rm -rf "$room" && return 2; }
-    sum=$(sha_of "$room/tar") size=$(($(wc -c <"$room/tar")))
-    { printf 'haggle 1 %s %s %s\n' "${HAGGLE_RUN:-}" "$sum" "$size" && cat "$room/after"; } >"$room/manifest"
-    manifest=$(sha_of "$room/manifest")
-    put "$room/tar" "$url" && put "$room/manifest" "$list"
+    now_up
+    room=$WORK/$2.$hundredths
+    mkdir -p "$room" && put_from "$room" "$1" "$2"
     done=$?
     rm -rf "$room"
     return $done
 }
 
-# get_tree NAME DIR: an archive whose sum is as its manifest says, unpacked.
+put_from() {
+    url=$(where "$3.tar")
+    list=$(where "$3.manifest")
+    [ -n "$url" ] && [ -n "$list" ] && has tar && has find && has_room "$2" || return 1
+    list "$2" >"$1/before" || return 1
+    tar -C "$2" --exclude='./.haggle*' -cf "$1/tar" . 2>/dev/null
+    case $? in 0) ;; 1) return 2 ;; *) return 1 ;; esac
+    list "$2" >"$1/after" || return 1
+    # What changed while it was packed is no state of the work.
+    [ "$(sha_of "$1/before")" = "$(sha_of "$1/after")" ] || return 2
+    # A name with a line break would make two lines of one.
+    grep -qv '^[0-9a-f]\{64\} [0-9][0-9]* \./.' "$1/after" && return 1
+    sum=$(sha_of "$1/tar") size=$(($(wc -c <"$1/tar")))
+    { printf 'haggle 1 %s %s %s\n' "${HAGGLE_RUN:-}" "$sum" "$size" && cat "$1/after"; } >"$1/manifest" || return 1
+    [ "$(($(wc -c <"$1/manifest")))" -le 16777216 ] || return 1
+    manifest=$(sha_of "$1/manifest")
+    [ ${#manifest} = 64 ] && put "$1/tar" "$url" && put "$1/manifest" "$list" || return 1
+}
+
+# get_tree NAME DIR: an archive whose sum is as its manifest says, unpacked. 1: it cannot be had; 2: it
+# is not what it should be.
 get_tree() {
     url=$(where "$1.tar")
     list=$(where "$1.manifest")
     [ -n "$url" ] && [ -n "$list" ] || return 1
-    room=$WORK/$1
-    rm -rf "$room" && mkdir -p "$room" "$2" || return 1
+    now_up
+    room=$WORK/$1.$hundredths
+    mkdir -p "$room" "$2" || return 1
     # Where it is said which manifest it is to be, another one is not that checkpoint: the machine that
     # made it may write there still.
     is=$(where "$1.sum")
-    fetch "$list" "$room/manifest" && { [ -z "$is" ] || [ "$is" = "$(sha_of "$room/manifest")" ]; } &&
-        fetch "$url" "$room/tar" &&
-        [ "$(sed -n '1s/^haggle 1 [^ ]* \([0-9a-f]*\) .*/\1/p' "$room/manifest")" = "$(sha_of "$room/tar")" ] &&
-        tar -C "$2" -xf "$room/tar"
-    done=$?
+    done=1
+    if fetch "$list" "$room/manifest" && fetch "$url" "$room/tar"; then
+        if { [ -n "$is" ] && [ "$is" != "$(sha_of "$room/manifest")" ]; } ||
+            [ "$(sed -n '1s/^haggle 1 [^ ]* \([0-9a-f]*\) .*/\1/p' "$room/manifest")" != "$(sha_of "$room/tar")" ]; then
+            done=2
+        elif tar -C "$2" -xf "$room/tar" 2>/dev/null; then
+            done=0
+        fi
+    fi
     rm -rf "$room"
     return $done
 }
@@ -379,42 +411,166 @@ get_tree() {
 # ---------------------------------------------------------------- the command
 
 CHECKPOINT=${HAGGLE_CHECKPOINT_DIR:-}
-slot=0
+last=2
 saved=
 synced=-100000
 pid=
+
+# aside COMMAND: something that takes long. It is heard meanwhile, and the label is looked at; where
+# nothing may be done any more, it is ended. What is saved because the work has to end goes on.
+doing=boot more='' ending=''
+aside() {
+    "$@" &
+    worker=$!
+    now_up
+    busy=$up
+    while is_alive "$worker"; do
+        nap "${HAGGLE_TICK:-2}"
+        now_up
+        [ $((up - busy)) -lt 120 ] || { say "$doing" "$more" && busy=$up; }
+        if [ -n "$ending" ]; then
+            is_forgotten || continue
+        elif [ -z "$signalled" ] && may_work "${HAGGLE_LOOK:-60}"; then
+            continue
+        fi
+        kill_tree "$worker"
+        wait "$worker" 2>/dev/null
+        return 1
+    done
+    wait "$worker"
+}
+
+# A process of ours, and all that it began: what is left over would write where the next one writes.
+kill_tree() {
+    doomed=$1 those=$1
+    while [ -n "$those" ]; do
+        next=
+        for stat in /proc/[0-9]*; do
+            { read -r what <"$stat/stat"; } 2>/dev/null || continue
+            what=${what##*) }
+            what=${what#? }
+            case " $those " in *" ${what%% *} "*) next="$next${next:+ }${stat#/proc/}" ;; esac
+        done
+        those=$next
+        doomed="$doomed $next"
+    done
+    # shellcheck disable=SC2086 # one word a process
+    kill $doomed 2>/dev/null
+}
+
+# Whether this disk has work of ours: then it is newer than anything that was uploaded before. What is
+# there beside may have come with the image.
+is_begun() { [ -e "$CHECKPOINT/.haggle-begun" ] || { [ "$WORK" != none ] && [ -e "$WORK/begun" ]; }; }
 
 # Restores into the checkpoint's directory what haggle says is the last good one.
 restore() {
     [ -n "$CHECKPOINT" ] || return 0
     mkdir -p "$CHECKPOINT" 2>/dev/null
-    read_control || return 0
-    [ -n "$(where restore.tar)" ] || return 0
-    # What this disk has already is newer than anything that was uploaded before.
-    [ -n "$(ls -A "$CHECKPOINT" 2>/dev/null)" ] && return 0
-    get_tree restore "$CHECKPOINT"
+    [ -n "$control" ] || return 0
+    # What was half unpacked when the machine was lost is no work.
+    [ -e "$CHECKPOINT/.haggle-half" ] && rm -f "$WORK/begun" && rm -rf "$CHECKPOINT" 2>/dev/null && mkdir -p "$CHECKPOINT"
+    is_begun && return 0
+    doing=restoring more=
+    say restoring
+    # Without the document nobody knows whether there is something to begin with.
+    aside read_control || { say trouble '"trouble":"where the data is could not be read"'; return 1; }
+    if [ -n "$(where restore.tar)" ]; then
+        (: >"$CHECKPOINT/.haggle-half") 2>/dev/null || { say trouble '"trouble":"the directory for the checkpoint cannot be written"'; return 1; }
+        aside get_tree restore "$CHECKPOINT"
+        case $? in
+        0) rm -f "$CHECKPOINT/.haggle-half" ;;
+        2) say trouble "\"trouble\":\"the checkpoint is not what it should be\",\"restore\":\"$(where restore.sum)\"" && return 1 ;;
+        *) say trouble '"trouble":"the checkpoint could not be fetched and unpacked"' && return 1 ;;
+        esac
+    fi
+    (: >"$CHECKPOINT/.haggle-begun") 2>/dev/null
+    (: >"$WORK/begun") 2>/dev/null
+    return 0
 }
 
-# Uploads the checkpoint where it changed. Two places take turns, so one is always whole.
-sync_now() {
-    [ -n "$CHECKPOINT" ] && [ -d "$CHECKPOINT" ] && [ -n "$control" ] || return 0
-    now_up
-    synced=$up
+# Keeps the checkpoint elsewhere, if it changed. Three places take turns: the last one that was
+# finished stays, and the one that haggle knows of. What comes of it is in a file, for this may be a
+# process of its own.
+keep() {
+    # Without it nobody knows which place must not be written over.
+    read_control || return 1
     is=$(list "$CHECKPOINT" | sha_of)
-    [ "$is" = "$saved" ] && return 0
-    read_control
-    put_tree "$CHECKPOINT" "checkpoint$slot"
-    case $? in
+    [ "$is" = "$saved" ] && return 3
+    slot=$(((last + 1) % 3))
+    [ "$(where keep)" = "$slot" ] && slot=$(((last + 2) % 3))
+    put_tree "$CHECKPOINT" "checkpoint$slot" || return $?
+    printf '%s %s %s %s\n' "$is" "$slot" "$manifest" "$size" >"$WORK/kept.new" && mv "$WORK/kept.new" "$WORK/kept"
+}
+
+keeps() { [ -n "$CHECKPOINT" ] && [ -d "$CHECKPOINT" ] && [ -n "$control" ] && [ "$WORK" != none ]; }
+
+# kept CODE: tells what came of keeping it. What changes all the time is told of, too: it is nowhere else.
+unsaved='' restless=0
+kept() {
+    [ "$1" = 2 ] && restless=$((restless + 1)) || restless=0
+    case $1 in
     0)
-        saved=$is
-        checkpoint="{\"slot\":$slot,\"manifest\":\"$manifest\",\"bytes\":$size}"
-        slot=$((1 - slot))
+        unsaved=
+        know_kept
         say "$state"
         ;;
-    2) synced=$((up - ${HAGGLE_SYNC:-600} + 5)) ;;
-    *) say "$state" '"trouble":"the checkpoint could not be uploaded"' ;;
+    2)
+        [ $restless -lt 5 ] && synced=$((up - ${HAGGLE_SYNC:-600} + 5)) && return 0
+        unsaved=yes restless=0
+        say "$state" '"trouble":"the checkpoint changes all the time and could not be uploaded"'
+        ;;
+    3) unsaved= ;;
+    *)
+        unsaved=yes
+        say "$state" '"trouble":"the checkpoint could not be uploaded"'
+        ;;
     esac
 }
+
+# What was kept last, also by an earlier start of the container.
+know_kept() {
+    { read -r saved last manifest size <"$WORK/kept"; } 2>/dev/null || return 0
+    checkpoint="{\"slot\":$last,\"manifest\":\"$manifest\",\"bytes\":$size}"
+}
+
+# Keeps it beside the command, which goes on meanwhile.
+keeper=
+keep_beside() {
+    if [ -n "$keeper" ]; then
+        is_alive "$keeper" && return 0
+        wait "$keeper"
+        code=$? keeper=
+        now_up
+        synced=$up
+        kept $code
+    elif keeps && [ $((up - synced)) -ge "${HAGGLE_SYNC:-600}" ]; then
+        keep &
+        keeper=$!
+    fi
+}
+
+# Keeps it now, once the command has ended.
+keep_now() {
+    doing=saving more=
+    if [ -n "$keeper" ]; then
+        aside wait_for "$keeper" || kill_tree "$keeper"
+        wait "$keeper"
+        code=$? keeper=
+        kept $code
+    fi
+    keeps || return 0
+    say saving
+    # What ended while it was written is written now.
+    for _ in 1 2 3; do
+        aside keep
+        code=$?
+        kept $code
+        [ $code = 2 ] || return 0
+    done
+    unsaved=yes
+}
+
+wait_for() { while is_alive "$1"; do sleep 1; done; }
 
 read_progress() {
     [ -n "${HAGGLE_PROGRESS:-}" ] || return 0
@@ -438,7 +594,7 @@ end_command() {
     kill -TERM -"$pid" 2>/dev/null || kill -TERM "$pid" 2>/dev/null
     now_up
     until_up=$((up + ${HAGGLE_GRACE:-30}))
-    while is_alive && [ "$up" -lt "$until_up" ]; do
+    while is_alive "$pid" && [ "$up" -lt "$until_up" ]; do
         nap 1
         now_up
     done
@@ -455,9 +611,9 @@ end_command() {
 
 # A process that ended and was not waited for is still a process, and no longer alive.
 is_alive() {
-    kill -0 "$pid" 2>/dev/null || return 1
+    kill -0 "$1" 2>/dev/null || return 1
     what=
-    { read -r what <"/proc/$pid/stat"; } 2>/dev/null || return 0
+    { read -r what <"/proc/$1/stat"; } 2>/dev/null || return 0
     case ${what##*) } in Z* | X*) return 1 ;; esac
 }
 
@@ -478,12 +634,12 @@ run_command() {
     say running
     heard=$up
     told_progress=yes
-    while is_alive; do
+    while is_alive "$pid"; do
         nap "${HAGGLE_TICK:-2}"
         [ -n "$signalled" ] && return 1
         may_work "${HAGGLE_LOOK:-60}" || return 1
         now_up
-        [ $((up - synced)) -ge "${HAGGLE_SYNC:-600}" ] && sync_now
+        keep_beside
         read_progress
         if [ "$told_progress" = no ] || [ $((up - heard)) -ge 300 ]; then
             [ $((up - heard)) -ge "${HAGGLE_TELL:-30}" ] && say running && heard=$up && told_progress=yes
@@ -495,18 +651,30 @@ run_command() {
     return 0
 }
 
-# The result is uploaded, or it stays where it is and is told of all the same.
+# The outputs are uploaded, or they stay where they are and are told of all the same.
+keep_outputs() { read_control && put_tree "$HAGGLE_OUTPUTS_DIR" outputs && printf '%s %s\n' "$manifest" "$size" >"$WORK/outputs.kept"; }
+
 result() {
     read_progress
-    sync_now
+    keep_now
     kept='"outputs":null'
     if [ -n "${HAGGLE_OUTPUTS_DIR:-}" ] && [ -d "$HAGGLE_OUTPUTS_DIR" ]; then
         kept='"outputs":"here"'
-        if read_control && put_tree "$HAGGLE_OUTPUTS_DIR" outputs; then
-            kept="\"outputs\":{\"manifest\":\"$manifest\",\"bytes\":$size}"
-        fi
+        [ -n "$control" ] && say saving
+        upload_outputs
     fi
+    # One that wakes again has its outputs to bring away, and no work to do.
+    [ "$exited" = 0 ] && [ -n "$control" ] && [ "$kept" = '"outputs":"here"' ] && (: >"$WORK/result") 2>/dev/null
     say result "$kept"
+}
+
+upload_outputs() {
+    [ -n "$control" ] && [ "$WORK" != none ] || return 1
+    doing=$state more=
+    [ "$state" = result ] && more=$kept
+    aside keep_outputs || return 1
+    read -r manifest size <"$WORK/outputs.kept"
+    kept="\"outputs\":{\"manifest\":\"$manifest\",\"bytes\":$size}"
 }
 
 # ---------------------------------------------------------------- its life
@@ -536,15 +704,21 @@ gate() {
 linger() {
     now_up
     until_up=$((up + ${HAGGLE_LINGER:-86400}))
+    tried=$up
     while [ "$up" -lt "$until_up" ] && may_work "${HAGGLE_LOOK:-60}"; do
         [ -n "$signalled" ] && exit 143
         nap "${HAGGLE_TICK:-2}"
         now_up
+        # Storage that could not be reached may be back.
+        if [ "$kept" = '"outputs":"here"' ] && [ $((up - tried)) -ge "${HAGGLE_AGAIN:-120}" ]; then
+            tried=$up
+            upload_outputs && say result "$kept"
+        fi
     done
     say ended
     # Where nothing but this disk has the outputs, it is not for us to throw them away.
     while :; do
-        if [ "$why" = "done" ] || [ "${kept:-}" != '"outputs":"here"' ]; then destroy_self; else stop_self; fi
+        if [ "$why" = "done" ] || { [ "$kept" != '"outputs":"here"' ] && [ -z "$unsaved" ]; }; then destroy_self; else stop_self; fi
         nap 60
     done
 }
@@ -552,6 +726,8 @@ linger() {
 main() {
     find_tools
     find_room
+    [ "$WORK" = none ] || rm -rf "$WORK"/checkpoint?.* "$WORK"/outputs.[0-9]* "$WORK"/restore.*
+    know_kept
     say boot "\"http\":\"$HTTP\",\"lacks\":$(text "${lacks# }")"
     gate
     if [ "${HAGGLE_PREFLIGHT:-1}" = 1 ] && ! preflight; then
@@ -561,17 +737,23 @@ main() {
     while :; do
         gate
         if ! restore; then
-            say trouble '"trouble":"the checkpoint could not be restored"'
-            nap 30
+            [ -n "$signalled" ] && exit 143
+            nap "${HAGGLE_AGAIN:-30}"
             continue
         fi
-        if run_command; then
+        if [ -e "$WORK/result" ]; then
+            exited=0
+            result
+            linger
+        elif run_command; then
             result
             linger
         fi
         say ending "\"why\":\"$why\""
         end_command
-        sync_now
+        ending=yes
+        keep_now
+        ending=
         [ -n "$signalled" ] && exit 143
     done
 }

@@ -25,8 +25,8 @@ pub struct Told {
     pub boot: String,
     /// The number of the line.
     pub seq: u64,
-    /// `boot`, `gate`, `preflight`, `refused`, `running`, `result`, `ending`, `ended`, `forgotten` or
-    /// `trouble`.
+    /// `boot`, `gate`, `preflight`, `refused`, `restoring`, `running`, `saving`, `result`, `ending`,
+    /// `ended`, `forgotten` or `trouble`.
     pub state: String,
     /// Seconds of Unix time, by the marketplace's clock; 0 before it was read.
     pub at: i64,
@@ -45,6 +45,12 @@ pub struct Told {
     /// What the image lacks, in words; empty: nothing.
     #[serde(default)]
     pub lacks: Option<String>,
+    /// The SHA-256 of the manifest of a checkpoint that is not what it should be.
+    #[serde(default)]
+    pub restore: Option<String>,
+    /// Where the outputs are, with the result: `"here"`, or what was kept elsewhere.
+    #[serde(default)]
+    pub outputs: Option<Place>,
     /// What of the machine was refused; empty: nothing.
     #[serde(default)]
     pub bad: Option<String>,
@@ -53,10 +59,20 @@ pub struct Told {
     pub signed: bool,
 }
 
+/// Where outputs are.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(untagged)]
+pub enum Place {
+    /// Elsewhere.
+    Kept(Kept),
+    /// `here`: on the instance's disk.
+    Word(String),
+}
+
 /// What was kept elsewhere.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Kept {
-    /// In which of two places.
+    /// In which of the places for checkpoints.
     #[serde(default)]
     pub slot: u8,
     /// The SHA-256 of its manifest, in hexadecimal.
@@ -94,6 +110,20 @@ mod tests {
         assert!(!told(&line, "another").unwrap().signed);
         let changed = line.replace("0.5", "0.9");
         assert!(!told(&changed, "k").unwrap().signed);
+    }
+
+    #[test]
+    fn outputs_are_here_or_elsewhere() {
+        let with = |what: &str| {
+            let document = DOCUMENT.replace("null}", &format!("0,\"outputs\":{what}}}"));
+            told(&format!("HAGGLE {document} x"), "k").unwrap().outputs
+        };
+        assert_eq!(with("null"), None);
+        assert_eq!(with("\"here\""), Some(Place::Word("here".to_owned())));
+        let Some(Place::Kept(kept)) = with(r#"{"manifest":"ab","bytes":7}"#) else {
+            panic!("they are elsewhere");
+        };
+        assert_eq!((kept.manifest.as_str(), kept.bytes), ("ab", 7));
     }
 
     #[test]

@@ -17,7 +17,7 @@ pub const VALID_MAX: Duration = Duration::from_hours(7 * 24);
 pub struct Restore {
     /// The run that made it.
     pub run: IntentId,
-    /// In which of its two places.
+    /// In which of its places.
     pub turn: Turn,
     /// The SHA-256 of its manifest, as the run told it under its key. The machine that the run was on
     /// may still be able to write there; what has another sum is not that checkpoint.
@@ -25,15 +25,17 @@ pub struct Restore {
 }
 
 /// The document for a run, as `run.sh` reads it: `haggle 1`, then `NAME URL` a line. The run may write
-/// its own checkpoints and outputs, and read the checkpoint to begin with and this document's next
-/// version; nothing else, each for `valid` from `now` (at most [`VALID_MAX`]), two terms of its lease
-/// as a rule. The line `restore.sum` is no address but what `restore.manifest` must have as its
-/// SHA-256. The text holds signatures: it is for the run's eyes only.
+/// its own checkpoints and outputs, and read the checkpoint to begin with; nothing else, each for
+/// `valid` from `now` (at most [`VALID_MAX`]), two terms of its lease as a rule. This document's own
+/// next version may be read for as long as S3 allows: whoever was away for long finds new addresses
+/// there. Two lines are no addresses: `restore.sum` is what `restore.manifest` must have as its
+/// SHA-256, and `keep` the place of the run's own checkpoint that is not to be written over, for it
+/// is the one that the daemon knows of. The text holds signatures: it is for the run's eyes only.
 pub fn control(
     place: &Place,
     replica: &ReplicaId,
     run: IntentId,
-    restore: Option<&Restore>,
+    (restore, keep): (Option<&Restore>, Option<Turn>),
     now: Time,
     valid: Duration,
 ) -> Result<String, SignError> {
@@ -43,8 +45,11 @@ pub fn control(
         // Writing to a text does not fail.
         let _ = writeln!(text, "{name} {value}");
     };
-    let next = place.get_url(&keys.control(), now, valid)?;
+    let next = place.get_url(&keys.control(), now, VALID_MAX)?;
     line("control", next.expose());
+    if let Some(turn) = keep {
+        line("keep", &turn.slot().to_string());
+    }
     for tree in Tree::ALL {
         let tar = place.put_url(&keys.tar(tree), now, valid)?;
         line(&format!("{}.tar", tree.name()), tar.expose());
@@ -84,7 +89,7 @@ mod tests {
     #[test]
     fn a_run_may_write_its_own_and_read_its_next_document() {
         let (place, hour) = (example(), Duration::from_hours(1));
-        let text = control(&place, &replica(), IntentId(5), None, AWS_NOW, hour).unwrap();
+        let text = control(&place, &replica(), IntentId(5), (None, None), AWS_NOW, hour).unwrap();
         assert!(text.ends_with('\n'));
         let lines = lines(&text);
         let names: Vec<&str> = lines.iter().map(|(name, _)| *name).collect();
@@ -96,12 +101,14 @@ mod tests {
                 "checkpoint0.manifest",
                 "checkpoint1.tar",
                 "checkpoint1.manifest",
+                "checkpoint2.tar",
+                "checkpoint2.manifest",
                 "outputs.tar",
                 "outputs.manifest",
             ]
         );
         let keys = place.keys(&replica(), IntentId(5));
-        let own = place.get_url(&keys.control(), AWS_NOW, hour).unwrap();
+        let own = place.get_url(&keys.control(), AWS_NOW, VALID_MAX).unwrap();
         assert_eq!(lines[0].1, own.expose());
         for (name, url) in &lines[1..] {
             let home = "https://s3.amazonaws.com/examplebucket/runs/train/r2/5/";
@@ -111,7 +118,7 @@ mod tests {
         }
         // Each is signed for writing, not for reading.
         let tar = place.put_url(&keys.tar(Tree::Outputs), AWS_NOW, hour);
-        assert_eq!(lines[5].1, tar.unwrap().expose());
+        assert_eq!(lines[7].1, tar.unwrap().expose());
     }
 
     #[test]
@@ -122,13 +129,15 @@ mod tests {
             turn: Turn::One,
             manifest: Sum::of(b"a manifest"),
         };
-        let text = control(&place, &replica(), IntentId(5), Some(&from), AWS_NOW, hour).unwrap();
+        let known = (Some(&from), Some(Turn::Two));
+        let text = control(&place, &replica(), IntentId(5), known, AWS_NOW, hour).unwrap();
+        assert_eq!(lines(&text)[1], ("keep", "2"));
         let keys = place.keys(&replica(), IntentId(4));
         let tree = Tree::Checkpoint(Turn::One);
         let tar = place.get_url(&keys.tar(tree), AWS_NOW, hour).unwrap();
         let manifest = place.get_url(&keys.manifest(tree), AWS_NOW, hour).unwrap();
         assert_eq!(
-            lines(&text)[7..],
+            lines(&text)[10..],
             [
                 ("restore.tar", tar.expose()),
                 ("restore.manifest", manifest.expose()),
@@ -144,7 +153,7 @@ mod tests {
             &example(),
             &replica(),
             IntentId(5),
-            None,
+            (None, None),
             AWS_NOW,
             Duration::ZERO,
         );

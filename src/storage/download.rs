@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::Sum;
 use super::keys::{RunKeys, Tree};
 use super::manifest::{MANIFEST_BYTES_MAX, Manifest, ManifestError};
-use super::objects::{Objects, StorageError};
+use super::objects::{Objects, StorageError, Why};
 use super::unpack::{UnpackError, Unpacked, unpack};
 use crate::types::ids::IntentId;
 use crate::types::time::Time;
@@ -84,6 +84,35 @@ pub async fn download(
     let work = tokio::task::spawn_blocking(move || unpack(&archive, &manifest, &into));
     let unpacked = work.await.map_err(|_| DownloadError::Interrupted)?;
     Ok(Some(unpacked?))
+}
+
+/// Whether what a run kept is there as it told: the manifest by its SHA-256, and an archive as long as
+/// the manifest says. What the archive holds is tried by whoever unpacks it.
+///
+/// # Errors
+/// What cannot be read: then nobody knows.
+pub async fn is_whole(
+    objects: &Objects,
+    keys: &RunKeys,
+    tree: Tree,
+    told: Sum,
+    now: Time,
+) -> Result<bool, StorageError> {
+    let manifest = keys.manifest(tree);
+    let found = objects.get(&manifest, MANIFEST_BYTES_MAX as u64, now);
+    let bytes = match found.await {
+        Ok(Some(bytes)) => bytes,
+        Ok(None) => return Ok(false),
+        Err(error) if matches!(error.why, Why::Large(_)) => return Ok(false),
+        Err(error) => return Err(error),
+    };
+    // By its first line alone: names that are not taken to this disk are no harm on another machine's.
+    let head = Some(&bytes).filter(|bytes| Sum::of(bytes) == told);
+    let Some((run, size)) = head.and_then(|bytes| Manifest::head(bytes)) else {
+        return Ok(false);
+    };
+    let length = objects.length(&keys.tar(tree), now).await?;
+    Ok(run == keys.run() && length == Some(size))
 }
 
 fn allow(manifest: &Manifest, keys: &RunKeys, most: u64) -> Result<(), DownloadError> {

@@ -64,13 +64,16 @@ impl fmt::Display for Key {
     }
 }
 
-/// Which of the two places for checkpoints: they take turns, so that one is always whole.
+/// Which of the three places for checkpoints. They take turns: the last one that was finished stays,
+/// and so does the one that the daemon knows of, while the third is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Turn {
     /// `checkpoint0`.
     Zero,
     /// `checkpoint1`.
     One,
+    /// `checkpoint2`.
+    Two,
 }
 
 impl Turn {
@@ -79,7 +82,17 @@ impl Turn {
         match slot {
             0 => Some(Self::Zero),
             1 => Some(Self::One),
+            2 => Some(Self::Two),
             _ => None,
+        }
+    }
+
+    /// The number that a run tells.
+    pub fn slot(self) -> u8 {
+        match self {
+            Self::Zero => 0,
+            Self::One => 1,
+            Self::Two => 2,
         }
     }
 }
@@ -95,9 +108,10 @@ pub enum Tree {
 
 impl Tree {
     /// All that a run may write.
-    pub const ALL: [Self; 3] = [
+    pub const ALL: [Self; 4] = [
         Self::Checkpoint(Turn::Zero),
         Self::Checkpoint(Turn::One),
+        Self::Checkpoint(Turn::Two),
         Self::Outputs,
     ];
 
@@ -106,6 +120,7 @@ impl Tree {
         match self {
             Self::Checkpoint(Turn::Zero) => "checkpoint0",
             Self::Checkpoint(Turn::One) => "checkpoint1",
+            Self::Checkpoint(Turn::Two) => "checkpoint2",
             Self::Outputs => "outputs",
         }
     }
@@ -183,10 +198,11 @@ mod tests {
     }
 
     #[test]
-    fn slots_are_two() {
-        assert_eq!(Turn::from_slot(0), Some(Turn::Zero));
-        assert_eq!(Turn::from_slot(1), Some(Turn::One));
-        assert_eq!(Turn::from_slot(2), None);
+    fn slots_are_three() {
+        for turn in [Turn::Zero, Turn::One, Turn::Two] {
+            assert_eq!(Turn::from_slot(turn.slot()), Some(turn));
+        }
+        assert_eq!(Turn::from_slot(3), None);
     }
 
     #[test]

@@ -167,6 +167,12 @@ impl Manifest {
         Self::parse(bytes)
     }
 
+    /// What its first line says: the run, and the bytes of the archive. `None`: it is no such line.
+    pub fn head(bytes: &[u8]) -> Option<(IntentId, u64)> {
+        let line = bytes.split(|byte| *byte == b'\n').next()?;
+        head(line).map(|(run, _, size)| (run, size))
+    }
+
     /// The files, in the order of their lines.
     pub fn files(&self) -> &[Listed] {
         &self.files

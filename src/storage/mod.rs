@@ -7,6 +7,7 @@
 //! ```text
 //! <prefix>/<job>/r<replica>/<intent>/checkpoint0.tar      and .manifest
 //!                                    checkpoint1.tar      and .manifest
+//!                                    checkpoint2.tar      and .manifest
 //!                                    outputs.tar          and .manifest
 //!                                    control
 //! ```
@@ -15,7 +16,7 @@
 //! PUT, and as often as one likes), nor be taken back before it expires. So a machine that was given
 //! up can still write over its own checkpoint for a while. What it told of that checkpoint, the
 //! SHA-256 of the manifest, is therefore part of what is restored from ([`Restore`]), and in the
-//! control document for the runner to try what arrives. `run.sh` does not look at it yet.
+//! control document for the runner to try what arrives.
 //!
 //! All that a machine wrote is its host's word: a manifest is read within bounds ([`Manifest`]), and
 //! an archive is unpacked by a reader that trusts nothing of it ([`unpack()`]).
@@ -39,7 +40,7 @@ use std::fmt;
 use std::str::FromStr;
 
 pub use control::{Restore, VALID_MAX, control};
-pub use download::{DownloadError, download};
+pub use download::{DownloadError, download, is_whole};
 pub use keys::{Key, Prefix, PrefixError, RunKeys, Tree, Turn};
 pub use manifest::{Listed, MANIFEST_BYTES_MAX, Manifest, ManifestError};
 pub use objects::{Objects, StorageError, Why};

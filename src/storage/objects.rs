@@ -116,6 +116,8 @@ fn hint(code: &str) -> &'static str {
 pub struct Objects {
     place: Place,
     client: Client,
+    /// A request takes no longer, however much it moves.
+    within: Duration,
 }
 
 impl Objects {
@@ -137,7 +139,20 @@ impl Objects {
         let client = builder
             .build()
             .map_err(|e| PlaceError::Setup(root_cause(&e.without_url())))?;
-        Ok(Self { place, client })
+        Ok(Self {
+            place,
+            client,
+            within: Duration::MAX,
+        })
+    }
+
+    /// The same for whoever cannot wait: a request that takes longer than `most` has failed.
+    #[must_use]
+    pub fn within(self, most: Duration) -> Self {
+        Self {
+            within: most,
+            ..self
+        }
     }
 
     /// The place.
@@ -153,7 +168,7 @@ impl Objects {
         most_bytes: u64,
         now: Time,
     ) -> Result<Option<Bytes>, StorageError> {
-        let asked = self.ask(key, most_bytes, now).await;
+        let asked = self.ask(key, most_bytes, time_for(most_bytes), now).await;
         let Some(mut response) = asked.map_err(|why| self.error("read", key, why))? else {
             return Ok(None);
         };
@@ -178,7 +193,7 @@ impl Objects {
         most_bytes: u64,
         now: Time,
     ) -> Result<Option<u64>, StorageError> {
-        let asked = self.ask(key, most_bytes, now).await;
+        let asked = self.ask(key, most_bytes, time_for(most_bytes), now).await;
         let Some(mut response) = asked.map_err(|why| self.error("read", key, why))? else {
             return Ok(None);
         };
@@ -197,11 +212,25 @@ impl Objects {
         read.await.map_err(|why| self.error("read", key, why))
     }
 
+    /// The length of an object in bytes, without reading it; `None` only where the server says that
+    /// there is no such object.
+    pub async fn length(&self, key: &Key, now: Time) -> Result<Option<u64>, StorageError> {
+        let asked = self.ask(key, u64::MAX, ANSWER_TIME, now).await;
+        let Some(response) = asked.map_err(|why| self.error("read", key, why))? else {
+            return Ok(None);
+        };
+        let length = response.content_length().map(Some);
+        length.ok_or_else(|| {
+            let why = Why::Broken("the server does not say how long the object is".to_owned());
+            self.error("read", key, why)
+        })
+    }
+
     /// Writes an object, over whatever is there.
     pub async fn put(&self, key: &Key, bytes: Bytes, now: Time) -> Result<(), StorageError> {
         let put = async {
             let url = self.place.put_url(key, now, OWN_VALID)?.into_url();
-            let time = time_for(bytes.len() as u64);
+            let time = time_for(bytes.len() as u64).min(self.within);
             let sent = self.client.put(url).timeout(time).body(bytes).send();
             match answer(sent.await).await? {
                 Answer::Good(_) => Ok(()),
@@ -215,7 +244,11 @@ impl Objects {
     pub async fn delete(&self, key: &Key, now: Time) -> Result<(), StorageError> {
         let delete = async {
             let url = self.place.delete_url(key, now, OWN_VALID)?.into_url();
-            let sent = self.client.delete(url).timeout(ANSWER_TIME).send();
+            let sent = self
+                .client
+                .delete(url)
+                .timeout(ANSWER_TIME.min(self.within))
+                .send();
             match answer(sent.await).await? {
                 Answer::Bad(why) if !is_no_such_key(&why) => Err(why),
                 Answer::Good(_) | Answer::Bad(_) => Ok(()),
@@ -224,12 +257,18 @@ impl Objects {
         delete.await.map_err(|why| self.error("delete", key, why))
     }
 
-    async fn ask(&self, key: &Key, most: u64, now: Time) -> Result<Option<Response>, Why> {
+    async fn ask(
+        &self,
+        key: &Key,
+        most: u64,
+        time: Duration,
+        now: Time,
+    ) -> Result<Option<Response>, Why> {
         let url: SignedUrl = self.place.get_url(key, now, OWN_VALID)?;
         let sent = self
             .client
             .get(url.into_url())
-            .timeout(time_for(most))
+            .timeout(time.min(self.within))
             .send();
         match answer(sent.await).await? {
             // What says itself that it is too large is not begun with.

@@ -277,12 +277,43 @@ pub struct RunnerView {
     /// The last checkpoint that was kept elsewhere: the place, the SHA-256 of its manifest in
     /// hexadecimal, and the bytes of its archive.
     pub checkpoint: Option<(u8, String, u64)>,
+    /// Since when its disk alone has something that should be elsewhere: a checkpoint that could not be
+    /// uploaded, or outputs.
+    #[serde(default)]
+    pub unsaved_since: Option<Time>,
+    /// Since when it tries to get the checkpoint to begin with, in this start of the container.
+    #[serde(default)]
+    pub restoring_since: Option<Time>,
+    /// Whether what it got was not that checkpoint.
+    #[serde(default)]
+    pub restored_badly: bool,
+    /// When it was first heard that the command had ended, in this start of the container.
+    #[serde(default)]
+    pub result_at: Option<Time>,
+    /// Where its outputs are, once the command has ended. A later start of the container does not take
+    /// that back: what is on the disk alone stays there until it is told that it is elsewhere.
+    #[serde(default)]
+    pub outputs: Option<Outputs>,
     /// The command's exit code in this start of the container.
     pub exit: Option<i32>,
     /// Why it waits, ended, or was refused.
     pub why: Option<String>,
     /// What became of it, once that was judged in this start of the container.
     pub verdict: Option<Verdict>,
+}
+
+/// Where a command's outputs are.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Outputs {
+    /// On the instance's disk, and nowhere else.
+    Here,
+    /// In storage.
+    Stored {
+        /// The SHA-256 of their manifest, in hexadecimal.
+        manifest: String,
+        /// Bytes of their archive.
+        bytes: u64,
+    },
 }
 
 impl RunnerView {
@@ -301,6 +332,9 @@ impl RunnerView {
         self.exit = None;
         self.why = None;
         self.progress_at = None;
+        self.restoring_since = None;
+        self.restored_badly = false;
+        self.result_at = None;
     }
 }
 

@@ -86,6 +86,12 @@ impl Run {
     }
 }
 
+/// How often an instance looks at its label where nothing else is said: while it waits, and while it
+/// works.
+pub const fn looks() -> (Duration, Duration) {
+    (Duration::from_secs(10), Duration::from_secs(60))
+}
+
 /// A command, and how haggle's runner looks after it. `docs/runner.md` has the protocol.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Runner {
@@ -106,6 +112,9 @@ pub struct Runner {
     pub grace: Duration,
     /// How long a result waits to be taken.
     pub linger: Duration,
+    /// How often it looks at its label: while it waits, and while it works.
+    #[serde(default = "looks")]
+    pub looks: (Duration, Duration),
     /// The directory that is kept and restored.
     pub checkpoint: Option<String>,
     /// The directory of results.

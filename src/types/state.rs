@@ -4,7 +4,7 @@
 //! the same [`Change`]s: the store writes them in one transaction, then [`State::apply`] takes them
 //! up. So a restart loads exactly what was known, and nothing is known that is not durable.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::NaiveDate;
 use serde::{Deserialize, Serialize};
@@ -119,15 +119,19 @@ pub struct ReplicaRecord {
     pub outbids: u32,
     /// Instances made for it.
     pub starts: u32,
+    /// Machines in a row that its runner found unfit.
+    #[serde(default)]
+    pub unfit: u32,
     /// How far its command said that it was, at most.
     #[serde(default)]
     pub furthest: Option<f64>,
-    /// The last checkpoint that one of its runs told of having kept in storage.
+    /// What its runs told of having kept in storage, the newest first: one for each place of a run, at
+    /// most [`CHECKPOINTS_KEPT`].
     #[serde(default)]
-    pub checkpoint: Option<KeptCheckpoint>,
-    /// The last one of an earlier run, for when that one cannot be restored.
+    pub checkpoints: Vec<KeptCheckpoint>,
+    /// The outputs of the run that finished it, where they are in storage.
     #[serde(default)]
-    pub checkpoint_before: Option<KeptCheckpoint>,
+    pub outputs: Option<KeptOutputs>,
     /// How it ended, and when.
     pub ending: Option<(Ending, Time)>,
 }
@@ -137,11 +141,32 @@ pub struct ReplicaRecord {
 pub struct KeptCheckpoint {
     /// The run: the rent that made its instance.
     pub run: IntentId,
-    /// In which of the run's two places.
+    /// In which of the run's places.
     pub slot: u8,
     /// The SHA-256 of its manifest, in hexadecimal.
     pub manifest: String,
     /// Bytes of its archive.
+    pub bytes: u64,
+    /// Machines that said that it is not what it should be. One alone may lie.
+    #[serde(default)]
+    pub bad_on: BTreeSet<MachineId>,
+}
+
+/// So many places a run has for checkpoints in storage. They are numbered from 0.
+pub const CHECKPOINT_PLACES: u8 = 3;
+
+/// So many checkpoints of a replica are remembered: those of all places of a run, and as many from
+/// before.
+pub const CHECKPOINTS_KEPT: usize = 2 * CHECKPOINT_PLACES as usize;
+
+/// Outputs in storage, as the run that kept them told of them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeptOutputs {
+    /// The run: the rent that made its instance.
+    pub run: IntentId,
+    /// The SHA-256 of their manifest, in hexadecimal.
+    pub manifest: String,
+    /// Bytes of their archive.
     pub bytes: u64,
 }
 
@@ -158,11 +183,28 @@ impl ReplicaRecord {
             retry_at: None,
             outbids: 0,
             starts: 0,
+            unfit: 0,
             furthest: None,
-            checkpoint: None,
-            checkpoint_before: None,
+            checkpoints: Vec::new(),
+            outputs: None,
             ending: None,
         }
+    }
+
+    /// Remembers a checkpoint that was told of. What an older run tells late is older work, and what
+    /// is kept in a place replaces what was there.
+    pub fn keeps(&mut self, told: KeptCheckpoint) {
+        self.checkpoints
+            .retain(|known| (known.run, known.slot) != (told.run, told.slot));
+        let newer = |known: &&KeptCheckpoint| known.run > told.run;
+        let at = self.checkpoints.iter().take_while(newer).count();
+        self.checkpoints.insert(at, told);
+        self.checkpoints.truncate(CHECKPOINTS_KEPT);
+    }
+
+    /// The newest checkpoint of a run that was told of.
+    pub fn newest_of(&self, run: IntentId) -> Option<&KeptCheckpoint> {
+        self.checkpoints.iter().find(|kept| kept.run == run)
     }
 
     /// Useful GPU-milliseconds done so far.

@@ -118,8 +118,6 @@ pub enum KeptBack {
     Secrets,
     /// Its runner could not be heard: where it ended, nobody would know.
     Unheard,
-    /// It keeps its work in storage, where it is not safe yet.
-    Storage,
 }
 
 impl KeptBack {
@@ -128,7 +126,6 @@ impl KeptBack {
         match self {
             Self::Secrets => "secrets-withheld",
             Self::Unheard => "runner-unheard",
-            Self::Storage => "storage-not-yet",
         }
     }
 
@@ -143,10 +140,6 @@ impl KeptBack {
             Self::Unheard => {
                 "it is supervised, and the gateway shows no logs, by which its runner is heard; use \
                  provider.kind = \"vast\", or give its command without run.supervised"
-            }
-            Self::Storage => {
-                "what it keeps in [data.storage] is not yet safe there; remove that section, and its \
-                 checkpoints stay on the instance's disk"
             }
         }
     }
@@ -164,8 +157,6 @@ impl EngineConfig {
             Some(KeptBack::Secrets)
         } else if self.shows_no_logs && run.runner.is_some() {
             Some(KeptBack::Unheard)
-        } else if run.keeps_in_storage() {
-            Some(KeptBack::Storage)
         } else {
             None
         }

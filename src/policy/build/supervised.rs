@@ -1,7 +1,5 @@
 //! What a policy says of haggle's runner: what belongs together, and whether it fits.
 
-use std::time::Duration;
-
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use sha2::{Digest as _, Sha256};
@@ -10,7 +8,7 @@ use super::super::reader::Reading;
 use super::run::{ENV_TOTAL_MAX, env_characters};
 use crate::runner;
 use crate::types::ids::{Installation, IntentId, JobName, Label, ReplicaId};
-use crate::types::job::{CheckpointPlace, Finish, RunType, Runner, Storage};
+use crate::types::job::{CheckpointPlace, Finish, RunType, Runner, Storage, looks};
 use crate::types::time::human;
 
 /// What is for the runner alone.
@@ -264,7 +262,7 @@ fn trial(reading: &Reading) -> Option<runner::Run> {
         control: stores.then(|| noise(ADDRESS_MAX)),
         grace: runner.grace,
         linger: runner.linger,
-        looks: (Duration::from_secs(10), Duration::from_secs(60)),
+        looks: runner.looks,
         expected: runner.preflight.then(|| runner::Expected {
             gpus: Some(u32::MAX),
             model: Some(noise(60)),
@@ -318,6 +316,7 @@ pub(super) fn runner(reading: &Reading) -> Option<Runner> {
         preflight: reading.flag("run.preflight")?,
         grace: reading.span("run.grace")?,
         linger: reading.span("run.linger")?,
+        looks: looks(),
         checkpoint: reading.text("data.checkpoint"),
         outputs: reading.text("data.outputs"),
         storage,

@@ -1,7 +1,7 @@
 //! Jobs whose command haggle's runner looks after.
 
 use super::*;
-use crate::types::job::Runner;
+use crate::types::job::{Runner, looks};
 
 /// A supervised job: lines at the top, in `[run]` and below.
 fn job(top: &str, run: &str, below: &str) -> String {
@@ -43,6 +43,7 @@ fn the_least_one_has_the_documented_defaults() {
         preflight: true,
         grace: Duration::from_secs(30),
         linger: Duration::from_hours(24),
+        looks: looks(),
         checkpoint: None,
         outputs: None,
         storage: None,
