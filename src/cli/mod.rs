@@ -17,6 +17,7 @@ mod demo;
 mod doctor;
 mod explain;
 mod failure;
+mod fetch;
 mod guard;
 mod init;
 mod instances;
@@ -92,6 +93,8 @@ enum Command {
     Ssh(ssh::SshArgs),
     /// Copy files to or from the instance that runs a job.
     Cp(cp::CpArgs),
+    /// Bring a job's outputs from storage to this machine, verified.
+    Fetch(fetch::FetchArgs),
     /// Show what was spent.
     Spend(spend::SpendArgs),
     /// Show the marketplace's bill beside our own reckoning, by instance and day.
@@ -173,6 +176,7 @@ fn dispatch(context: &Context, command: Command) -> Done {
         Command::Logs(args) => logs::run(context, &args),
         Command::Ssh(args) => ssh::run(context, &args),
         Command::Cp(args) => cp::run(context, &args),
+        Command::Fetch(args) => fetch::run(context, &args),
         Command::Spend(args) => spend::run(context, &args),
         Command::Bill(args) => bill::run(context, &args),
         Command::Receipt(args) => receipt::run(context, &args),
