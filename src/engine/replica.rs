@@ -263,16 +263,19 @@ fn running(
     step: &mut Step,
 ) -> Situation {
     let world = ground.world;
+    let verdict = held.runner.as_ref().and_then(|view| view.verdict);
     if held.stop_asked {
-        // It was to be parked, and is wanted again; or the cut did not take.
-        if let Some(action) = alone.then(|| keep_running(ground, held)).flatten() {
+        // It was to be parked, and is wanted again; or the cut did not take. What has ended or hangs is
+        // wanted, too, but has to stop before it begins anew.
+        let goes_on = alone && verdict.is_none();
+        if let Some(action) = goes_on.then(|| keep_running(ground, held)).flatten() {
             step.actions.push(action);
             return Situation::Running;
         }
         step.actions.extend(park(world, held, Why::Limit));
         return Situation::Clearing;
     }
-    match held.runner.as_ref().and_then(|view| view.verdict) {
+    match verdict {
         None => {}
         Some(Verdict::Ended) => return begin_anew(ground, held, ENDED, step),
         Some(Verdict::Hung) => {
@@ -685,4 +688,43 @@ fn spendable(ground: &Ground<'_, '_>) -> bool {
     let world = ground.world;
     let blind = matches!(ground.blind, Some(Missing::Listing | Missing::Account));
     !world.wind_down && !world.state.killed && !blind
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::super::decide::decide;
+    use super::super::eligible::samples::{held, job, offer, runner, usd, world};
+    use super::super::properties::list;
+    use super::*;
+    use crate::types::instance::RunnerView;
+    use crate::types::job::CheckpointPlace;
+
+    #[test]
+    fn what_hangs_stops_before_it_is_begun_anew() {
+        let mut job = job("a");
+        job.checkpoint_place = Some(CheckpointPlace::Disk);
+        let mut given = runner("true");
+        given.lease = None;
+        let mut parking = held(1, &job, &offer(1), BID_PARKED);
+        parking.runner = Some(RunnerView::of(&given));
+        parking.bid_before_park = Some(usd(0.3));
+        parking.stop_asked = true;
+        job.run.runner = Some(Box::new(given));
+        let mut world = world(vec![offer(1)]);
+        world.jobs = vec![Arc::new(job)];
+        let mut plans = |verdict| {
+            let mut held = parking.clone();
+            held.runner.as_mut().unwrap().verdict = verdict;
+            world.state.held.insert(held.id, held);
+            list(&mut world, true);
+            let (plan, _) = decide(&world);
+            plan.actions.len()
+        };
+        assert_eq!(plans(None), 1, "it is wanted again, and its bid comes back");
+        for verdict in [Verdict::Hung, Verdict::Ended] {
+            assert_eq!(plans(Some(verdict)), 0, "{verdict:?}");
+        }
+    }
 }
