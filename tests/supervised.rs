@@ -351,6 +351,8 @@ fn counting(storage: &server::Server) -> Job {
             .insert(format!("HAGGLE_{name}"), value.to_owned());
     }
     let runner = job.run.runner.as_mut().unwrap();
+    // The market's minutes pass in tenths of a second, and a busy machine says nothing for some.
+    runner.silent_after = Duration::from_hours(48);
     runner.checkpoint = Some("checkpoint".to_owned());
     runner.outputs = Some("out".to_owned());
     runner.progress = Some("progress".to_owned());
@@ -433,7 +435,7 @@ async fn counts_through_outbids(seed: u64) {
     let began = Instant::now();
     while bench.ending().is_none() || !bench.labels().is_empty() {
         let heard = bench.heard.0.lock().unwrap().1.clone();
-        assert!(began.elapsed() < 4 * WAIT_MAX, "seed {seed}: {heard:#?}");
+        assert!(began.elapsed() < 10 * WAIT_MAX, "seed {seed}: {heard:#?}");
         bench.moment(&storage).await;
         if let Some((rival, minutes)) = leaves {
             leaves = (minutes > 0).then(|| (rival, minutes.saturating_sub(1)));
@@ -595,7 +597,10 @@ async fn when_nobody_is_there_any_more_every_instance_ends_itself() {
             ending(),
             left()
         );
-        clock.advance(Duration::from_secs(30));
+        // While they are waited for the market goes on slowly: how late a busy machine is says nothing.
+        let awaited = if ended.is_none() { ends } else { ends + TERM };
+        let slow = clock.now() >= awaited;
+        clock.advance(Duration::from_secs(if slow { 1 } else { 30 }));
         pause(Duration::from_millis(100)).await;
         let now = clock.now();
         if ended.is_none() && ending() == 3 {
