@@ -1,7 +1,8 @@
 //! What runners tell, taken up: how far they are, how they ended, and what silence means.
 //!
 //! A line counts that is signed with the run's key. The host can sign, too: so nothing that a line says
-//! makes anything cost more, and an end that it claims ends the bill.
+//! makes anything cost more than its own disk for a day, and an end that it claims ends the bill within a
+//! quarter of an hour.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
