@@ -14,6 +14,7 @@ use crate::types::money::Rate;
 use crate::types::plan::{
     Action, Candidate, JobReport, Limit, Plan, PriceParts, Refusal, Report, Situation,
 };
+use crate::types::recourse::Turn;
 use crate::types::state::Severity;
 use crate::types::time::Time;
 
@@ -57,6 +58,17 @@ pub(crate) struct RefusedDocument {
 pub(crate) struct ReplicaDocument {
     replica: String,
     situation: String,
+    text: String,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    recourses: Vec<RecourseDocument>,
+}
+
+/// A step after an outbid, and how it stands.
+#[derive(Debug, Serialize)]
+struct RecourseDocument {
+    step: &'static str,
+    #[serde(flatten)]
+    turn: Turn,
     text: String,
 }
 
@@ -165,6 +177,15 @@ pub(crate) fn job_document(report: &JobReport, now: Time) -> JobDocument {
                 replica: r.replica.to_string(),
                 situation: situation_word(&r.situation),
                 text: words::situation(&r.situation, now),
+                recourses: r
+                    .recourses
+                    .iter()
+                    .map(|(step, turn)| RecourseDocument {
+                        step: step.as_str(),
+                        turn: turn.clone(),
+                        text: words::turn(turn, now),
+                    })
+                    .collect(),
             })
             .collect(),
         eligible: report.eligible,
@@ -373,6 +394,14 @@ pub(crate) fn job_text(output: Output, report: &JobReport, now: Time, shown: usi
             replica.replica,
             words::situation(&replica.situation, now)
         );
+        for (recourse, turn) in &replica.recourses {
+            let _ = writeln!(
+                text,
+                "    {}: {}",
+                recourse.as_str(),
+                words::turn(turn, now)
+            );
+        }
     }
     text.push_str(&slots_text(output, report, shown));
     text
@@ -543,6 +572,7 @@ mod tests {
                 replicas: vec![ReplicaReport {
                     replica,
                     situation: Situation::Renting,
+                    recourses: Vec::new(),
                 }],
                 eligible: 2,
                 best: vec![best, candidate(9, Rental::OnDemand, 0.3)],

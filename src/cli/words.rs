@@ -2,6 +2,7 @@
 
 use crate::types::instance::DestroyWhy;
 use crate::types::plan::{Limit, Missing, Refusal, Situation, Why};
+use crate::types::recourse::Turn;
 use crate::types::state::{Ending, Wish};
 use crate::types::time::{Time, human};
 
@@ -67,6 +68,7 @@ pub(crate) fn why(why: Why) -> &'static str {
         Why::Outbid => "outbid, and a raise still fits under the ceiling",
         Why::FloorFell => "the floor has long been lower than the bid",
         Why::PatienceOver => "waited long enough",
+        Why::Reclaim => "outbid, and its machine is taken back on-demand",
         Why::UserRequest => "asked by the user",
         Why::Lease => "its label says for how long it may work",
         Why::Refused => "its runner found less than was advertised",
@@ -119,6 +121,23 @@ pub(crate) fn situation(situation: &Situation, now: Time) -> String {
             ending: Ending::Failed,
         } => "failed".into(),
         Situation::Killed => "spending is forbidden until `haggle resume --all`".into(),
+    }
+}
+
+/// How a step after an outbid stands, in words, seen at `now`.
+pub(crate) fn turn(turn: &Turn, now: Time) -> String {
+    match turn {
+        Turn::Until { until } => format!("for {} more", human(until.since(now))),
+        Turn::Over => "it did not help".into(),
+        Turn::Taken => "now".into(),
+        Turn::Next => "if what comes before it does not help".into(),
+        Turn::NotAllowed => "not by this policy and rental".into(),
+        Turn::NotOffered => "the market offers none".into(),
+        Turn::Refused { why } => refusal(*why).into(),
+        Turn::Limited { limit: which } => format!("held back by {}", limit(which)),
+        Turn::Dearer => "another machine is cheaper".into(),
+        Turn::TooManyDisks => "too many disks were left behind".into(),
+        Turn::Blind { missing: what } => format!("cannot decide: {}", missing(*what)),
     }
 }
 

@@ -12,6 +12,7 @@ use crate::types::plan::{
     Action, Candidate, JobReport, Limit, Missing, Notice, Plan, ReplicaReport, Report, Situation,
     Why,
 };
+use crate::types::recourse::{Recourse, Turn};
 use crate::types::state::{Severity, Wish};
 use crate::types::world::World;
 
@@ -35,6 +36,7 @@ pub fn decide(world: &World) -> (Plan, Report) {
         purse: Purse::of(world),
         actions: Vec::new(),
         needs: Vec::new(),
+        reclaims: BTreeSet::new(),
         report: Report::default(),
     };
     tick.leftovers();
@@ -55,6 +57,8 @@ struct Tick<'a> {
     /// With the place of its job in the order of priority.
     actions: Vec<(usize, Action)>,
     needs: Vec<Need>,
+    /// Replicas that take their machine back on-demand.
+    reclaims: BTreeSet<ReplicaId>,
     report: Report,
 }
 
@@ -113,14 +117,15 @@ impl<'a> Tick<'a> {
                 job: job.name.clone(),
                 index: number,
             };
-            let situation = if world.state.killed {
-                Situation::Killed
+            let (situation, recourses) = if world.state.killed {
+                (Situation::Killed, Vec::new())
             } else {
                 self.replica(order, job, &id, &ranking)
             };
             replicas.push(ReplicaReport {
                 replica: id,
                 situation,
+                recourses,
             });
         }
         self.report.jobs.push(JobReport {
@@ -145,7 +150,7 @@ impl<'a> Tick<'a> {
         job: &'a Job,
         id: &ReplicaId,
         ranking: &Ranking,
-    ) -> Situation {
+    ) -> (Situation, Vec<(Recourse, Turn)>) {
         let world = self.world;
         let mut held: Vec<&Held> = world
             .state
@@ -162,21 +167,33 @@ impl<'a> Tick<'a> {
             held,
             saving: self.saving,
             blind,
-            elsewhere: !ranking.candidates.is_empty()
-                && world.config.keeps_back(&job.run).is_none(),
+            cheapest: ranking
+                .candidates
+                .first()
+                .filter(|_| world.config.keeps_back(&job.run).is_none())
+                .map(|candidate| candidate.parts.total()),
             purse: &mut self.purse,
         });
         self.actions
             .extend(step.actions.into_iter().map(|action| (order, action)));
         self.report.notices.extend(step.notices);
+        let recourses = step.recourses;
         if !step.wants {
-            return step.situation;
+            return (step.situation, recourses);
         }
-        self.need(job, id, ranking)
+        let reclaims = step.reclaims.map(|slot| self.need(job, id, &[slot]));
+        let situation = match reclaims {
+            Some(situation) if self.needs.last().is_some_and(|need| need.replica == *id) => {
+                self.reclaims.insert(id.clone());
+                situation
+            }
+            _ => self.need(job, id, &ranking.candidates),
+        };
+        (situation, recourses)
     }
 
     /// Keeps the candidates that the limits leave a replica; its situation while it has none.
-    fn need(&mut self, job: &Job, id: &ReplicaId, ranking: &Ranking) -> Situation {
+    fn need(&mut self, job: &Job, id: &ReplicaId, candidates: &[Candidate]) -> Situation {
         if let Some(kept_back) = self.world.config.keeps_back(&job.run) {
             self.report.notices.push(Notice {
                 severity: Severity::Warning,
@@ -189,8 +206,7 @@ impl<'a> Tick<'a> {
             };
         }
         let mut limit = None;
-        let affordable: Vec<Candidate> = ranking
-            .candidates
+        let affordable: Vec<Candidate> = candidates
             .iter()
             .filter(|candidate| !self.purse.begun.contains(&candidate.slot.machine))
             .filter(|candidate| match self.affords(job, candidate) {
@@ -317,7 +333,11 @@ impl<'a> Tick<'a> {
                 disk_gb: job.requirements.disk_gb,
                 storage: candidate.storage,
             },
-            why: Why::Cheapest,
+            why: if self.reclaims.contains(replica) {
+                Why::Reclaim
+            } else {
+                Why::Cheapest
+            },
             reserve,
             parts: Some(candidate.parts),
             on_demand_seen: match candidate.rental {

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::types::ids::{MachineId, ReplicaId};
+use crate::types::ids::{InstanceId, MachineId, ReplicaId};
 use crate::types::instance::{Held, Rental};
 use crate::types::intent::Effect;
 use crate::types::job::{CheckpointPlace, Job};
@@ -129,6 +129,13 @@ impl<'a> Scope<'a> {
                 .coverage
                 .iter()
                 .any(|coverage| matches!(coverage.extent, Extent::Stale { .. })),
+        }
+    }
+
+    /// As if one of our instances were parked.
+    pub(crate) fn without(&mut self, parked: InstanceId) {
+        for ours in self.ours.values_mut() {
+            ours.live.retain(|held| held.id != parked);
         }
     }
 

@@ -19,6 +19,7 @@ pub mod lease;
 #[cfg(test)]
 mod limit_properties;
 pub mod observe;
+mod outbid;
 pub mod price;
 pub mod projection;
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::types::ids::{OfferId, Slot};
+use crate::types::ids::{InstanceId, OfferId, Slot};
 use crate::types::instance::Rental;
 use crate::types::job::{Job, RentalChoice};
 use crate::types::money::Rate;
@@ -91,6 +91,31 @@ pub fn evaluate(world: &World, job: &Job, offer: &Offer) -> Result<Candidate, Re
     judge(&scope, scope.fit(&offer.gpu_name), offer, f64::INFINITY)
         .outcome
         .map(|scored| scored.candidate())
+}
+
+/// What an offer on-demand would cost a job once one of our instances was parked, within its ceiling.
+///
+/// # Errors
+/// The first reason against it.
+pub(crate) fn on_demand(
+    world: &World,
+    job: &Job,
+    offer: &Offer,
+    parked: InstanceId,
+) -> Result<Candidate, Refusal> {
+    let mut scope = Scope::new(world, job);
+    scope.without(parked);
+    let fit = scope.fit(&offer.gpu_name);
+    scope.eligible(offer, fit)?;
+    let storage = offer.disk_rate(job.requirements.disk_gb);
+    let storage = storage.ok_or(Refusal::PriceUnknown)?;
+    let rate = offer.on_demand.filter(|&rate| rate >= Rate::ZERO);
+    let rate = rate.ok_or(Refusal::PriceUnknown)?;
+    if over_ceiling(job, rate, storage, offer.gpus) {
+        return Err(Refusal::OverCeiling);
+    }
+    let scored = score(&scope, fit, offer, Rental::OnDemand, rate, storage)?;
+    Ok(scored.candidate())
 }
 
 /// Orders all slots for a job.

@@ -11,7 +11,8 @@ use crate::types::instance::{DestroyWhy, Held, Phase, Rental, Verdict};
 use crate::types::intent::Effect;
 use crate::types::job::Job;
 use crate::types::money::{BID_PARKED, Rate};
-use crate::types::plan::{Action, Limit, Missing, Notice, Refusal, Situation, Why};
+use crate::types::plan::{Action, Candidate, Limit, Missing, Notice, Refusal, Situation, Why};
+use crate::types::recourse::{Recourse, Turn};
 use crate::types::state::{Ending, ReplicaRecord, Severity, Wish};
 use crate::types::world::World;
 
@@ -22,10 +23,11 @@ use super::act::{
 use super::bid::raised_bid;
 use super::budget::{Load, Purse, Saving, begin_margin, horizon, rise, rows_of, stirs};
 use super::lease::may_wake;
+use super::outbid::{reclaim, stopped};
 use super::price::over_ceiling;
 
 /// Parked instances that a replica may leave behind; with more, it waits.
-const PARKED_MAX: usize = 2;
+pub(super) const PARKED_MAX: usize = 2;
 
 /// A replica is moved off a rental that ends within its patience, but no sooner than this.
 const ENDING_LEAD_MAX: Duration = Duration::from_hours(2);
@@ -40,6 +42,10 @@ pub(crate) struct Step {
     pub(crate) situation: Situation,
     /// Whether it needs an instance.
     pub(crate) wants: bool,
+    /// The slot that it needs, where it is that one or, once it cannot be had, any other.
+    pub(crate) reclaims: Option<Candidate>,
+    /// What is done about an outbid, step by step.
+    pub(crate) recourses: Vec<(Recourse, Turn)>,
     pub(crate) actions: Vec<Action>,
     pub(crate) notices: Vec<Notice>,
 }
@@ -54,8 +60,8 @@ pub(crate) struct Ground<'a, 'p> {
     pub(crate) saving: &'a std::collections::BTreeMap<crate::types::ids::InstanceId, Saving>,
     /// What keeps anything new from being rented, if something does.
     pub(crate) blind: Option<Missing>,
-    /// Whether another slot would take the job now.
-    pub(crate) elsewhere: bool,
+    /// The least landed price at which another slot would take the job now; `None`: none does.
+    pub(crate) cheapest: Option<f64>,
     pub(crate) purse: &'p mut Purse<'a>,
 }
 
@@ -74,6 +80,8 @@ pub(crate) fn step(ground: &mut Ground<'_, '_>) -> Step {
     let mut step = Step {
         situation: Situation::NoOffer,
         wants: false,
+        reclaims: None,
+        recourses: Vec::new(),
         actions: Vec::new(),
         notices: Vec::new(),
     };
@@ -299,7 +307,7 @@ fn running(
 }
 
 /// Why an instance that runs well has to be left all the same.
-fn due(ground: &Ground<'_, '_>, held: &Held) -> Option<(Why, DestroyWhy)> {
+pub(super) fn due(ground: &Ground<'_, '_>, held: &Held) -> Option<(Why, DestroyWhy)> {
     let now = ground.world.now;
     if let Some(most) = ground.job.lifetime_max
         && now.since(held.created_at) >= most
@@ -321,7 +329,7 @@ fn due(ground: &Ground<'_, '_>, held: &Held) -> Option<(Why, DestroyWhy)> {
 }
 
 /// Leaves an instance for another: at once where its disk may be lost, by parking it otherwise.
-fn leave(
+pub(super) fn leave(
     ground: &Ground<'_, '_>,
     held: &Held,
     why: Why,
@@ -385,84 +393,6 @@ fn provisioning(ground: &Ground<'_, '_>, held: &Held, count: usize, step: &mut S
     }
     step.actions.extend(lower(ground.world, ground.job, held));
     Situation::Provisioning { until }
-}
-
-/// It is stopped and could run again by itself: outbid, or stopped by somebody else.
-fn stopped(
-    ground: &mut Ground<'_, '_>,
-    held: &Held,
-    alone: bool,
-    count: usize,
-    step: &mut Step,
-) -> Situation {
-    let world = ground.world;
-    if held.stop_asked {
-        // On its way to being parked: read back at the next poll.
-        step.actions.extend(park(world, held, Why::Limit));
-        return Situation::Clearing;
-    }
-    let until = held.phase_since + ground.job.patience;
-    if held.first_ran_at.is_none()
-        && world.now >= held.created_at + ground.job.provision_timeout
-        && expendable(world, ground.job, held)
-    {
-        let why = (DestroyWhy::ProvisionTimeout, Why::ProvisionTimeout);
-        step.actions.push(destroy(held, why.0, why.1));
-        return Situation::Clearing;
-    }
-    if let Some((why @ (Why::RentalEnding | Why::OverCeiling), destroy_why)) = due(ground, held) {
-        return leave(ground, held, why, destroy_why, count, step);
-    }
-    if let Some(action) = lower(ground.world, ground.job, held) {
-        step.actions.push(action);
-        return Situation::Outbid { until };
-    }
-    if let Some(action) = alone.then(|| raise(ground, held)).flatten() {
-        step.actions.push(action);
-        return Situation::Outbid { until };
-    }
-    let patient = !given_up(held) || world.now < until;
-    if patient || busy(world, held) || !ground.elsewhere || ground.blind.is_some() {
-        return Situation::Outbid { until };
-    }
-    leave(
-        ground,
-        held,
-        Why::PatienceOver,
-        DestroyWhy::Moved,
-        count,
-        step,
-    )
-}
-
-/// One raise, where the market shows what it takes and it stays under every bound.
-fn raise(ground: &mut Ground<'_, '_>, held: &Held) -> Option<Action> {
-    let world = ground.world;
-    let may = spendable(ground) && may_wake(world, held);
-    if held.rental != Rental::Bid || !may || busy(world, held) {
-        return None;
-    }
-    let slot = row(world, held)?;
-    let cut_short = held.price <= BID_PARKED && resume_bid(held).is_some();
-    if cut_short {
-        return resume(ground, held).ok().flatten();
-    }
-    if held.raises > 0 || given_up(held) {
-        return None;
-    }
-    let bid = raised_bid(world, ground.job, held, slot).ok()?;
-    if bid <= held.price {
-        return None;
-    }
-    spend(
-        ground,
-        held,
-        set_bid(held, bid),
-        bid,
-        Why::Outbid,
-        slot.on_demand,
-    )
-    .ok()
 }
 
 /// What it runs has ended, or hangs, and is begun anew: its container on the same disk, where that is
@@ -558,6 +488,10 @@ fn rest_or_resume(
             Ok(None) => {}
         }
     }
+    if let Ok(slot) = reclaim(ground, held, count) {
+        step.reclaims = Some(slot);
+        return want(ground, step);
+    }
     if expendable(ground.world, ground.job, held) {
         step.actions
             .push(destroy(held, DestroyWhy::Moved, Why::Superseded));
@@ -577,7 +511,7 @@ fn rest_or_resume(
 }
 
 /// The price at which a parked instance may be brought back; `None` where it was given up.
-fn resume_bid(held: &Held) -> Option<Rate> {
+pub(super) fn resume_bid(held: &Held) -> Option<Rate> {
     match held.rental {
         Rental::Bid => held.bid_before_park.filter(|&bid| bid > BID_PARKED),
         Rental::OnDemand => (!given_up(held)).then_some(held.price),
@@ -597,7 +531,7 @@ fn price_back(ground: &Ground<'_, '_>, held: &Held, old: Rate) -> Option<Rate> {
 
 /// Brings an instance back, if its price is still within the ceiling and a bid still under the
 /// slot's on-demand rate, which has to be known. `Ok(None)`: it cannot be had at that price.
-fn resume(ground: &mut Ground<'_, '_>, held: &Held) -> Result<Option<Action>, Limit> {
+pub(super) fn resume(ground: &mut Ground<'_, '_>, held: &Held) -> Result<Option<Action>, Limit> {
     let world = ground.world;
     let Some(price) = resume_bid(held).and_then(|price| price_back(ground, held, price)) else {
         return Ok(None);
@@ -629,7 +563,7 @@ fn keep_running(ground: &mut Ground<'_, '_>, held: &Held) -> Option<Action> {
     resume(ground, held).ok().flatten()
 }
 
-fn spend(
+pub(super) fn spend(
     ground: &mut Ground<'_, '_>,
     held: &Held,
     effect: Effect,
@@ -684,7 +618,7 @@ fn crowded(ground: &Ground<'_, '_>, held: &Held) -> bool {
 }
 
 /// Whether money may be spent on an instance: not when that is forbidden, nor on what is not known.
-fn spendable(ground: &Ground<'_, '_>) -> bool {
+pub(super) fn spendable(ground: &Ground<'_, '_>) -> bool {
     let world = ground.world;
     let blind = matches!(ground.blind, Some(Missing::Listing | Missing::Account));
     !world.wind_down && !world.state.killed && !blind

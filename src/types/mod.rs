@@ -12,6 +12,7 @@ pub mod mutant;
 pub mod notification;
 pub mod offer;
 pub mod plan;
+pub mod recourse;
 pub mod schedule;
 pub(crate) mod spelling;
 pub mod state;

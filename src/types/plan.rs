@@ -10,6 +10,7 @@ use super::intent::Effect;
 use super::ledger::Scope;
 use super::limit::{LimitRow, Measure};
 use super::money::{Money, Rate};
+use super::recourse::{Recourse, Turn};
 use super::state::{Ending, Severity};
 use super::time::Time;
 
@@ -337,6 +338,8 @@ pub enum Why {
     FloorFell,
     /// Waited long enough; parked before moving.
     PatienceOver,
+    /// Outbid, and its machine is taken back on-demand.
+    Reclaim,
     /// The user asked.
     UserRequest,
     /// Outside the job's windows.
@@ -383,6 +386,7 @@ impl Why {
             Self::Outbid => "outbid",
             Self::FloorFell => "floor-fell",
             Self::PatienceOver => "patience-over",
+            Self::Reclaim => "reclaim",
             Self::UserRequest => "user-request",
             Self::WindowClosed => "window-closed",
             Self::Resume => "resume",
@@ -451,6 +455,9 @@ pub struct ReplicaReport {
     pub replica: ReplicaId,
     /// What it is doing and waiting for.
     pub situation: Situation,
+    /// What is done about an outbid, in the order in which it is done, and why or why not.
+    #[serde(default)]
+    pub recourses: Vec<(Recourse, Turn)>,
 }
 
 /// Why a job got what it got.
