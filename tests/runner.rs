@@ -25,7 +25,7 @@ use axum::http::StatusCode;
 use axum::routing::get;
 use haggle::clock::SimClock;
 use haggle::market::{CreateParams, Market, MarketServer};
-use haggle::runner::{Expected, Run, SCRIPT, Told, told};
+use haggle::runner::{Expected, From, Run, SCRIPT, Told, kept_key, told};
 use haggle::types::ids::{Installation, IntentId, Label, ReplicaId};
 use haggle::types::offer::Market as Search;
 use haggle::types::time::Time;
@@ -62,6 +62,8 @@ fn run(command: &str) -> Run {
         outputs: None,
         progress: None,
         control: None,
+        kept: None,
+        from: None,
         grace: Duration::from_secs(1),
         linger: Duration::from_hours(24),
         looks: (Duration::from_secs(1), Duration::from_secs(1)),
@@ -268,6 +270,7 @@ fn python() -> Option<PathBuf> {
 const TOOLS: &[&str] = &[
     "base64",
     "cat",
+    "cp",
     "cmp",
     "cut",
     "date",
@@ -278,6 +281,7 @@ const TOOLS: &[&str] = &[
     "gzip",
     "head",
     "kill",
+    "ln",
     "ls",
     "mkdir",
     "mv",
@@ -472,6 +476,118 @@ async fn a_checkpoint_that_was_tampered_with_is_not_worked_on() {
         Some("the checkpoint is not what it should be")
     );
     assert!(!bench.log().lines().any(|line| line == "worked on it"));
+}
+
+/// A directory with all that is in it.
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+    }
+}
+
+/// Without storage: what one run left beside its directory is taken by the next one behind its gate, once
+/// it is whole, and nothing else is.
+async fn is_taken_from_another_disk(shell: &str, client: Option<&str>) {
+    let Some(tools) = tools(shell, client) else {
+        return;
+    };
+    println!("{shell}, {client:?}");
+    let mut bench = Bench::new().await;
+    let until = bench.now() + Duration::from_hours(50);
+    let write = "mkdir -p $HAGGLE_CHECKPOINT/deep; echo 7 > $HAGGLE_CHECKPOINT/deep/n; sleep 1000";
+    let mut first = run(write);
+    first.checkpoint = Some("checkpoint".to_owned());
+    first.kept = Some("checkpoint.haggle".to_owned());
+    bench.rent(&first, Some(tools.path()), says(1, "go", until));
+    let beside = bench.root().join("checkpoint.haggle");
+    let has = |bench: &Bench| {
+        let told = bench.told();
+        let kept = told.iter().rev().find_map(|told| told.checkpoint.clone())?;
+        // What it wrote first may have been kept before it had written all.
+        let manifest = std::fs::read_to_string(beside.join("manifest")).ok()?;
+        manifest.contains("./deep/n").then_some(kept)
+    };
+    bench.until("kept", |bench| has(bench).is_some()).await;
+    let listed = |bench: &Bench| has(bench).is_some_and(|kept| kept.bytes > 0);
+    bench.until("told of", listed).await;
+
+    let mut next = run("cat $HAGGLE_CHECKPOINT/deep/n; ls $HAGGLE_CHECKPOINT; echo that is all");
+    next.checkpoint = first.checkpoint.clone();
+    next.kept = first.kept.clone();
+    next.generation = 2;
+    next.key = "another key".to_owned();
+    next.from = Some(From {
+        run: IntentId(5),
+        key: kept_key(KEY),
+        dir: "checkpoint.haggle-brought".to_owned(),
+    });
+    let told_by = |bench: &Bench| -> Vec<Told> {
+        let log = bench.log();
+        let told = log.lines().filter_map(|line| told(line, "another key"));
+        told.collect()
+    };
+    let left = tempfile::tempdir().unwrap();
+    copy(&beside, left.path());
+    let (account, id) = (bench.account, bench.id);
+    let gone = bench
+        .server
+        .with_market(|market| market.destroy(account, id));
+    gone.unwrap();
+    bench.until("gone", |bench| !bench.room().exists()).await;
+    bench.rent(&next, Some(tools.path()), says(2, "hold", until));
+    let waits = |bench: &Bench| told_by(bench).iter().any(|told| told.waits.is_some());
+    bench.until("waiting for the copy", waits).await;
+    let there = bench.root().join("checkpoint.haggle-brought");
+    // An archive without its manifest, then one that is cut, then a manifest that somebody changed.
+    copy(left.path(), &there);
+    let manifest = std::fs::read_to_string(there.join("manifest")).unwrap();
+    std::fs::remove_file(there.join("manifest")).unwrap();
+    let sum = manifest.split(' ').nth(3).unwrap();
+    let archive = std::fs::read(there.join(format!("{sum}.tar"))).unwrap();
+    std::fs::write(
+        there.join(format!("{sum}.tar")),
+        &archive[..archive.len() / 2],
+    )
+    .unwrap();
+    std::fs::write(there.join("manifest"), &manifest).unwrap();
+    pause(Duration::from_secs(1)).await;
+    assert!(told_by(&bench).iter().all(|told| told.brought.is_none()));
+    let forged = manifest.replace("./deep/n", "./deep/m");
+    std::fs::write(there.join("manifest"), forged).unwrap();
+    std::fs::write(there.join(format!("{sum}.tar")), &archive).unwrap();
+    pause(Duration::from_secs(1)).await;
+    assert!(told_by(&bench).iter().all(|told| told.brought.is_none()));
+    std::fs::write(there.join("manifest"), &manifest).unwrap();
+    let brought = |bench: &Bench| told_by(bench).into_iter().find_map(|told| told.brought);
+    bench
+        .until("brought", |bench| brought(bench).is_some())
+        .await;
+    let what = brought(&bench).unwrap();
+    assert_eq!((what.run.as_str(), what.bytes), ("5", archive.len() as u64));
+    assert!(!bench.log().contains("that is all"), "its gate is shut");
+    bench.relabel(&says(2, "go", until));
+    let done = |bench: &Bench| told_by(bench).iter().any(|told| told.state == "result");
+    bench.until("done", done).await;
+    let log = bench.log();
+    assert!(log.contains("7\n") && log.contains("that is all"), "{log}");
+    // It is this run's own now, for the next one.
+    let own = bench.root().join("checkpoint.haggle").join("manifest");
+    let own = std::fs::read_to_string(own).unwrap();
+    assert!(own.starts_with("haggle 1 5 ") && own != manifest, "{own}");
+    assert!(!there.exists());
+}
+
+#[tokio::test]
+async fn a_checkpoint_is_taken_from_another_disk_once_it_is_whole() {
+    is_taken_from_another_disk("dash", Some("curl")).await;
+}
+
+#[tokio::test]
+async fn any_shell_takes_a_checkpoint_from_another_disk() {
+    is_taken_from_another_disk("bash", Some("curl")).await;
+    is_taken_from_another_disk("ash", Some("busybox wget")).await;
 }
 
 #[tokio::test]

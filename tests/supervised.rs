@@ -8,246 +8,37 @@
 )]
 #![cfg(target_os = "linux")]
 
+#[allow(dead_code, reason = "it serves other tests, too")]
+#[path = "support/bench.rs"]
+mod bench;
 #[path = "support/processes.rs"]
 mod processes;
 #[allow(dead_code, reason = "it serves other tests, too")]
 #[path = "storage/server.rs"]
 mod server;
 
-use std::collections::BTreeMap;
-use std::path::Path;
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use haggle::clock::SimClock;
-use haggle::daemon::{Daemon, Looking, Observer, Pace, Parts, Secrets, Settings};
-
-use haggle::market::{CreateParams, ExactBill, Market, MarketServer, RawOffer};
-use haggle::marketplace::http::HttpTransport;
-use haggle::marketplace::vast::{Vast, VastOptions};
-use haggle::policy;
-use haggle::ports::{Clock, Transport};
-use haggle::simulate::FixedPolicies;
+use haggle::market::{ExactBill, Market};
+use haggle::ports::Clock;
 use haggle::storage::{Objects, Place, Tree, download};
-use haggle::store::SqliteStore;
 use haggle::types::ids::{Permit, Tail};
-use haggle::types::instance::{Held, Phase};
-use haggle::types::job::{CheckpointPlace, Finish, Job, RentalChoice, Runner, SecretRef, Storage};
+use haggle::types::instance::Phase;
+use haggle::types::job::{CheckpointPlace, Job, RentalChoice, SecretRef, Storage};
 use haggle::types::money::Money;
-use haggle::types::offer::Market as Search;
-use haggle::types::state::{Change, Ending};
+use haggle::types::state::Ending;
 use haggle::types::time::Time;
-use haggle::types::world::EngineConfig;
-use secrecy::SecretString;
 
-use processes::{pause, serve};
-
-const TOKEN: &str = "at_play";
-
-/// No wait is this long.
-const WAIT_MAX: Duration = Duration::from_secs(60);
-
-/// What a job's instances wrote, and what was told.
-#[derive(Clone, Default)]
-struct Heard(Arc<Mutex<(String, Vec<String>)>>);
-
-impl Observer for Heard {
-    fn logged(&mut self, _held: &Held, log: &[u8]) {
-        self.0.lock().unwrap().0 = String::from_utf8_lossy(log).into_owned();
-    }
-
-    fn committed(&mut self, changes: &[Change]) {
-        for change in changes {
-            if let Change::Event(event) = change {
-                self.0
-                    .lock()
-                    .unwrap()
-                    .1
-                    .push(format!("{}: {}", event.kind, event.text));
-            }
-        }
-    }
-}
-
-/// A market whose instances are processes, and a daemon.
-struct Bench {
-    dir: tempfile::TempDir,
-    server: Arc<MarketServer>,
-    clock: Arc<SimClock>,
-    origin: String,
-    account: u64,
-    job: Job,
-    daemon: Daemon,
-    heard: Heard,
-}
+use bench::{Bench, WAIT_MAX, supervised};
+use processes::pause;
 
 /// The keys of the tests' storage, whatever they are asked for.
-struct Keys;
-
-impl Secrets for Keys {
-    fn resolve(&self, reference: &SecretRef) -> Result<SecretString, String> {
-        let key = if *reference == SecretRef::Env("A".to_owned()) {
-            server::ACCESS
-        } else {
-            server::SECRET
-        };
-        Ok(SecretString::from(key))
+fn keys(reference: &SecretRef) -> &'static str {
+    if *reference == SecretRef::Env("A".to_owned()) {
+        server::ACCESS
+    } else {
+        server::SECRET
     }
-}
-
-impl Bench {
-    async fn new(job: Job) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let (server, clock, origin) = serve(dir.path(), 40).await;
-        let account = server.with_market(|market| market.account_for(TOKEN));
-        let heard = Heard::default();
-        let daemon = daemon(dir.path(), &origin, &clock, &job, &heard);
-        Self {
-            dir,
-            server,
-            clock,
-            origin,
-            account,
-            job,
-            daemon,
-            heard,
-        }
-    }
-
-    /// The daemon is killed wherever it is, and another one is started on what it left.
-    fn restart(self) -> Self {
-        let Self { daemon: old, .. } = self;
-        drop(old);
-        let new = daemon(
-            self.dir.path(),
-            &self.origin,
-            &self.clock,
-            &self.job,
-            &self.heard,
-        );
-        Self {
-            daemon: new,
-            ..self
-        }
-    }
-
-    /// Ticks once a minute of the market until something is so.
-    async fn until(&mut self, what: &str, is_so: impl Fn(&Self) -> bool) {
-        let began = Instant::now();
-        while !is_so(self) {
-            let heard = self.heard.0.lock().unwrap().clone();
-            assert!(began.elapsed() < WAIT_MAX, "not {what}: {heard:#?}");
-            let failures = self.daemon.tick().await.unwrap();
-            assert_eq!(failures, Vec::new());
-            self.clock.advance(Duration::from_mins(1));
-            // The processes are real, and take their time.
-            pause(Duration::from_millis(100)).await;
-        }
-    }
-
-    fn labels(&self) -> Vec<String> {
-        let rows = self
-            .server
-            .with_market(|market| market.instances(self.account));
-        rows.into_iter()
-            .filter_map(|row| row.label.map(|label| label.to_string()))
-            .collect()
-    }
-
-    fn ending(&self) -> Option<Ending> {
-        let replicas = self.daemon.state().replicas.values();
-        replicas
-            .filter_map(|replica| replica.ending)
-            .map(|(ending, _)| ending)
-            .next()
-    }
-
-    fn was_told(&self, kind: &str) -> usize {
-        let heard = self.heard.0.lock().unwrap();
-        heard
-            .1
-            .iter()
-            .filter(|told| told.starts_with(&format!("{kind}: ")))
-            .count()
-    }
-
-    fn starts(&self) -> u32 {
-        self.daemon
-            .state()
-            .replicas
-            .values()
-            .map(|replica| replica.generation)
-            .sum()
-    }
-}
-
-/// A daemon on the database of a directory.
-fn daemon(dir: &Path, origin: &str, clock: &Arc<SimClock>, job: &Job, heard: &Heard) -> Daemon {
-    let transport = HttpTransport::new(origin, Duration::from_secs(20)).unwrap();
-    let transport: Arc<dyn Transport> = Arc::new(transport);
-    let time: Arc<dyn Clock> = clock.clone();
-    let options = VastOptions::new(SecretString::from(TOKEN));
-    let remembered = BTreeMap::new();
-    let store = SqliteStore::open(&dir.join("haggle.db"), None, 1).unwrap();
-    let parts = Parts {
-        marketplace: Arc::new(Vast::new(transport, time.clone(), options, &remembered)),
-        store: Box::new(store),
-        clock: time,
-        policies: Box::new(FixedPolicies(vec![Arc::new(job.clone())])),
-        secrets: Box::new(Keys),
-        run_secret: SecretString::from("a secret of this test, which is long enough"),
-        observers: vec![Box::new(heard.clone())],
-    };
-    let settings = Settings {
-        engine: EngineConfig::default(),
-        live: true,
-        pace: Pace::Every,
-        seed: 1,
-        looking: Looking::default(),
-    };
-    Daemon::new(parts, settings).unwrap()
-}
-
-/// A small job that runs a command, and whose disk may be lost.
-fn supervised(command: &str) -> Job {
-    let text = r#"
-        name = "count"
-        rental = "on-demand"
-        finish = "manual"
-        min_run = "1s"
-        [price]
-        max = "$2/gpu-hour"
-        [run]
-        image = "a/b:c"
-        type = "args"
-        [gpu]
-        count = 1
-        [machine]
-        disk = "8GB"
-        [data]
-        disposable = true
-        [retries]
-        max = 1
-        backoff = "1m"
-    "#;
-    let mut job = policy::parse("count.toml", text).unwrap();
-    job.finish = Finish::Exit;
-    job.run.runner = Some(Box::new(Runner {
-        command: command.to_owned(),
-        lease: Some(Duration::from_hours(2)),
-        progress: None,
-        hung_after: None,
-        silent_after: Duration::from_mins(180),
-        preflight: false,
-        grace: Duration::from_secs(1),
-        linger: Duration::from_hours(24),
-        looks: (Duration::from_secs(2), Duration::from_secs(2)),
-        checkpoint: None,
-        outputs: None,
-        storage: None,
-        sync_every: Duration::from_mins(10),
-    }));
-    job
 }
 
 #[tokio::test]
@@ -384,38 +175,6 @@ impl Bench {
         self.clock.advance(Duration::from_secs(passes));
         pause(Duration::from_millis(100)).await;
     }
-
-    /// How far the command that runs says that it is; `None`: none does.
-    fn progress(&self) -> Option<u64> {
-        let held = self.daemon.state().held.values();
-        let at_work = held.filter(|held| held.phase == Phase::Running && held.destroying.is_none());
-        let views = at_work.filter_map(|held| held.runner.as_ref());
-        let working = views.filter(|view| view.state.as_deref() == Some("running"));
-        working
-            .filter_map(|view| view.progress)
-            .map(|n| n as u64)
-            .next()
-    }
-
-    /// Somebody else takes on demand what we bid for: his account, and the instance that he has.
-    fn outbid(&self, number: u32) -> Option<(u64, u64)> {
-        let mut held = self.daemon.state().held.values();
-        let ours = held.find(|held| held.phase == Phase::Running)?;
-        self.server.with_market(|market| {
-            let rival = market.account_for(&format!("at_rival{number}"));
-            let offers = market.offers(rival, Search::OnDemand, 8.0);
-            let same = |row: &&RawOffer| {
-                row.machine_id == ours.slot.machine.0 && row.gpu_ids == ours.gpu_ids
-            };
-            let params = CreateParams {
-                offer_id: offers.iter().find(same)?.id,
-                image: Some("a/b:c".to_owned()),
-                ..CreateParams::default()
-            };
-            let made = market.create(rival, params).unwrap();
-            Some((rival, made.new_contract))
-        })
-    }
 }
 
 /// Outbid again and again, moved, its daemon killed: every number is counted once, the result is in
@@ -427,7 +186,7 @@ async fn counts_through_outbids(seed: u64) {
     let mut job = counting(&storage);
     let path = enough.display().to_string();
     job.run.env.insert("ENOUGH".to_owned(), path);
-    let mut bench = Bench::new(job).await;
+    let mut bench = Bench::with(job, keys).await;
     let mut draw = Draw(seed);
     let (mut outbids, mut reached) = (0, 0);
     let mut leaves: Option<((u64, u64), u64)> = None;

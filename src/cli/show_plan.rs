@@ -274,6 +274,7 @@ fn action_document(action: &Action) -> ActionDocument {
         Effect::Stop { .. }
         | Effect::Start { .. }
         | Effect::Relabel { .. }
+        | Effect::Copy { .. }
         | Effect::Destroy { .. } => {}
     }
     document
@@ -322,6 +323,9 @@ fn effect_text(effect: &Effect) -> String {
             tail.until
         ),
         Effect::Start { instance } => format!("start instance {instance}"),
+        Effect::Copy { instance, from } => {
+            format!("copy the checkpoint of instance {from} to instance {instance}")
+        }
         Effect::Destroy { instance, why } => {
             format!("destroy instance {instance}: {}", words::destroy(*why))
         }
@@ -558,6 +562,7 @@ mod tests {
                 price: best.price,
                 disk_gb: 40,
                 storage: best.storage,
+                from: None,
             },
             why: Why::Cheapest,
             reserve: Money(251_000_000),

@@ -74,6 +74,8 @@ pub(crate) fn why(why: Why) -> &'static str {
         Why::Refused => "its runner found less than was advertised",
         Why::Silent => "nothing was heard of its runner",
         Why::Hung => "its command made no progress",
+        Why::Bring => "its checkpoint is brought over from the disk that was left",
+        Why::NotBrought => "its checkpoint did not come, or not as it should be",
         Why::WindowClosed => "outside the job's windows",
         Why::Resume => "may run again",
         Why::Ended => "the replica ended",
@@ -100,6 +102,16 @@ pub(crate) fn situation(situation: &Situation, now: Time) -> String {
         }
         Situation::Settling => "a rental was sent and is not settled".into(),
         Situation::Outbid { until } => format!("outbid, waited for {} more", left(*until)),
+        Situation::Bringing { from, until: None } => {
+            format!("waits behind its gate for the checkpoint of instance {from}")
+        }
+        Situation::Bringing {
+            from,
+            until: Some(until),
+        } => format!(
+            "the checkpoint of instance {from} is copied; given up after {} more",
+            left(*until)
+        ),
         Situation::Clearing => "its old instance is being destroyed".into(),
         Situation::Renting => "being rented now".into(),
         Situation::NoOffer => "nothing on the market suits".into(),
@@ -180,6 +192,7 @@ pub(crate) fn destroy(why: DestroyWhy) -> &'static str {
         DestroyWhy::Refused => "its machine is not fit for the job",
         DestroyWhy::Silent => "nothing was heard of its runner",
         DestroyWhy::Hung => "its command made no progress",
+        DestroyWhy::NotBrought => "its checkpoint did not come, or not as it should be",
         DestroyWhy::Exit => "haggle is leaving",
     }
 }

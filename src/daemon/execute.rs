@@ -11,9 +11,10 @@ use secrecy::{ExposeSecret, SecretString};
 use super::tick::Decision;
 use super::verify::mismatch;
 use super::{Daemon, DaemonError};
+use crate::engine::bring::bringing;
 use crate::engine::lease::first_tail;
 use crate::ports::{CreateRequest, Outcome, RefusedWhy};
-use crate::types::ids::{InstanceId, IntentId, Label, OfferId, Slot, Tail};
+use crate::types::ids::{InstanceId, IntentId, Label, OfferId, Permit, Slot, Tail};
 use crate::types::instance::{DestroyWhy, Held, Phase, Rental, RunnerView};
 use crate::types::intent::{Effect, Intent, IntentState};
 use crate::types::job::{Job, RunType};
@@ -123,12 +124,16 @@ impl Daemon {
             price,
             storage,
             disk_gb,
+            from,
             ..
         } = intent.effect
         else {
             return Ok(());
         };
         let replica = replica.clone();
+        if from.is_some_and(|from| !self.state.held.contains_key(&from)) {
+            return self.refused(intent, "disk-gone");
+        }
         // The plan has seen to it; here is the last place where it could be kept back.
         if let Some(kept_back) = self.settings.engine.keeps_back(&job.run) {
             return self.refused(intent, kept_back.as_str());
@@ -290,6 +295,7 @@ impl Daemon {
             rental,
             price,
             disk_gb,
+            from,
             ..
         } = &intent.effect
         else {
@@ -317,7 +323,9 @@ impl Daemon {
             env.push((format!("-p {port}:{port}{suffix}"), "1".to_owned()));
         }
         let characters = env.iter().map(|(key, value)| key.len() + value.len()).sum();
-        let given = self.given(job, &label, *generation, *offer, characters, control)?;
+        let old = from.and_then(|from| self.state.held.get(&from));
+        let run_of = (&label, *generation);
+        let given = self.given(job, run_of, *offer, characters, control, old)?;
         let mut text = label.to_string();
         let (mut onstart, mut args) = (run.onstart.clone(), run.args.clone());
         if let Some(given) = given {
@@ -423,9 +431,16 @@ impl Daemon {
             price,
             disk_gb,
             storage,
+            from,
         } = &intent.effect
         else {
             return Ok(None);
+        };
+        let old = from.and_then(|from| self.state.held.get(&from));
+        let permit = if from.is_some() {
+            Permit::Hold
+        } else {
+            Permit::Go
         };
         let row = self.market.offers.iter().find(|row| row.id == *offer);
         let runner = job.run.runner.as_deref();
@@ -442,9 +457,12 @@ impl Daemon {
             ends_at: row.and_then(|row| row.ends_at),
             destroying,
             tail: runner.and_then(|runner| {
-                first_tail(&self.settings.engine, runner, *generation, self.now())
+                let first = (*generation, permit);
+                first_tail(&self.settings.engine, runner, first, self.now())
             }),
             runner: runner.map(RunnerView::of),
+            bringing: old.map(bringing),
+            traffic_prices: row.and_then(|row| row.inet_down_price.zip(row.inet_up_price)),
             ..Held::new(instance, intent.id, replica.clone(), self.now())
         };
         self.commit(&[Change::Held(Box::new(held.clone()))])?;
@@ -474,7 +492,13 @@ impl Daemon {
         {
             // Not the host's failure, but the next try should be another one.
             let mut machine = self.state.machine(slot.machine);
-            let until = self.now() + self.settings.engine.poll_every * PASSED_OVER_POLLS;
+            let (now, config) = (self.now(), &self.settings.engine);
+            let mut until = now + config.poll_every * PASSED_OVER_POLLS;
+            let parked = |held: &Held| held.parked && held.slot.machine == slot.machine;
+            if self.state.held.values().any(parked) {
+                // Taking it back is tried before every other one, and would be again.
+                until = until.max(now + config.cooldown);
+            }
             machine.cool_until = machine.cool_until.max(Some(until));
             self.commit(&[Change::Machine(machine)])?;
         }
@@ -494,6 +518,7 @@ impl Daemon {
             return Ok(());
         };
         let marketplace = &self.parts.marketplace;
+        let ends = self.copy_ends(&intent.effect);
         let outcome = match intent.effect {
             Effect::SetBid { bid, .. } => marketplace.set_bid(instance, bid).await,
             Effect::Stop { .. } => marketplace.stop(instance).await,
@@ -502,6 +527,14 @@ impl Daemon {
                 let label = self.label_with(instance, tail);
                 marketplace.set_label(instance, &label).await
             }
+            Effect::Copy { .. } => match ends {
+                Some((from, to)) => marketplace.copy(&from, &to).await,
+                None => Outcome::Refused {
+                    why: RefusedWhy::Invalid,
+                    message: "one of its ends is gone".to_owned(),
+                    leftover: None,
+                },
+            },
             Effect::Destroy { .. } => marketplace.destroy(instance).await,
             Effect::Rent { .. } => return Ok(()),
         };
@@ -509,7 +542,7 @@ impl Daemon {
         match outcome {
             Outcome::Done(()) => {
                 let story = self.story(&intent.effect);
-                self.believe(&intent.effect)?;
+                self.believe(&intent)?;
                 self.close(intent, IntentState::Done { instance }, story)
             }
             // What is unknown to the marketplace may be gone; that is for the listings to prove.
@@ -536,11 +569,16 @@ impl Daemon {
     /// What an answer says is so, where listings show it later. A raised bid is what we owe from now on,
     /// a lowered one only once it was read back. What is destroyed was billed until it was first
     /// answered as done.
-    fn believe(&mut self, effect: &Effect) -> Result<(), DaemonError> {
+    fn believe(&mut self, intent: &Intent) -> Result<(), DaemonError> {
+        let effect = &intent.effect;
         let held = effect.instance().and_then(|id| self.state.held.get(&id));
         let Some(mut held) = held.cloned() else {
             return Ok(());
         };
+        if let Effect::Copy { from, .. } = *effect {
+            let changes = self.copied(held, from, intent.reserved);
+            return self.commit(&changes);
+        }
         match *effect {
             Effect::SetBid { bid, .. } if bid > held.price => held.price = bid,
             Effect::Destroy { .. } => held.destroyed_at = held.destroyed_at.or(Some(self.now())),
@@ -573,6 +611,11 @@ impl Daemon {
                 "destroy",
                 Severity::Info,
                 format!("{place}: destroyed ({})", destroy_word(*why)),
+            ),
+            Effect::Copy { from, .. } => (
+                "copy",
+                Severity::Info,
+                format!("{place}: the checkpoint of instance {from} is copied to it"),
             ),
             // A lease is renewed every hour, of every instance.
             Effect::Rent { .. } | Effect::Relabel { .. } => return None,
@@ -644,6 +687,7 @@ fn destroy_word(why: DestroyWhy) -> &'static str {
         DestroyWhy::Refused => "its machine is not fit for the job",
         DestroyWhy::Silent => "nothing was heard of its runner",
         DestroyWhy::Hung => "its command made no progress",
+        DestroyWhy::NotBrought => "its checkpoint did not come",
         DestroyWhy::Exit => "haggle ends",
     }
 }

@@ -673,6 +673,7 @@ mod tests {
             tail: None,
             relabelled_at: None,
             runner: None,
+            bringing: None,
             lost_work: std::collections::BTreeMap::new(),
         }
     }
@@ -907,6 +908,7 @@ mod tests {
             checkpoint_every: None,
             checkpoint_place: None,
             disposable: true,
+            restartable: false,
             boot_overhead: Duration::ZERO,
             windows: Vec::new(),
             finish: Finish::Manual,

@@ -5,7 +5,7 @@
 //! dies in between leaves an open intent, which the next one takes as unknown.
 
 use super::{Daemon, DaemonError};
-use crate::types::ids::{InstanceId, IntentId, MachineId, ReplicaId};
+use crate::types::ids::{InstanceId, IntentId, MachineId, Permit, ReplicaId};
 use crate::types::instance::{DestroyWhy, Rental};
 use crate::types::intent::{Effect, Intent, IntentState};
 use crate::types::ledger::{EntryKind, Line};
@@ -143,8 +143,22 @@ impl Daemon {
                 held.destroying = Some(held.destroying.unwrap_or(why));
                 held.destroy_sent_at = Some(now);
             }
-            // A label says so once the marketplace has answered, or a row shows it.
-            Effect::Rent { .. } | Effect::Relabel { .. } => {}
+            // A label says so once the marketplace has answered, or a row shows it; but from now on it
+            // may, and what waits behind its gate may work.
+            Effect::Relabel { tail, .. } => {
+                let opens = tail.permit == Permit::Go && tail.generation == held.generation;
+                if let Some(bringing) = held.bringing.as_mut().filter(|_| opens) {
+                    bringing.opened = true;
+                }
+            }
+            Effect::Copy { .. } => {
+                if let Some(bringing) = &mut held.bringing {
+                    bringing.begun_at.get_or_insert(now);
+                    bringing.asked_at = Some(now);
+                    bringing.accepted = false;
+                }
+            }
+            Effect::Rent { .. } => {}
         }
         changes.push(Change::Held(Box::new(held)));
         changes

@@ -10,8 +10,8 @@ use super::poll::Polled;
 use crate::engine::hear::Heard;
 use crate::engine::lease::{first_tail, term};
 use crate::ports::ReadError;
-use crate::runner::{Delivery, Expected, Run, key_of, told};
-use crate::types::ids::{InstanceId, Label, OfferId, Tail};
+use crate::runner::{Delivery, Expected, From, Run, kept_key, key_of, told};
+use crate::types::ids::{InstanceId, Label, OfferId, Permit, Tail};
 use crate::types::instance::{Held, Phase};
 use crate::types::job::{Job, Runner};
 use crate::types::offer::Offer;
@@ -43,11 +43,11 @@ impl Daemon {
     pub(super) fn given(
         &self,
         job: &Job,
-        label: &Label,
-        generation: u32,
+        (label, generation): (&Label, u32),
         offer: OfferId,
         characters: usize,
         control: Option<&SecretString>,
+        old: Option<&Held>,
     ) -> Result<Option<Given>, String> {
         let Some(runner) = &job.run.runner else {
             return Ok(None);
@@ -64,13 +64,26 @@ impl Daemon {
             outputs: runner.outputs.clone(),
             progress: runner.progress.clone(),
             control: control.map(|address| address.expose_secret().to_owned()),
+            kept: runner.carries().map(|(kept, _)| kept),
+            from: old.zip(runner.carries()).map(|(old, (_, dir))| {
+                let label = old.label(&self.state.installation);
+                let key = kept_key(&key_of(&self.parts.run_secret, &label));
+                let run = old.intent;
+                From { run, key, dir }
+            }),
             grace: runner.grace,
             linger: runner.linger,
             looks: runner.looks,
             expected: expected(runner, offer),
         };
         let delivery = run.deliver(characters).map_err(|error| error.to_string())?;
-        let tail = first_tail(&self.settings.engine, runner, generation, self.now());
+        let permit = if old.is_some() {
+            Permit::Hold
+        } else {
+            Permit::Go
+        };
+        let first = (generation, permit);
+        let tail = first_tail(&self.settings.engine, runner, first, self.now());
         Ok(Some(Given { tail, delivery }))
     }
 

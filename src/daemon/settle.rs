@@ -204,6 +204,7 @@ mod tests {
                 price: Rate(1),
                 disk_gb: 8,
                 storage: Rate(1),
+                from: None,
             },
             reserved: Money(1),
             state: IntentState::Unknown { since: Time(0) },

@@ -13,6 +13,7 @@ use crate::types::time::{Time, millis};
 use crate::types::world::World;
 
 use super::bid::lowered_bid;
+use super::bring::holds_nothing;
 use super::budget::{Saving, rows_of};
 use super::price::{ceiling_room, over_ceiling};
 use super::transition::UNSEEN_WORK_AFTER;
@@ -122,7 +123,7 @@ pub(crate) const UNSAVED_KEPT: Duration = Duration::from_hours(24);
 /// Whether its disk may be lost: the policy says so, the work is elsewhere, or it never ran.
 pub(crate) fn expendable(world: &World, job: &Job, held: &Held) -> bool {
     let by_policy = job.may_lose_disks() && (job.disposable || !has_unsaved(world, held));
-    by_policy || never_ran(world, held) || never_worked(held)
+    by_policy || never_ran(world, held) || never_worked(held) || holds_nothing(world, held)
 }
 
 /// Whether what its command made was to be kept in storage.
@@ -145,7 +146,9 @@ fn has_unsaved(world: &World, held: &Held) -> bool {
 fn never_worked(held: &Held) -> bool {
     held.runner.as_ref().is_some_and(|view| {
         let unfit = matches!(view.verdict, Some(Verdict::Refused | Verdict::Silent));
-        unfit && !view.worked
+        // What was brought to it may be there alone.
+        let brought = held.bringing.as_ref().is_some_and(|b| b.verified.is_some());
+        unfit && !view.worked && !brought
     })
 }
 

@@ -360,9 +360,10 @@ impl<'a> Purse<'a> {
             },
             Effect::SetBid { instance, bid } => of(instance, Some(*bid)),
             Effect::Start { instance } => of(instance, None),
-            Effect::Stop { .. } | Effect::Relabel { .. } | Effect::Destroy { .. } => {
-                Load::default()
-            }
+            Effect::Stop { .. }
+            | Effect::Relabel { .. }
+            | Effect::Copy { .. }
+            | Effect::Destroy { .. } => Load::default(),
         }
     }
 

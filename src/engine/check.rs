@@ -264,6 +264,7 @@ impl<'a> Checker<'a> {
             Effect::Stop { instance } | Effect::Destroy { instance, .. } => {
                 self.ours(*instance).map(|_| ())
             }
+            Effect::Copy { instance, from } => self.copy(action, *instance, *from),
             // It costs nothing, and goes beside whatever else is done.
             Effect::Relabel { instance, tail } => self.relabel(*instance, *tail),
         }
@@ -283,10 +284,27 @@ impl<'a> Checker<'a> {
                 matches!(&intent.effect, Effect::Rent { replica, generation, .. }
                 if *replica == held.replica && newer(*generation))
             });
-        if works && replaced {
+        // What waits for another's checkpoint does not work without it, unless it is to begin anew.
+        let unready = held.bringing.as_ref().is_some_and(|bringing| {
+            !bringing.opened && !bringing.anew && bringing.verified.is_none()
+        });
+        if works && (replaced || unready) {
             return Err(Limit::Fence);
         }
         Ok(())
+    }
+
+    /// From a disk whose instance cannot run to one of the same replica that has not worked.
+    fn copy(&mut self, action: &'a Action, to: InstanceId, from: InstanceId) -> Result<(), Limit> {
+        let old = self.world.state.held.get(&from).ok_or(Limit::OwnSlots)?;
+        let new = self.ours(to)?;
+        let job = self.may_spend(&new.replica.job)?;
+        let named = new.bringing.as_ref().map(|bringing| bringing.from);
+        let fits = new.replica == old.replica && named == Some(from) && new.is_behind_gate();
+        if !fits || !old.parked || old.destroying.is_some() {
+            return Err(Limit::Fence);
+        }
+        self.limits(job, action, Step::default())
     }
 
     /// An instance of ours, acted on once a tick.
@@ -586,6 +604,7 @@ mod tests {
                 price: usd(price),
                 disk_gb: 48,
                 storage: usd(0.01),
+                from: None,
             },
             why: Why::Cheapest,
             reserve: Money::dollars(1),

@@ -6,7 +6,7 @@ use crate::types::ids::{InstanceId, MachineId, ReplicaId};
 use crate::types::instance::{DestroyWhy, Held, Rental};
 use crate::types::intent::Effect;
 use crate::types::job::Job;
-use crate::types::money::BID_PARKED;
+use crate::types::money::{BID_PARKED, Money};
 use crate::types::offer::Offer;
 use crate::types::plan::{
     Action, Candidate, JobReport, Limit, Missing, Notice, Plan, ReplicaReport, Report, Situation,
@@ -18,6 +18,7 @@ use crate::types::world::World;
 
 use super::act::{destroy, destroy_again, expendable, never_ran, park, wound_down};
 use super::assign::{Need, assign};
+use super::bring;
 use super::budget::{Load, Purse, Saving, begin_margin, rent_reserve, rows_of, wind_down};
 use super::lease::relabel;
 use super::projection;
@@ -37,6 +38,7 @@ pub fn decide(world: &World) -> (Plan, Report) {
         actions: Vec::new(),
         needs: Vec::new(),
         reclaims: BTreeSet::new(),
+        from: BTreeMap::new(),
         report: Report::default(),
     };
     tick.leftovers();
@@ -59,6 +61,8 @@ struct Tick<'a> {
     needs: Vec<Need>,
     /// Replicas that take their machine back on-demand.
     reclaims: BTreeSet<ReplicaId>,
+    /// The instances from whose disks replicas go on.
+    from: BTreeMap<ReplicaId, InstanceId>,
     report: Report,
 }
 
@@ -70,7 +74,7 @@ fn saves(world: &World, effect: &Effect) -> bool {
             let held = world.state.held.get(instance);
             *bid <= BID_PARKED || held.is_some_and(|held| *bid < held.price)
         }
-        Effect::Rent { .. } | Effect::Start { .. } => false,
+        Effect::Rent { .. } | Effect::Start { .. } | Effect::Copy { .. } => false,
     }
 }
 
@@ -95,8 +99,18 @@ impl<'a> Tick<'a> {
 
     /// Labels before everything else: what is woken reads its own at once.
     fn leases(&mut self) {
+        // What goes is let do nothing more.
+        let goes = self
+            .actions
+            .iter()
+            .filter_map(|(_, action)| match action.effect {
+                Effect::Destroy { instance, .. } => Some(instance),
+                _ => None,
+            });
+        let goes: BTreeSet<InstanceId> = goes.collect();
         let held = self.world.state.held.values();
-        let labels = held.filter_map(|held| relabel(self.world, held));
+        let stays = held.filter(|held| !goes.contains(&held.id));
+        let labels = stays.filter_map(|held| relabel(self.world, held));
         let labels: Vec<_> = labels.map(|action| (0, action)).collect();
         self.actions.splice(0..0, labels);
     }
@@ -181,6 +195,7 @@ impl<'a> Tick<'a> {
         if !step.wants {
             return (step.situation, recourses);
         }
+        self.from.extend(step.from.map(|from| (id.clone(), from)));
         let reclaims = step.reclaims.map(|slot| self.need(job, id, &[slot]));
         let situation = match reclaims {
             Some(situation) if self.needs.last().is_some_and(|need| need.replica == *id) => {
@@ -209,7 +224,7 @@ impl<'a> Tick<'a> {
         let affordable: Vec<Candidate> = candidates
             .iter()
             .filter(|candidate| !self.purse.begun.contains(&candidate.slot.machine))
-            .filter(|candidate| match self.affords(job, candidate) {
+            .filter(|candidate| match self.affords(job, id, candidate) {
                 Ok(()) => true,
                 Err(passed) => {
                     limit.get_or_insert(passed);
@@ -232,19 +247,30 @@ impl<'a> Tick<'a> {
         }
     }
 
-    fn affords(&self, job: &Job, candidate: &Candidate) -> Result<(), Limit> {
-        let (reserve, margin, load) = self.price(job, candidate);
+    fn affords(&self, job: &Job, id: &ReplicaId, candidate: &Candidate) -> Result<(), Limit> {
+        let (reserve, margin, load) = self.price(job, id, candidate);
         self.purse.affords(job, reserve, margin, load)
     }
 
     fn price(
         &self,
         job: &Job,
+        id: &ReplicaId,
         candidate: &Candidate,
     ) -> (crate::types::money::Money, crate::types::money::Money, Load) {
         let rate = candidate.price.saturating_add(candidate.storage);
         let offer = self.offer(candidate);
         let reserve = rent_reserve(self.world, job, offer, candidate.price, candidate.storage);
+        let from = self.from.get(id);
+        let from = from.and_then(|from| self.world.state.held.get(from));
+        // What it is to begin with comes over the wire, too.
+        let copied = from.map_or(Money::ZERO, |from| {
+            let down = offer.and_then(|offer| offer.inet_down_price);
+            let to = (candidate.slot.machine, down);
+            let (up, down) = bring::traffic(job, from, to, bring::bringing(from).bytes);
+            up.saturating_add(down)
+        });
+        let reserve = reserve.saturating_add(copied);
         let load = Load {
             rate,
             instances: 1,
@@ -293,7 +319,7 @@ impl<'a> Tick<'a> {
             let mut refused = None;
             let mut found = None;
             for candidate in std::iter::once(&first).chain(others) {
-                let (reserve, margin, load) = self.price(job, candidate);
+                let (reserve, margin, load) = self.price(job, &replica, candidate);
                 match self.purse.take(job, reserve, margin, load) {
                     Ok(()) => {
                         found = Some((candidate.clone(), reserve));
@@ -332,6 +358,7 @@ impl<'a> Tick<'a> {
                 price: candidate.price,
                 disk_gb: job.requirements.disk_gb,
                 storage: candidate.storage,
+                from: self.from.get(replica).copied(),
             },
             why: if self.reclaims.contains(replica) {
                 Why::Reclaim

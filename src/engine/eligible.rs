@@ -114,7 +114,9 @@ impl<'a> Scope<'a> {
     pub(crate) fn new(world: &'a World, job: &'a Job) -> Self {
         let lead_ms = millis(job.provision_timeout).saturating_add(millis(job.boot_overhead));
         let work_left = work_left_gpu_ms(&world.state, job);
-        let movable = job.checkpoint_place == Some(CheckpointPlace::Remote) || job.disposable;
+        let carried = job.run.runner.as_ref().is_some_and(|runner| runner.carried);
+        let remote = job.checkpoint_place == Some(CheckpointPlace::Remote);
+        let movable = remote || carried || job.disposable;
         Self {
             world,
             job,
@@ -367,6 +369,7 @@ fn ours(state: &State) -> BTreeMap<MachineId, Ours<'_>> {
             Effect::Stop { .. }
             | Effect::Start { .. }
             | Effect::Relabel { .. }
+            | Effect::Copy { .. }
             | Effect::Destroy { .. } => {}
         }
     }
@@ -478,6 +481,7 @@ pub(crate) mod samples {
             outputs: None,
             storage: None,
             sync_every: Duration::from_mins(10),
+            carried: false,
         }
     }
 
@@ -520,6 +524,7 @@ pub(crate) mod samples {
             checkpoint_every: Some(Duration::from_mins(30)),
             checkpoint_place: Some(CheckpointPlace::Remote),
             disposable: false,
+            restartable: false,
             boot_overhead: Duration::from_mins(5),
             windows: Vec::new(),
             finish: Finish::Manual,
@@ -606,6 +611,7 @@ pub(crate) mod samples {
             tail: None,
             relabelled_at: None,
             runner: None,
+            bringing: None,
             lost_work: std::collections::BTreeMap::new(),
         }
     }
@@ -918,6 +924,7 @@ mod tests {
                 price: usd(0.1),
                 disk_gb: 48,
                 storage: usd(0.01),
+                from: None,
             },
             reserved: Money::ZERO,
             state,

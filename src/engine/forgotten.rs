@@ -165,6 +165,7 @@ mod tests {
                 price: held.price,
                 disk_gb: held.disk_gb,
                 storage: held.storage,
+                from: None,
             },
             reserved: Money::ZERO,
             state: IntentState::Unknown { since: NOW },

@@ -7,14 +7,15 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use crate::runner::{Kept, Told};
-use crate::types::instance::{Held, Outputs, Phase, RunnerView, Verdict};
+use crate::runner::{Brought, Kept, Told};
+use crate::types::instance::{Held, Outputs, Phase, Rental, RunnerView, Verdict};
 use crate::types::job::{Finish, Job};
 use crate::types::money::Rate;
 use crate::types::state::{KeptCheckpoint, KeptOutputs, Severity};
 use crate::types::time::{Time, human, millis};
 
-use super::act::{UNSAVED_KEPT, is_stored};
+use super::act::{UNSAVED_KEPT, given_up, is_stored};
+use super::bring;
 use super::observe::Fold;
 use super::view::{judged, restore_patience};
 
@@ -75,7 +76,15 @@ impl Fold<'_> {
             if view.worked {
                 self.is_fit(held);
             }
-            self.checkpoints(held, news.kept);
+            // What stays on a disk goes with it.
+            if view
+                .given
+                .as_ref()
+                .is_some_and(|runner| runner.storage.is_some())
+            {
+                self.checkpoints(held, news.kept);
+            }
+            self.is_brought(held, news.waits, news.brought, heard.at);
             if let Some(bad) = news.bad {
                 self.cannot_restore(held, &bad);
             }
@@ -91,6 +100,9 @@ impl Fold<'_> {
         let Some(heard) = self.seen.heard.get(&held.id) else {
             return;
         };
+        let late = self.is_late(held, heard.at);
+        // Where the old disk is gone there is nothing to keep.
+        let anew = job.restartable || !self.has_old(held);
         let Some(view) = &mut held.runner else {
             return;
         };
@@ -106,7 +118,8 @@ impl Fold<'_> {
         let replica = self.draft.state.replicas.get(&held.replica);
         let from = replica.and_then(|record| record.checkpoints.iter().find(of_others));
         let patience = restore_patience(from.map_or(0, |kept| kept.bytes));
-        let verdict = judged(view, &runner, patience, read);
+        let verdict = judged(view, &runner, patience, read)
+            .or_else(|| (late && !anew).then_some(Verdict::NotBrought));
         view.verdict = verdict;
         if matches!(verdict, Some(Verdict::Refused | Verdict::Silent)) && view.worked {
             // It is replaced, and not woken on the same machine.
@@ -139,7 +152,93 @@ impl Fold<'_> {
                 let how = format!("its command made no progress for {}", human(after));
                 self.failed(held, &job, &how);
             }
+            Some(Verdict::NotBrought) => self.not_brought(held, &job),
+            None if late => self.begins_anew(held),
             None => {}
+        }
+    }
+
+    /// What is said of a checkpoint on its way from another disk.
+    fn is_brought(&mut self, held: &mut Held, waits: bool, told: Option<Brought>, at: Time) {
+        let Some(bringing) = held.bringing.as_mut().filter(|bringing| !bringing.opened) else {
+            return;
+        };
+        if waits {
+            bringing.ready_at.get_or_insert(at);
+        }
+        let Some(told) = told.filter(|told| told.run == bringing.run.to_string()) else {
+            return;
+        };
+        if bringing.verified.is_none() {
+            bringing.verified = Some(told.manifest);
+            let text = format!(
+                "the checkpoint on the disk of instance {} is on that of instance {}, and as it should be",
+                bringing.from, held.id
+            );
+            self.tell(Severity::Info, "brought", held, text);
+        }
+    }
+
+    /// Whether the disk is there that has the checkpoint that an instance waits for.
+    fn has_old(&self, held: &Held) -> bool {
+        let bringing = held.bringing.as_ref();
+        bringing.is_some_and(|bringing| self.draft.state.held.contains_key(&bringing.from))
+    }
+
+    /// Whether the checkpoint that an instance waits for has not come in its time, or cannot come any more.
+    fn is_late(&self, held: &Held, at: Time) -> bool {
+        let waiting = held
+            .bringing
+            .as_ref()
+            .filter(|bringing| !bringing.opened && !bringing.anew && bringing.verified.is_none());
+        waiting.is_some_and(|bringing| !self.has_old(held) || bring::is_over(bringing, at))
+    }
+
+    /// Its policy lets it begin again from nothing, and the old disk stays as it is; or that is gone.
+    fn begins_anew(&mut self, held: &mut Held) {
+        let Some(bringing) = &mut held.bringing else {
+            return;
+        };
+        bringing.anew = true;
+        let text = format!(
+            "the checkpoint of instance {} did not come to instance {}, and it begins anew",
+            bringing.from, held.id
+        );
+        self.tell(Severity::Warning, "not-brought", held, text);
+        self.leave_old_disk(held);
+    }
+
+    /// It is given up, the old disk stays, and its instance may be brought back where it is.
+    fn not_brought(&mut self, held: &Held, job: &Job) {
+        let Some(from) = held.bringing.as_ref().map(|bringing| bringing.from) else {
+            return;
+        };
+        self.blame(held.slot.machine);
+        let why = held.runner.as_ref().and_then(|view| view.why.clone());
+        let text = format!(
+            "the checkpoint of instance {from} did not come to instance {}, which is given up: {}; the \
+             old disk is kept",
+            held.id,
+            why.unwrap_or_else(|| "its runner does not say why".to_owned())
+        );
+        self.tell(Severity::Warning, "not-brought", held, text);
+        self.waits(held, job);
+        let unfit = |old: &Held| {
+            let verdict = old.runner.as_ref().and_then(|view| view.verdict);
+            matches!(verdict, Some(Verdict::Refused | Verdict::Silent))
+        };
+        let state = &mut self.draft.state;
+        if let Some(old) = state
+            .held
+            .get_mut(&from)
+            .filter(|old| given_up(old) && !unfit(old))
+        {
+            let machine = state.machines.get(&old.slot.machine);
+            let bid = machine.and_then(|machine| machine.highest_bid);
+            old.bid_before_park = match old.rental {
+                Rental::Bid => bid.map(|(bid, _)| bid),
+                Rental::OnDemand => None,
+            };
         }
     }
 
@@ -341,6 +440,8 @@ mod tests {
             trouble: None,
             lacks: None,
             restore: None,
+            waits: None,
+            brought: None,
             outputs: None,
             bad: None,
             signed: true,
@@ -567,7 +668,7 @@ mod tests {
         held.id = InstanceId(id);
         held.intent = IntentId(id);
         held.slot.machine = MachineId(id);
-        held.runner = Some(RunnerView::of(&runner("true")));
+        held.runner = scene.job.run.runner.as_deref().map(RunnerView::of);
         scene.row.id = held.id;
         scene.row.machine = Some(held.slot.machine);
         scene.state.held.insert(held.id, held);
@@ -575,7 +676,7 @@ mod tests {
 
     #[test]
     fn the_last_checkpoint_of_each_place_is_remembered_newest_first() {
-        let mut scene = Scene::new();
+        let mut scene = Scene::stored();
         let run = scene.state.held[&scene.row.id].intent.0;
         // Two lines between two looks, and each line repeats what the one before it said.
         let lines = vec![
@@ -603,7 +704,7 @@ mod tests {
 
     #[test]
     fn a_checkpoint_is_given_up_where_two_machines_say_that_it_is_bad() {
-        let mut scene = Scene::new();
+        let mut scene = Scene::stored();
         scene.hears(1, Some(vec![keeps("1.1", 1, 0, 'a')]));
         scene.hears(1, Some(vec![keeps("1.1", 2, 1, 'b')]));
         let bad = |boot: &str, digit| Told {
@@ -818,6 +919,109 @@ mod tests {
         assert_eq!(scene.hears(1, Some(vec![refused])), Some(Verdict::Refused));
         assert!(scene.is_cooled_down());
         assert!(!scene.view().worked);
+    }
+
+    /// It waits behind its gate for the checkpoint of an older one, whose copy was asked for a while ago.
+    fn waiting(restartable: bool) -> Scene {
+        let mut scene = Scene::new();
+        scene.job.restartable = restartable;
+        scene.job.checkpoint_place = Some(crate::types::job::CheckpointPlace::Disk);
+        let mut old = scene.state.held[&scene.row.id].clone();
+        (old.id, old.intent) = (InstanceId(4), IntentId(4));
+        old.slot.machine = MachineId(44);
+        (old.phase, old.parked, old.stop_asked) = (Phase::Stopped, true, true);
+        old.bid_before_park = Some(Rate::ZERO);
+        let mut machine = scene.state.machine(old.slot.machine);
+        machine.highest_bid = Some((usd(0.3), NOW));
+        scene.state.machines.insert(machine.id, machine);
+        let mut record = scene.state.replica(&old.replica);
+        record.durable_gpu_ms = 3_600_000;
+        scene.state.replicas.insert(record.id.clone(), record);
+        let held = scene.state.held.get_mut(&scene.row.id).unwrap();
+        held.generation = 2;
+        held.first_ran_at = None;
+        held.phase = Phase::Provisioning;
+        let mut bringing = bring::bringing(&old);
+        bringing.bytes = 1000;
+        bringing.begun_at = Some(NOW);
+        held.bringing = Some(bringing);
+        scene.state.held.insert(old.id, old);
+        scene
+    }
+
+    impl Scene {
+        fn bringing(&self) -> crate::types::instance::Bringing {
+            self.state.held[&self.row.id].bringing.clone().unwrap()
+        }
+
+        fn done_gpu_ms(&self) -> i64 {
+            let id = &self.state.held[&self.row.id].replica;
+            self.state.replica(id).done_gpu_ms()
+        }
+    }
+
+    fn waits(seq: u64) -> Told {
+        Told {
+            waits: Some("copy".to_owned()),
+            why: Some("hold".to_owned()),
+            ..line("1.1", seq, "gate")
+        }
+    }
+
+    fn brings(seq: u64, run: &str) -> Told {
+        Told {
+            brought: Some(Brought {
+                run: run.to_owned(),
+                manifest: sum('c'),
+                bytes: 900,
+            }),
+            ..line("1.1", seq, "gate")
+        }
+    }
+
+    #[test]
+    fn what_was_brought_is_the_checkpoint_of_that_run_and_waiting_is_no_work() {
+        let mut scene = waiting(false);
+        assert_eq!(scene.hears(1, Some(vec![waits(1)])), None);
+        assert_eq!(scene.bringing().ready_at, Some(scene.now));
+        assert_eq!(scene.hears(1, Some(vec![brings(2, "9")])), None);
+        assert_eq!(scene.bringing().verified, None, "it is another run's");
+        assert_eq!(scene.hears(1, Some(vec![brings(3, "4")])), None);
+        assert_eq!(scene.bringing().verified, Some(sum('c')));
+        assert!(scene.told.contains(&"brought".to_owned()));
+        assert_eq!(scene.hears(9, Some(vec![brings(4, "4")])), None, "in time");
+        assert_eq!(scene.done_gpu_ms(), 3_600_000);
+        assert!(!scene.told.contains(&"work-lost".to_owned()));
+    }
+
+    #[test]
+    fn a_checkpoint_that_does_not_come_in_time_is_given_up_and_the_old_one_may_come_back() {
+        let mut scene = waiting(false);
+        assert_eq!(scene.hears(9, Some(vec![waits(1)])), None);
+        let verdict = scene.hears(1, Some(vec![waits(2)]));
+        assert_eq!(verdict, Some(Verdict::NotBrought));
+        assert!(scene.is_cooled_down());
+        let old = &scene.state.held[&InstanceId(4)];
+        assert_eq!(old.bid_before_park, Some(usd(0.3)));
+        let record = scene.state.replica(&old.replica);
+        assert!(record.retry_at.is_some_and(|at| at > scene.now));
+        assert_eq!((record.failures, record.done_gpu_ms()), (0, 3_600_000));
+    }
+
+    #[test]
+    fn where_the_policy_allows_it_it_begins_anew_without_what_did_not_come() {
+        let mut scene = waiting(true);
+        scene.hears(9, Some(vec![waits(1)]));
+        assert_eq!(scene.hears(1, Some(vec![waits(2)])), None);
+        assert!(scene.bringing().anew);
+        assert!(scene.told.contains(&"not-brought".to_owned()));
+        assert_eq!(scene.done_gpu_ms(), 0, "what was done is on the old disk");
+        assert!(scene.state.held.contains_key(&InstanceId(4)));
+        // What cannot come any more is not waited for.
+        let mut scene = waiting(false);
+        scene.state.held.remove(&InstanceId(4));
+        assert_eq!(scene.hears(1, Some(vec![waits(1)])), None);
+        assert!(scene.bringing().anew);
     }
 
     #[test]

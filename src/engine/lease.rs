@@ -8,7 +8,7 @@
 use std::time::Duration;
 
 use crate::types::ids::{Permit, ReplicaId, Tail};
-use crate::types::instance::Held;
+use crate::types::instance::{Held, Phase};
 use crate::types::intent::Effect;
 use crate::types::job::Runner;
 use crate::types::plan::{Action, Why};
@@ -34,14 +34,29 @@ fn lease_end(config: &EngineConfig, runner: &Runner, now: Time) -> Option<Time> 
 pub fn first_tail(
     config: &EngineConfig,
     runner: &Runner,
-    generation: u32,
+    (generation, permit): (u32, Permit),
     now: Time,
 ) -> Option<Tail> {
     lease_end(config, runner, now).map(|until| Tail {
         generation,
-        permit: Permit::Go,
+        permit,
         until,
     })
+}
+
+/// What the label of a replica's newest instance lets it do: one to which a checkpoint is brought waits
+/// until that is verified, or it is to begin anew.
+fn permitted(held: &Held) -> Permit {
+    let waits = held.bringing.as_ref().is_some_and(|bringing| {
+        let judged = held
+            .runner
+            .as_ref()
+            .is_some_and(|view| view.verdict.is_some());
+        let runs = held.phase == Phase::Running && !held.stop_asked;
+        let ready = (bringing.verified.is_some() || bringing.anew) && runs && !judged;
+        !bringing.opened && !ready
+    });
+    if waits { Permit::Hold } else { Permit::Go }
 }
 
 /// What the runner on an instance was given.
@@ -76,10 +91,12 @@ pub(crate) fn relabel(world: &World, held: &Held) -> Option<Action> {
     let newest = newest(world, &held.replica)?;
     let permit = if held.generation == newest {
         let half = term(&world.config, runner)? / 2;
-        if works_until(held).is_some_and(|end| end >= world.now + half) {
+        let permit = permitted(held);
+        let says_so = held.tail.is_some_and(|tail| tail.permit == permit);
+        if says_so && leased_until(held).is_some_and(|end| end >= world.now + half) {
             return None;
         }
-        Permit::Go
+        permit
     } else {
         let told = held
             .tail
@@ -102,13 +119,13 @@ pub(crate) fn relabel(world: &World, held: &Held) -> Option<Action> {
 /// itself for forgotten, and destroy itself with its disk.
 pub(crate) fn may_wake(world: &World, held: &Held) -> bool {
     let leased = given(held).is_some_and(|runner| runner.lease.is_some());
-    !leased || works_until(held).is_some_and(|end| end > world.now)
+    !leased || leased_until(held).is_some_and(|end| end > world.now)
 }
 
-/// Until when its label lets it work.
-fn works_until(held: &Held) -> Option<Time> {
+/// Until when its label lets it work, or wait for what it is to begin with.
+fn leased_until(held: &Held) -> Option<Time> {
     let tail = held.tail?;
-    let own = tail.permit == Permit::Go && tail.generation == held.generation;
+    let own = tail.permit != Permit::Done && tail.generation == held.generation;
     own.then_some(tail.until)
 }
 

@@ -7,6 +7,7 @@ mod accrue;
 mod act;
 pub mod assign;
 pub mod bid;
+pub(crate) mod bring;
 pub mod budget;
 pub mod check;
 pub mod decide;

@@ -325,10 +325,12 @@ impl Fold<'_> {
             price,
             disk_gb,
             storage,
+            from,
         } = &intent.effect
         else {
             return None;
         };
+        let old = from.and_then(|from| self.draft.state.held.get(&from));
         let seen = self.offer(|o| o.id == *offer);
         let model = seen.map(|o| &*o.gpu_name);
         Some(Held {
@@ -340,6 +342,7 @@ impl Fold<'_> {
             storage: *storage,
             disk_gb: *disk_gb,
             runner: self.runner_of(replica),
+            bringing: old.map(super::bring::bringing),
             traffic_prices: seen.and_then(|o| o.inet_down_price.zip(o.inet_up_price)),
             // It was not made before the intent, and its disk is billed from then on at most.
             created_at: intent.at,
@@ -538,6 +541,7 @@ impl Fold<'_> {
         }
         let ran_ms = held.run_ms + cost.ms;
         let at_work = known && before.phase == Phase::Running && held.phase == Phase::Running;
+        let at_work = at_work && !held.is_behind_gate();
         if let (true, Some(job)) = (at_work, self.job(&held.replica.job)) {
             self.book(&job, held, cost.ms);
         }
@@ -592,6 +596,11 @@ impl Fold<'_> {
                 Effect::Stop { .. } => stopped && !meant_to_run,
                 Effect::Start { .. } => !stopped || meant_to_run,
                 Effect::Relabel { tail, .. } => row.tail() == Some(tail),
+                // No row shows it for sure: the runner says what arrived.
+                Effect::Copy { .. } => {
+                    let bringing = held.bringing.as_ref();
+                    bringing.is_some_and(|bringing| bringing.verified.is_some())
+                }
                 Effect::Rent { .. } | Effect::Destroy { .. } => false,
             })
             .cloned()
@@ -707,6 +716,7 @@ impl Fold<'_> {
             Effect::Start { .. }
             | Effect::Rent { .. }
             | Effect::Relabel { .. }
+            | Effect::Copy { .. }
             | Effect::Destroy { .. } => {}
         }
     }
@@ -1064,6 +1074,7 @@ mod tests {
                 price: held.price,
                 disk_gb: held.disk_gb,
                 storage: held.storage,
+                from: None,
             },
             reserved: Money(7),
             state: IntentState::Unknown { since: NOW },
@@ -1209,6 +1220,7 @@ mod tests {
                 price: usd(0.2),
                 disk_gb: 48,
                 storage: usd(0.01),
+                from: None,
             },
             reserved: Money(1000),
             state: IntentState::Unknown { since: scene.now },

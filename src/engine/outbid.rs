@@ -394,6 +394,11 @@ mod tests {
         let auto = RentalChoice::Auto;
         let gone = Turn::NotOffered;
         assert_eq!(why(auto, vec![offer(2)]), [gone.clone(), gone]);
+        // The offer that it was made of is not to be had twice.
+        let mut once = rival(0.25, 0.4);
+        once.rented = Some(true);
+        let world = outbid(auto, 61, vec![offer(2), once]);
+        assert_eq!(told(&world)[2], refused(Refusal::NotRentable));
         let over = refused(Refusal::OverCeiling);
         let dear = vec![offer(2), rival(1.5, 2.0)];
         assert_eq!(why(auto, dear), [over.clone(), over]);

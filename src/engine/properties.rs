@@ -8,9 +8,9 @@ use proptest::prelude::*;
 use super::check::check;
 use super::decide::decide;
 use super::eligible::samples::{NOW, held, job, offer, usd, world};
-use crate::types::ids::{AccountId, IntentId};
+use crate::types::ids::{AccountId, IntentId, Permit};
 use crate::types::instance::{
-    Account, DestroyWhy, Held, Instance, Listing, Phase, RawState, Rental,
+    Account, DestroyWhy, Held, Instance, Listing, Phase, RawState, Rental, RunnerView,
 };
 use crate::types::intent::{Effect, Intent, IntentState};
 use crate::types::job::{Budget, CheckpointPlace, Job, RentalChoice};
@@ -72,8 +72,11 @@ pub(crate) fn act(world: &mut World, plan: &Plan) {
                 rental,
                 price,
                 storage,
+                from,
                 ..
             } => {
+                let old = from.and_then(|from| world.state.held.get(&from));
+                let bringing = old.map(super::bring::bringing);
                 let name = &replica.job;
                 let job = world.jobs.iter().find(|job| job.name == *name).unwrap();
                 let row = world
@@ -92,6 +95,8 @@ pub(crate) fn act(world: &mut World, plan: &Plan) {
                     first_ran_at: None,
                     created_at: world.now,
                     accrued_to: world.now,
+                    runner: job.run.runner.as_deref().map(RunnerView::of),
+                    bringing,
                     ..held(id.0, job, row, *price)
                 };
                 let mut record = world.state.replica(replica);
@@ -127,6 +132,17 @@ pub(crate) fn act(world: &mut World, plan: &Plan) {
             Effect::Relabel { instance, tail } => {
                 let held = world.state.held.get_mut(instance).unwrap();
                 held.tail = Some(*tail);
+                let opens = tail.permit == Permit::Go && tail.generation == held.generation;
+                if let Some(bringing) = held.bringing.as_mut().filter(|_| opens) {
+                    bringing.opened = true;
+                }
+            }
+            Effect::Copy { instance, .. } => {
+                let held = world.state.held.get_mut(instance).unwrap();
+                let bringing = held.bringing.as_mut().unwrap();
+                bringing.begun_at.get_or_insert(world.now);
+                bringing.asked_at = Some(world.now);
+                bringing.accepted = true;
             }
             Effect::Start { instance } => {
                 let held = world.state.held.get_mut(instance).unwrap();
@@ -541,7 +557,10 @@ pub(crate) fn spends(world: &World, effect: &Effect) -> bool {
                     .get(instance)
                     .is_some_and(|held| *bid > held.price)
         }
-        Effect::Stop { .. } | Effect::Relabel { .. } | Effect::Destroy { .. } => false,
+        Effect::Stop { .. }
+        | Effect::Relabel { .. }
+        | Effect::Copy { .. }
+        | Effect::Destroy { .. } => false,
     }
 }
 

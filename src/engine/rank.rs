@@ -93,7 +93,8 @@ pub fn evaluate(world: &World, job: &Job, offer: &Offer) -> Result<Candidate, Re
         .map(|scored| scored.candidate())
 }
 
-/// What an offer on-demand would cost a job once one of our instances was parked, within its ceiling.
+/// What an offer on-demand would cost a job once one of our instances was parked, within its ceiling. The
+/// offer that such an instance was made of is not to be had again: others of its machine are.
 ///
 /// # Errors
 /// The first reason against it.

@@ -755,6 +755,7 @@ mod tests {
                 price: held.price,
                 disk_gb: held.disk_gb,
                 storage: held.storage,
+                from: None,
             },
             reserved: Money(1),
             state: IntentState::Unknown { since: NOW },

@@ -7,6 +7,7 @@
 
 use std::time::Duration;
 
+use crate::types::ids::InstanceId;
 use crate::types::instance::{DestroyWhy, Held, Phase, Rental, Verdict};
 use crate::types::intent::Effect;
 use crate::types::job::Job;
@@ -21,6 +22,7 @@ use super::act::{
     row, set_bid, wound_down,
 };
 use super::bid::raised_bid;
+use super::bring::{bring, is_carried_on, source};
 use super::budget::{Load, Purse, Saving, begin_margin, horizon, rise, rows_of, stirs};
 use super::lease::may_wake;
 use super::outbid::{reclaim, stopped};
@@ -42,6 +44,8 @@ pub(crate) struct Step {
     pub(crate) situation: Situation,
     /// Whether it needs an instance.
     pub(crate) wants: bool,
+    /// The instance from whose disk it goes on.
+    pub(crate) from: Option<InstanceId>,
     /// The slot that it needs, where it is that one or, once it cannot be had, any other.
     pub(crate) reclaims: Option<Candidate>,
     /// What is done about an outbid, step by step.
@@ -80,6 +84,7 @@ pub(crate) fn step(ground: &mut Ground<'_, '_>) -> Step {
     let mut step = Step {
         situation: Situation::NoOffer,
         wants: false,
+        from: None,
         reclaims: None,
         recourses: Vec::new(),
         actions: Vec::new(),
@@ -237,7 +242,9 @@ fn run(ground: &mut Ground<'_, '_>, standing: &[&Held], clearing: bool, step: &m
 
 /// An older instance beside the current one: parked ones are kept for their checkpoints.
 fn set_aside(ground: &Ground<'_, '_>, held: &Held, step: &mut Step) {
-    if expendable(ground.world, ground.job, held) {
+    let mut newer = ground.held.iter();
+    let carried_on = newer.any(|newer| is_carried_on(held, newer));
+    if carried_on || expendable(ground.world, ground.job, held) {
         let (why, word) = if held.parked {
             (DestroyWhy::Moved, Why::Superseded)
         } else {
@@ -260,6 +267,7 @@ fn want(ground: &Ground<'_, '_>, step: &mut Step) -> Situation {
         return Situation::Blind { missing };
     }
     step.wants = !ground.world.wind_down;
+    step.from = source(ground.job, &ground.held).map(|held| held.id);
     Situation::NoOffer
 }
 
@@ -298,9 +306,16 @@ fn running(
             let (why, destroy_why) = (Why::Silent, DestroyWhy::Silent);
             return leave(ground, held, why, destroy_why, count, step);
         }
+        Some(Verdict::NotBrought) => {
+            let (why, destroy_why) = (Why::NotBrought, DestroyWhy::NotBrought);
+            return leave(ground, held, why, destroy_why, count, step);
+        }
     }
     if let Some((why, destroy_why)) = due(ground, held) {
         return leave(ground, held, why, destroy_why, count, step);
+    }
+    if let Some(situation) = bring(ground, held, count, step) {
+        return situation;
     }
     step.actions.extend(lower(ground.world, ground.job, held));
     Situation::Running
@@ -318,7 +333,9 @@ pub(super) fn due(ground: &Ground<'_, '_>, held: &Held) -> Option<(Why, DestroyW
         return Some((Why::OverCeiling, DestroyWhy::Moved));
     }
     // Work that is on its disk alone would be lost by moving sooner: it runs to the end.
-    let early = expendable(ground.world, ground.job, held);
+    let given = held.runner.as_ref().and_then(|view| view.given.as_ref());
+    let carried = given.is_some_and(|runner| runner.carried);
+    let early = carried || expendable(ground.world, ground.job, held);
     let lead = if early {
         ground.job.patience.clamp(ENDING_LEAD_MIN, ENDING_LEAD_MAX)
     } else {
@@ -488,9 +505,13 @@ fn rest_or_resume(
             Ok(None) => {}
         }
     }
-    if let Ok(slot) = reclaim(ground, held, count) {
-        step.reclaims = Some(slot);
-        return want(ground, step);
+    match reclaim(ground, held, count) {
+        Ok(slot) => {
+            step.recourses.push((Recourse::Reclaim, Turn::Taken));
+            step.reclaims = Some(slot);
+            return want(ground, step);
+        }
+        Err(turn) => step.recourses.push((Recourse::Reclaim, turn)),
     }
     if expendable(ground.world, ground.job, held) {
         step.actions

@@ -76,7 +76,9 @@ impl Fold<'_> {
                 held.slot.machine, held.slot.gpus, held.gpu_name
             );
             self.tell(Severity::Info, "running", held, text);
-            self.leave_old_disk(held);
+            if held.bringing.is_none() {
+                self.leave_old_disk(held);
+            }
         } else if before == Phase::Stopped {
             let text = format!("instance {} runs again", held.id);
             self.tell(Severity::Info, "resumed", held, text);
@@ -84,7 +86,7 @@ impl Fold<'_> {
     }
 
     /// Work on another instance's disk does not help this one: it begins anew.
-    fn leave_old_disk(&mut self, held: &Held) {
+    pub(crate) fn leave_old_disk(&mut self, held: &Held) {
         let Some(job) = self.job(&held.replica.job) else {
             return;
         };
@@ -176,6 +178,12 @@ impl Fold<'_> {
 
     /// The container ended while its contract runs on: the end of the work, or a failure.
     fn exited(&mut self, held: &mut Held, ran_ms: i64) {
+        if held.is_behind_gate() {
+            // The command has not begun: that says nothing of the job.
+            self.blame(held.slot.machine);
+            held.run_ms = 0;
+            return;
+        }
         self.finish_when_done(held);
         let job = self.job(&held.replica.job);
         let ended = self.draft.state.replica(&held.replica).ending.is_some();
@@ -412,7 +420,9 @@ impl Fold<'_> {
             .held_by(&held.replica)
             .any(|other| other.generation > held.generation && other.first_ran_at.is_some());
         let mut replica = self.draft.state.replica(&held.replica);
-        if newer || held.first_ran_at.is_none() || replica.ending.is_some() {
+        // Behind its gate there is nothing of its own.
+        let idle = held.first_ran_at.is_none() || held.is_behind_gate();
+        if newer || idle || replica.ending.is_some() {
             return 0;
         }
         let Some(job) = self.job(&held.replica.job) else {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::runner::{Kept, Place, Told};
+use crate::runner::{Brought, Kept, Place, Told};
 use crate::types::instance::{Outputs, RunnerView, Verdict};
 use crate::types::job::Runner;
 use crate::types::state::CHECKPOINT_PLACES;
@@ -37,6 +37,10 @@ pub(super) struct News {
     pub(super) kept: Vec<Kept>,
     /// The SHA-256 of the manifest of a checkpoint that is not what it should be.
     pub(super) bad: Option<String>,
+    /// Whether it waits behind its gate for another run's checkpoint.
+    pub(super) waits: bool,
+    /// Another run's checkpoint that it was brought, and found to be right.
+    pub(super) brought: Option<Brought>,
 }
 
 impl RunnerView {
@@ -82,13 +86,17 @@ impl RunnerView {
             .bad
             .clone()
             .filter(|bad| !bad.is_empty())
-            .or_else(|| told.why.clone())
-            .or_else(|| told.trouble.clone());
+            .or_else(|| told.trouble.clone())
+            .or_else(|| told.why.clone());
         if told.state == "result" {
             self.result_at.get_or_insert(now);
             self.outputs = told.outputs.as_ref().and_then(outputs);
         }
         self.restoring(told, at_work, now, news);
+        news.waits |= told.waits.is_some();
+        if let Some(brought) = told.brought.as_ref().filter(|b| is_sum(&b.manifest)) {
+            news.brought = Some(brought.clone());
+        }
         self.keeping(told, now, news);
     }
 

@@ -362,6 +362,7 @@ pub(super) fn job(reading: &Reading, windows: Vec<Window>) -> Option<Job> {
         checkpoint_every: reading.checkpoint_every(),
         checkpoint_place: reading.checkpoint_place(),
         disposable: reading.flag("data.disposable")?,
+        restartable: reading.flag("restartable")?,
         boot_overhead: reading.span("boot_overhead")?,
         windows,
         finish: reading.finish()?,

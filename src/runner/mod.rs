@@ -14,9 +14,9 @@ use base64::prelude::BASE64_STANDARD;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 
-use crate::types::ids::Label;
+use crate::types::ids::{IntentId, Label};
 pub use key::{key_of, secret_in};
-pub use told::{Kept, Place, Told, told};
+pub use told::{Brought, Kept, Place, Told, kept_key, told};
 
 /// The script: POSIX shell.
 pub const SCRIPT: &str = include_str!("run.sh");
@@ -74,6 +74,10 @@ pub struct Run {
     pub progress: Option<String>,
     /// Where the control document is, which says where data goes.
     pub control: Option<String>,
+    /// Where the last whole checkpoint stays, on its own disk, where there is no storage.
+    pub kept: Option<String>,
+    /// Another run's checkpoint that it is to begin with, and waits for behind its gate.
+    pub from: Option<From>,
     /// How long a command that is asked to end may take.
     pub grace: Duration,
     /// How long a result waits to be taken.
@@ -82,6 +86,17 @@ pub struct Run {
     pub looks: (Duration, Duration),
     /// What the machine should have; `None`: it is not tried.
     pub expected: Option<Expected>,
+}
+
+/// A checkpoint that the marketplace copies from another disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct From {
+    /// The run that left it there.
+    pub run: IntentId,
+    /// With what that one signed it: its [`kept_key`].
+    pub key: String,
+    /// The directory that it is copied to.
+    pub dir: String,
 }
 
 /// What is given to a create so that the run happens.
@@ -153,6 +168,12 @@ impl Run {
         given("OUTPUTS_DIR", self.outputs.clone());
         given("PROGRESS", self.progress.clone());
         given("CONTROL", self.control.clone());
+        given("KEPT", self.kept.clone());
+        if let Some(from) = &self.from {
+            given("FROM", Some(from.run.to_string()));
+            given("FROM_KEY", Some(from.key.clone()));
+            given("BROUGHT", Some(from.dir.clone()));
+        }
         match &self.expected {
             None => given("PREFLIGHT", Some("0".to_owned())),
             Some(expected) => {

@@ -72,6 +72,9 @@ progress=null
 checkpoint=null
 exited=null
 
+# sign KEY TEXT: the key before and after it, so that nothing can be appended
+sign() { printf '%s\n%s\n%s' "$1" "$2" "$1" | sha_of; }
+
 # say STATE [MORE]: one line for haggle, with what proves that it is ours
 say() {
     state=$1
@@ -79,7 +82,7 @@ say() {
     doc="{\"v\":1,\"run\":\"${HAGGLE_RUN:-}\",\"generation\":${HAGGLE_GENERATION:-0},\"boot\":\"$boot\",\"seq\":$seq"
     doc="$doc,\"state\":\"$state\",\"at\":$(server_now),\"progress\":$progress"
     doc="$doc,\"checkpoint\":$checkpoint,\"exit\":$exited${2:+,$2}}"
-    mac=$(printf '%s\n%s\n%s' "${HAGGLE_KEY:-}" "$doc" "${HAGGLE_KEY:-}" | sha_of)
+    mac=$(sign "${HAGGLE_KEY:-}" "$doc")
     printf '\nHAGGLE %s %s\n' "$doc" "${mac:--}"
 }
 
@@ -345,11 +348,11 @@ list() {
     done)
 }
 
-# Whether an archive of the directory fits beside it: a full disk stops the command's own writing.
+# has_room DIR PLACE: whether an archive of it fits there: a full disk stops the command's own writing.
 has_room() {
     has du && has df || return 0
     need=$(du -sk "$1" 2>/dev/null | sed -n '$s/^\([0-9]*\).*/\1/p')
-    free=$(df -Pk "$WORK" 2>/dev/null | sed -n '$s/.* \([0-9][0-9]*\)  *[0-9]*%.*/\1/p')
+    free=$(df -Pk "$2" 2>/dev/null | sed -n '$s/.* \([0-9][0-9]*\)  *[0-9]*%.*/\1/p')
     [ -z "$need" ] || [ -z "$free" ] || [ "$free" -gt $((need + need / 10 + 1024)) ]
 }
 
@@ -358,6 +361,7 @@ has_room() {
 put_tree() {
     now_up
     room=$WORK/$2.$hundredths
+    [ -z "$KEPT" ] || room=$KEPT-$hundredths
     mkdir -p "$room" && put_from "$room" "$1" "$2"
     done=$?
     rm -rf "$room"
@@ -367,7 +371,8 @@ put_tree() {
 put_from() {
     url=$(where "$3.tar")
     list=$(where "$3.manifest")
-    [ -n "$url" ] && [ -n "$list" ] && has tar && has find && has_room "$2" || return 1
+    [ -n "$KEPT" ] || { [ -n "$url" ] && [ -n "$list" ]; } || return 1
+    has tar && has find && has_room "$2" "$1" || return 1
     list "$2" >"$1/before" || return 1
     tar -C "$2" --exclude='./.haggle*' -cf "$1/tar" . 2>/dev/null
     case $? in 0) ;; 1) return 2 ;; *) return 1 ;; esac
@@ -379,8 +384,25 @@ put_from() {
     sum=$(sha_of "$1/tar") size=$(($(wc -c <"$1/tar")))
     { printf 'haggle 1 %s %s %s\n' "${HAGGLE_RUN:-}" "$sum" "$size" && cat "$1/after"; } >"$1/manifest" || return 1
     [ "$(($(wc -c <"$1/manifest")))" -le 16777216 ] || return 1
+    if [ -n "$KEPT" ]; then
+        stay "$1"
+        return
+    fi
     manifest=$(sha_of "$1/manifest")
     [ ${#manifest} = 64 ] && put "$1/tar" "$url" && put "$1/manifest" "$list" || return 1
+}
+
+# Without storage the last whole checkpoint stays beside its directory, for another machine to take: the
+# archive, and then the manifest that names it and says whose it is.
+stay() {
+    signed=$(sign "$(sign "${HAGGLE_KEY:-}" kept)" "$(sha_of "$1/manifest")")
+    printf 'signed %s\n' "$signed" >>"$1/manifest" || return 1
+    manifest=$(sha_of "$1/manifest")
+    [ ${#manifest} = 64 ] && [ ${#sum} = 64 ] || return 1
+    mkdir -p "$KEPT" && mv -f "$1/tar" "$KEPT/$sum.tar" && mv -f "$1/manifest" "$KEPT/manifest" || return 1
+    for old in "$KEPT"/*.tar; do
+        [ "$old" = "$KEPT/$sum.tar" ] || rm -f "$old"
+    done
 }
 
 # get_tree NAME DIR: an archive whose sum is as its manifest says, unpacked. 1: it cannot be had; 2: it
@@ -411,14 +433,18 @@ get_tree() {
 # ---------------------------------------------------------------- the command
 
 CHECKPOINT=${HAGGLE_CHECKPOINT_DIR:-}
+KEPT=${HAGGLE_KEPT:-}
 last=2
 saved=
 synced=-100000
 pid=
 
+# Whether what is done aside may go on: the command's label says go, or it is done behind the gate.
+goes_on() { may_work "${HAGGLE_LOOK:-60}" || { [ -n "$behind" ] && [ "$believed" = hold ] && ! is_forgotten; }; }
+
 # aside COMMAND: something that takes long. It is heard meanwhile, and the label is looked at; where
 # nothing may be done any more, it is ended. What is saved because the work has to end goes on.
-doing=boot more='' ending=''
+doing=boot more='' ending='' behind=''
 aside() {
     "$@" &
     worker=$!
@@ -430,7 +456,7 @@ aside() {
         [ $((up - busy)) -lt 120 ] || { say "$doing" "$more" && busy=$up; }
         if [ -n "$ending" ]; then
             is_forgotten || continue
-        elif [ -z "$signalled" ] && may_work "${HAGGLE_LOOK:-60}"; then
+        elif [ -z "$signalled" ] && goes_on; then
             continue
         fi
         kill_tree "$worker"
@@ -466,9 +492,10 @@ is_begun() { [ -e "$CHECKPOINT/.haggle-begun" ] || { [ "$WORK" != none ] && [ -e
 restore() {
     [ -n "$CHECKPOINT" ] || return 0
     mkdir -p "$CHECKPOINT" 2>/dev/null
-    [ -n "$control" ] || return 0
     # What was half unpacked when the machine was lost is no work.
     [ -e "$CHECKPOINT/.haggle-half" ] && rm -f "$WORK/begun" && rm -rf "$CHECKPOINT" 2>/dev/null && mkdir -p "$CHECKPOINT"
+    [ -z "$KEPT" ] || { mkdir -p "$KEPT" && (: >"$KEPT/begun"); } 2>/dev/null
+    [ -n "$control" ] || return 0
     is_begun && return 0
     doing=restoring more=
     say restoring
@@ -493,19 +520,20 @@ restore() {
 # process of its own.
 keep() {
     # Without it nobody knows which place must not be written over.
-    read_control || return 1
+    [ -n "$KEPT" ] || read_control || return 1
     is=$(list "$CHECKPOINT" | sha_of)
-    [ "$is" = "$saved" ] && return 3
+    [ "$is" = "$saved" ] && { [ -z "$KEPT" ] || [ -e "$KEPT/manifest" ]; } && return 3
     slot=$(((last + 1) % 3))
     [ "$(where keep)" = "$slot" ] && slot=$(((last + 2) % 3))
     put_tree "$CHECKPOINT" "checkpoint$slot" || return $?
     printf '%s %s %s %s\n' "$is" "$slot" "$manifest" "$size" >"$WORK/kept.new" && mv "$WORK/kept.new" "$WORK/kept"
 }
 
-keeps() { [ -n "$CHECKPOINT" ] && [ -d "$CHECKPOINT" ] && [ -n "$control" ] && [ "$WORK" != none ]; }
+keeps() { [ -n "$CHECKPOINT" ] && [ -d "$CHECKPOINT" ] && [ -n "$control$KEPT" ] && [ "$WORK" != none ]; }
 
 # kept CODE: tells what came of keeping it. What changes all the time is told of, too: it is nowhere else.
-unsaved='' restless=0
+unsaved='' restless=0 where_to=uploaded
+[ -z "$KEPT" ] || where_to='kept beside its directory'
 kept() {
     [ "$1" = 2 ] && restless=$((restless + 1)) || restless=0
     case $1 in
@@ -517,12 +545,12 @@ kept() {
     2)
         [ $restless -lt 5 ] && synced=$((up - ${HAGGLE_SYNC:-600} + 5)) && return 0
         unsaved=yes restless=0
-        say "$state" '"trouble":"the checkpoint changes all the time and could not be uploaded"'
+        say "$state" "\"trouble\":\"the checkpoint changes all the time and could not be $where_to\""
         ;;
     3) unsaved= ;;
     *)
         unsaved=yes
-        say "$state" '"trouble":"the checkpoint could not be uploaded"'
+        say "$state" "\"trouble\":\"the checkpoint could not be $where_to\""
         ;;
     esac
 }
@@ -677,10 +705,84 @@ upload_outputs() {
     kept="\"outputs\":{\"manifest\":\"$manifest\",\"bytes\":$size}"
 }
 
+# ---------------------------------------------------------------- from another machine's disk
+
+# Behind the gate the marketplace copies to $HAGGLE_BROUGHT what another run left beside its directory. It
+# counts once it is whole and that run's; then it is this run's own, and haggle may open the gate.
+brought='' asked=-100000 came=''
+bring() {
+    [ -n "${HAGGLE_BROUGHT:-}" ] && [ -n "$KEPT" ] && [ "$WORK" != none ] || return 0
+    if [ -z "$brought" ]; then
+        # Where work was begun there is nothing to be brought.
+        [ ! -e "$KEPT/begun" ] && try_machine || return 0
+        waits='"waits":"copy"'
+        doing=gate more="\"why\":\"hold\",$waits" behind=yes
+        aside take
+        code=$? behind=
+        case $code in
+        2) waits="$waits,\"trouble\":\"what was copied is not the checkpoint of that run\"" ;;
+        3) waits="$waits,\"trouble\":\"the checkpoint cannot be unpacked\"" ;;
+        esac
+        [ "$came" = $code ] || asked=-100000
+        came=$code
+        know_brought && asked=-100000
+    fi
+    now_up
+    if [ $((up - asked)) -ge 120 ]; then
+        asked=$up
+        say gate "\"why\":\"hold\",${brought:-$waits}"
+    fi
+}
+
+know_brought() {
+    { read -r from size <"$KEPT/brought"; } 2>/dev/null || return 1
+    brought="\"brought\":{\"run\":\"${HAGGLE_FROM:-}\",\"manifest\":\"$from\",\"bytes\":$size}"
+    know_kept
+}
+
+# take: 1: it is not there yet; 2: it is not what it should be; 3: it cannot be unpacked.
+take() {
+    # Files come whole, one after the other, in any order, and what is asked for twice comes twice.
+    cp "$HAGGLE_BROUGHT/manifest" "$WORK/taken" 2>/dev/null || return 1
+    run='' sum='' size=''
+    read -r _ _ run sum size _ <"$WORK/taken"
+    case $sum:$size in *[!0-9a-f:]* | :* | *:) return 2 ;; esac
+    [ "$run" = "${HAGGLE_FROM:-}" ] || return 2
+    signed=$(sign "${HAGGLE_FROM_KEY:-}" "$(sed '$d' "$WORK/taken" | sha_of)")
+    [ "$(tail -n 1 "$WORK/taken")" = "signed $signed" ] || return 2
+    tar=$HAGGLE_BROUGHT/$sum.tar
+    [ -f "$tar" ] && [ "$(($(wc -c <"$tar")))" = "$size" ] && [ "$(sha_of "$tar")" = "$sum" ] || return 1
+    rm -rf "$CHECKPOINT" 2>/dev/null
+    mkdir -p "$CHECKPOINT" && (: >"$CHECKPOINT/.haggle-half") 2>/dev/null || return 3
+    tar -C "$CHECKPOINT" -xf "$tar" 2>/dev/null || return 3
+    is=$(list "$CHECKPOINT" | sha_of)
+    [ "$is" = "$(sed '1d;$d' "$WORK/taken" | sha_of)" ] || return 2
+    now_up
+    room=$KEPT-$hundredths
+    mkdir -p "$room" && { ln "$tar" "$room/tar" 2>/dev/null || cp "$tar" "$room/tar"; } || return 3
+    from=$(sha_of "$WORK/taken")
+    { printf 'haggle 1 %s %s %s\n' "${HAGGLE_RUN:-}" "$sum" "$size" && sed '1d;$d' "$WORK/taken"; } >"$room/manifest" || return 3
+    stay "$room" || return 3
+    printf '%s 0 %s %s\n' "$is" "$manifest" "$size" >"$WORK/kept.new" && mv "$WORK/kept.new" "$WORK/kept"
+    rm -f "$CHECKPOINT/.haggle-half"
+    printf '%s %s\n' "$from" "$size" >"$KEPT/brought.new" && mv "$KEPT/brought.new" "$KEPT/brought" || return 3
+    rm -rf "$room" "$HAGGLE_BROUGHT"
+}
+
 # ---------------------------------------------------------------- its life
 
 signalled=
 trap 'signalled=yes' TERM INT
+
+# Tries the machine, once in a start of the container.
+fit=
+try_machine() {
+    if [ -z "$fit" ]; then
+        fit=yes
+        [ "${HAGGLE_PREFLIGHT:-1}" != 1 ] || preflight || fit=no
+    fi
+    [ $fit = yes ]
+}
 
 # Waits until it may work. Nobody may have wanted it for long: then it goes.
 gate() {
@@ -696,6 +798,8 @@ gate() {
             # Another one has the work, or it is done: what woke by itself stops by itself.
             [ "$why" = else ] && stop_self
             [ "$why" = "done" ] && destroy_self
+        elif [ "$why" = hold ]; then
+            bring
         fi
         nap "${HAGGLE_TICK_GATE:-5}"
     done
@@ -727,10 +831,12 @@ main() {
     find_tools
     find_room
     [ "$WORK" = none ] || rm -rf "$WORK"/checkpoint?.* "$WORK"/outputs.[0-9]* "$WORK"/restore.*
+    [ -z "$KEPT" ] || rm -rf "$KEPT"-[0-9]*
     know_kept
+    [ -z "$KEPT" ] || know_brought
     say boot "\"http\":\"$HTTP\",\"lacks\":$(text "${lacks# }")"
     gate
-    if [ "${HAGGLE_PREFLIGHT:-1}" = 1 ] && ! preflight; then
+    if ! try_machine; then
         # haggle reads that and destroys it; if nobody does, the lease ends it.
         while may_work 60; do nap "${HAGGLE_TICK_GATE:-5}"; done
     fi

@@ -48,6 +48,12 @@ pub struct Told {
     /// The SHA-256 of the manifest of a checkpoint that is not what it should be.
     #[serde(default)]
     pub restore: Option<String>,
+    /// What it waits for behind its gate: `copy`.
+    #[serde(default)]
+    pub waits: Option<String>,
+    /// The checkpoint of another run that was copied to its disk and is as it should be.
+    #[serde(default)]
+    pub brought: Option<Brought>,
     /// Where the outputs are, with the result: `"here"`, or what was kept elsewhere.
     #[serde(default)]
     pub outputs: Option<Place>,
@@ -81,6 +87,17 @@ pub struct Kept {
     pub bytes: u64,
 }
 
+/// A checkpoint of another run on this one's disk.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Brought {
+    /// That run.
+    pub run: String,
+    /// The SHA-256 of its manifest, in hexadecimal.
+    pub manifest: String,
+    /// Bytes of its archive.
+    pub bytes: u64,
+}
+
 /// Reads a line of a log; `None` where it is none of a run's. `key` is that of the run.
 pub fn told(line: &str, key: &str) -> Option<Told> {
     let rest = line.strip_prefix(MARK).filter(|_| line.len() <= LINE_MAX)?;
@@ -88,6 +105,12 @@ pub fn told(line: &str, key: &str) -> Option<Told> {
     let mut told: Told = serde_json::from_str(document).ok()?;
     told.signed = signature == signature_of(document, key);
     Some(told)
+}
+
+/// With what a run signs the manifests that it leaves on its disk. The run that goes on from there is given
+/// it, and cannot sign the other's lines with it.
+pub fn kept_key(key: &str) -> String {
+    signature_of("kept", key)
 }
 
 /// The key before and after it, so that nothing can be appended under the same signature.
@@ -110,6 +133,20 @@ mod tests {
         assert!(!told(&line, "another").unwrap().signed);
         let changed = line.replace("0.5", "0.9");
         assert!(!told(&changed, "k").unwrap().signed);
+    }
+
+    #[test]
+    fn what_was_brought_names_its_run() {
+        let with = DOCUMENT.replace(
+            "null}",
+            r#"null,"brought":{"run":"4","manifest":"ab","bytes":7}}"#,
+        );
+        let brought = told(&format!("HAGGLE {with} x"), "k")
+            .unwrap()
+            .brought
+            .unwrap();
+        assert_eq!((brought.run.as_str(), brought.bytes), ("4", 7));
+        assert_ne!(kept_key("k"), kept_key("l"));
     }
 
     #[test]

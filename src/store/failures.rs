@@ -33,6 +33,7 @@ fn rent(id: u64) -> Change {
             price: Rate(1),
             disk_gb: 8,
             storage: Rate(1),
+            from: None,
         },
         reserved: Money::ZERO,
         state: IntentState::Open,

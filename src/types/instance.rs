@@ -245,6 +245,8 @@ pub enum DestroyWhy {
     Silent,
     /// Its command made no progress for too long.
     Hung,
+    /// The checkpoint that it was to begin with did not come, or not as it should be.
+    NotBrought,
     /// `demo`, or `run --destroy-on-exit`, ended.
     Exit,
 }
@@ -350,6 +352,35 @@ pub enum Verdict {
     Silent,
     /// The command made no progress.
     Hung,
+    /// The checkpoint that was to be copied to it did not come in time, or not as it should be.
+    NotBrought,
+}
+
+/// A checkpoint on its way from the disk of another instance, before this one may work.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bringing {
+    /// The instance whose disk has it.
+    pub from: InstanceId,
+    /// That one's run.
+    pub run: IntentId,
+    /// Bytes to be copied, at most.
+    pub bytes: u64,
+    /// When its runner first said that it waits for the copy.
+    pub ready_at: Option<Time>,
+    /// When the copy was first asked for.
+    pub begun_at: Option<Time>,
+    /// When it was asked for last.
+    pub asked_at: Option<Time>,
+    /// Whether the marketplace took that up.
+    pub accepted: bool,
+    /// Whether its traffic is in the books, until the bill says what it was.
+    pub posted: bool,
+    /// The SHA-256 of the manifest that its runner found to be right, in hexadecimal.
+    pub verified: Option<String>,
+    /// Whether it begins anew without it, as the policy allows.
+    pub anew: bool,
+    /// Whether its label was, or may have been, let say `go`: from then on work may be on its disk.
+    pub opened: bool,
 }
 
 /// An instance of ours, as we keep it: everything the bill, the fence and the next decision need.
@@ -440,6 +471,9 @@ pub struct Held {
     /// What its runner has told; `None`: it was given none.
     #[serde(default)]
     pub runner: Option<RunnerView>,
+    /// The checkpoint that is brought to it from another disk; `None`: it begins without one.
+    #[serde(default)]
+    pub bringing: Option<Bringing>,
     /// What the work cost that its host lost, by the first day of the month of the loss.
     #[serde(default)]
     pub lost_work: BTreeMap<NaiveDate, Money>,
@@ -492,6 +526,7 @@ impl Held {
             tail: None,
             relabelled_at: None,
             runner: None,
+            bringing: None,
             lost_work: BTreeMap::new(),
         }
     }
@@ -503,6 +538,13 @@ impl Held {
             replica: self.replica.clone(),
             intent: self.intent,
         }
+    }
+
+    /// Whether it waits behind its gate for a checkpoint: nothing on it has worked.
+    pub fn is_behind_gate(&self) -> bool {
+        self.bringing
+            .as_ref()
+            .is_some_and(|bringing| !bringing.opened)
     }
 
     /// Whether its GPUs count as billed right now.

@@ -32,6 +32,9 @@ pub enum Effect {
         disk_gb: u32,
         /// What that disk costs per hour there.
         storage: Rate,
+        /// The instance that it is to go on from: it waits behind its gate for that one's checkpoint.
+        #[serde(default)]
+        from: Option<InstanceId>,
     },
     /// Change the bid of an instance (a cut to the parked price parks it).
     SetBid {
@@ -57,6 +60,13 @@ pub enum Effect {
         /// The label's new tail.
         tail: Tail,
     },
+    /// Copy the checkpoint that another instance left on its disk.
+    Copy {
+        /// Where to.
+        instance: InstanceId,
+        /// Where from.
+        from: InstanceId,
+    },
     /// Destroy an instance.
     Destroy {
         /// Which.
@@ -75,6 +85,7 @@ impl Effect {
             | Self::Stop { instance }
             | Self::Start { instance }
             | Self::Relabel { instance, .. }
+            | Self::Copy { instance, .. }
             | Self::Destroy { instance, .. } => Some(instance),
         }
     }
@@ -87,6 +98,7 @@ impl Effect {
             Self::Stop { .. } => "stop",
             Self::Start { .. } => "start",
             Self::Relabel { .. } => "relabel",
+            Self::Copy { .. } => "copy",
             Self::Destroy { .. } => "destroy",
         }
     }

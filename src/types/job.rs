@@ -123,6 +123,20 @@ pub struct Runner {
     pub storage: Option<Storage>,
     /// How often the checkpoint is kept there.
     pub sync_every: Duration,
+    /// Whether the last whole checkpoint stays beside its directory, so that the marketplace's copy can
+    /// carry it to another disk: there is no storage, the disk may not be lost, and labels are gates.
+    #[serde(default)]
+    pub carried: bool,
+}
+
+impl Runner {
+    /// The directories beside that of the checkpoint: where its last whole one stays, and where another
+    /// run's is copied to. `None`: none is carried.
+    pub fn carries(&self) -> Option<(String, String)> {
+        let dir = self.checkpoint.as_deref().filter(|_| self.carried)?;
+        let dir = dir.trim_end_matches('/');
+        Some((format!("{dir}.haggle"), format!("{dir}.haggle-brought")))
+    }
 }
 
 /// A place in S3-compatible storage.
@@ -317,6 +331,9 @@ pub struct Job {
     pub checkpoint_place: Option<CheckpointPlace>,
     /// Whether its disk may be lost.
     pub disposable: bool,
+    /// Whether it may begin again from nothing.
+    #[serde(default)]
+    pub restartable: bool,
     /// Time from running to useful work, each start.
     pub boot_overhead: Duration,
     /// When it may run. Empty: always.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::ids::{JobName, OfferId, ReplicaId, Slot};
+use super::ids::{InstanceId, JobName, OfferId, ReplicaId, Slot};
 use super::instance::Rental;
 use super::intent::Effect;
 use super::ledger::Scope;
@@ -192,6 +192,13 @@ pub enum Situation {
         /// Then it is moved.
         until: Time,
     },
+    /// Its instance waits behind its gate for the checkpoint on the disk that it left.
+    Bringing {
+        /// That disk's instance.
+        from: InstanceId,
+        /// Given up at this time; `None`: the copy was not asked for yet.
+        until: Option<Time>,
+    },
     /// An instance of it is being destroyed, and until that is settled nothing replaces it.
     Clearing,
     /// Rented in this tick.
@@ -376,6 +383,10 @@ pub enum Why {
     Silent,
     /// The command made no progress.
     Hung,
+    /// A checkpoint is brought over from the disk that was left.
+    Bring,
+    /// The checkpoint did not come, or not as it should be.
+    NotBrought,
 }
 
 impl Why {
@@ -405,6 +416,8 @@ impl Why {
             Self::Refused => "refused",
             Self::Silent => "silent",
             Self::Hung => "hung",
+            Self::Bring => "bring",
+            Self::NotBrought => "not-brought",
         }
     }
 }

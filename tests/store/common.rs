@@ -7,7 +7,7 @@ use haggle::store::{Reader, SqliteStore};
 use haggle::types::ids::{
     HostId, Installation, InstanceId, IntentId, JobName, MachineId, ReplicaId, Slot,
 };
-use haggle::types::instance::{Held, Phase, Rental};
+use haggle::types::instance::{Bringing, Held, Phase, Rental};
 use haggle::types::ledger::{Component, Entry, EntryKind, Payer};
 use haggle::types::money::{Money, Rate};
 use haggle::types::state::{Change, JobRecord, State, TickRecord};
@@ -98,6 +98,19 @@ pub(crate) fn held(id: u64, gpu_name: &str, billed: i64) -> Held {
         tail: None,
         relabelled_at: None,
         runner: None,
+        bringing: Some(Bringing {
+            from: InstanceId(id + 1),
+            run: IntentId(4),
+            bytes: 9_000_000_000,
+            ready_at: Some(Time(5)),
+            begun_at: Some(Time(6)),
+            asked_at: Some(Time(7)),
+            accepted: true,
+            posted: true,
+            verified: Some("ab".repeat(32)),
+            anew: false,
+            opened: true,
+        }),
         lost_work: std::collections::BTreeMap::new(),
     }
 }

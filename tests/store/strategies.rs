@@ -57,6 +57,11 @@ pub(crate) fn any_intent() -> impl Strategy<Value = Change> {
             price: Rate(1),
             disk_gb: 10,
             storage: Rate(2),
+            from: Some(InstanceId(3)),
+        }),
+        (0_u64..8).prop_map(|i| Effect::Copy {
+            instance: InstanceId(i),
+            from: InstanceId(9),
         }),
         (0_u64..8).prop_map(|i| Effect::SetBid {
             instance: InstanceId(i),

@@ -165,11 +165,11 @@ fn check_data(reading: &mut Reading) {
             "add checkpoint = \"/workspace/checkpoints\" to [data], or remove [data.storage]",
         );
     }
-    if reading.given("data.sync_every") && !(keeps && reading.given("data.storage")) {
+    if reading.given("data.sync_every") && !keeps {
         reading.fault(
             "data.sync_every",
-            "`data.sync_every` needs `data.checkpoint` and [data.storage]: what is kept, and where",
-            "add them, or remove it; how often a job writes to its own disk is [checkpoint] every",
+            "`data.sync_every` needs `data.checkpoint`: what is kept",
+            "add checkpoint = \"/workspace/checkpoints\" to [data], or remove it",
         );
     }
     // What changes while it is packed is not kept.
@@ -245,6 +245,7 @@ fn trial(reading: &Reading) -> Option<runner::Run> {
     let runner = runner(reading)?;
     let job: JobName = reading.text("name")?.parse().ok()?;
     let stores = runner.storage.is_some();
+    let carries = runner.carries();
     Some(runner::Run {
         label: Label {
             installation: Installation::from_seed(u64::MAX),
@@ -260,6 +261,12 @@ fn trial(reading: &Reading) -> Option<runner::Run> {
         outputs: runner.outputs,
         progress: runner.progress,
         control: stores.then(|| noise(ADDRESS_MAX)),
+        from: carries.as_ref().map(|(_, dir)| runner::From {
+            run: IntentId(u64::MAX),
+            key: noise(KEY_MAX),
+            dir: dir.clone(),
+        }),
+        kept: carries.map(|(kept, _)| kept),
         grace: runner.grace,
         linger: runner.linger,
         looks: runner.looks,
@@ -307,6 +314,9 @@ pub(super) fn runner(reading: &Reading) -> Option<Runner> {
     } else {
         None
     };
+    let disposable = reading.flag("data.disposable")?;
+    let carried =
+        reading.given("data.checkpoint") && storage.is_none() && lease.is_some() && !disposable;
     Some(Runner {
         command: reading.text("run.command")?,
         lease,
@@ -321,5 +331,6 @@ pub(super) fn runner(reading: &Reading) -> Option<Runner> {
         outputs: reading.text("data.outputs"),
         storage,
         sync_every: reading.span("data.sync_every")?,
+        carried,
     })
 }

@@ -48,6 +48,7 @@ fn the_least_one_has_the_documented_defaults() {
         outputs: None,
         storage: None,
         sync_every: Duration::from_mins(10),
+        carried: false,
     };
     assert_eq!(job.run.runner.as_deref(), Some(&expected));
 }
@@ -325,13 +326,7 @@ fn what_must_hold_between_fields() {
             "",
             "",
             "[data]\nsync_every = \"1m\"",
-            &["11:14", "needs `data.checkpoint` and [data.storage]"],
-        ),
-        (
-            "",
-            "",
-            &kept("sync_every = \"1m\""),
-            &["needs `data.checkpoint` and [data.storage]"],
+            &["11:14", "`data.sync_every` needs `data.checkpoint`"],
         ),
         (
             "",

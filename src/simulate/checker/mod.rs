@@ -248,7 +248,7 @@ impl Checker {
             Effect::Destroy { instance, .. } => self.disks.destroys(instance.0),
             Effect::Start { instance } => self.disks.starts(instance.0),
             Effect::Stop { instance } => takes_back = self.disks.takes_back_a_start(instance.0),
-            Effect::SetBid { .. } | Effect::Relabel { .. } => {}
+            Effect::SetBid { .. } | Effect::Relabel { .. } | Effect::Copy { .. } => {}
         }
         if !self.still || self.ending {
             return;
