@@ -517,7 +517,7 @@ async fn is_taken_from_another_disk(shell: &str, client: Option<&str>) {
     next.checkpoint = first.checkpoint.clone();
     next.kept = first.kept.clone();
     next.generation = 2;
-    next.key = "another key".to_owned();
+    next.key = String::from("another key");
     next.from = Some(From {
         run: IntentId(5),
         key: kept_key(KEY),
