@@ -170,8 +170,8 @@ impl Checker {
 
     /// A listing of the account's instances was answered with this.
     pub fn listed(&mut self, text: &str, market: &Market) {
-        let rows = market.instances(self.account);
-        self.runway.listed(text, rows.iter().map(|row| row.id));
+        let ids = market.held(self.account).map(|rented| rented.id);
+        self.runway.listed(text, ids);
     }
 
     /// The account was read, and showed this credit.
