@@ -2,6 +2,7 @@
 //! tries the machine, restores, runs the command, keeps its checkpoints and outputs elsewhere, and
 //! ends the instance where nobody renews its lease. `docs/runner.md` has the protocol.
 
+mod delivered;
 mod key;
 mod told;
 
@@ -15,8 +16,9 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 
 use crate::types::ids::Label;
+pub use delivered::begins_run;
 pub use key::{key_of, secret_in};
-pub use told::{Kept, Place, Told, told};
+pub use told::{Kept, Place, Told, signed, told};
 
 /// The script: POSIX shell.
 pub const SCRIPT: &str = include_str!("run.sh");

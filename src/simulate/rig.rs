@@ -280,6 +280,18 @@ impl Transport for SimTransport {
         }
         reply
     }
+
+    /// What the marketplace named, such as a log: it takes time, and changes nothing.
+    async fn fetch(&self, url: &str) -> Result<Reply, TransportError> {
+        let stage = &self.stage;
+        if stage.fate.is_dead() {
+            std::future::pending::<()>().await;
+        }
+        stage.fate.requested();
+        stage.clock.advance(stage.fate.latency());
+        stage.catch_up();
+        self.inner.fetch(url).await
+    }
 }
 
 /// Whether it rents, in the marketplace's own format or the gateway's.
