@@ -134,13 +134,18 @@ impl Run {
         })
     }
 
+    /// The number of its rent, as its lines name it.
+    pub fn number(&self) -> String {
+        self.label.intent.to_string()
+    }
+
     /// What the script is told, as assignments before its first line.
     fn settings(&self) -> String {
         let seconds = |span: Duration| span.as_secs().to_string();
         let mut all = vec![
             ("LABEL", self.label.to_string()),
             ("GENERATION", self.generation.to_string()),
-            ("RUN", self.label.intent.to_string()),
+            ("RUN", self.number()),
             ("KEY", self.key.clone()),
             ("COMMAND", self.command.clone()),
             ("LEASE", self.lease.map_or("0".to_owned(), seconds)),

@@ -290,7 +290,10 @@ impl Transport for SimTransport {
         stage.fate.requested();
         stage.clock.advance(stage.fate.latency());
         stage.catch_up();
-        self.inner.fetch(url).await
+        let now = stage.clock.now();
+        let reply = self.inner.fetch(url).await;
+        tracing::trace!(target: "haggle::simulate::requests", at = now.0, "fetch: {reply:?}");
+        reply
     }
 }
 

@@ -447,7 +447,7 @@ impl Player {
         let document = format!(
             "{{\"v\":1,\"run\":\"{}\",\"generation\":{},\"boot\":\"{}\",\"seq\":{},\"state\":\"{state}\",\
              \"at\":{at},\"progress\":{},\"checkpoint\":null,\"exit\":{}{more}}}",
-            self.run.label.intent.0,
+            self.run.number(),
             self.run.generation,
             boot.name,
             boot.seq,
