@@ -623,4 +623,16 @@ async fn what_the_market_plays_is_what_the_script_does() {
     bench.until_told("gate").await;
     let log = played(&lasts, "go", says(2, "hold", until)).await;
     assert_eq!(shapes(&log), shapes(&bench.log()));
+
+    // A market that plays has no storage: it is as where the document names no places.
+    let mut bench = Bench::new().await;
+    bench.keep("control", "haggle 1\n".to_owned());
+    let mut stored = run("HAGGLE_MARKET_RUN_FOR=1 mkdir out");
+    stored.checkpoint = Some("checkpoint".to_owned());
+    stored.outputs = Some("out".to_owned());
+    stored.control = Some(format!("{}/control", bench.store));
+    bench.rent(&stored, None, says(1, "go", until));
+    assert_eq!(bench.until_told("result").await.exit, Some(0));
+    let log = played(&stored, "go", says(1, "go", until)).await;
+    assert_eq!(shapes(&log), shapes(&bench.log()));
 }

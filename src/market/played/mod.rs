@@ -5,6 +5,7 @@
 //! real nothing is played.
 
 mod command;
+mod machine;
 mod player;
 #[cfg(test)]
 mod tests;
@@ -14,8 +15,9 @@ use super::contract::{Container, Contract, Task};
 use super::sim::{Due, Market};
 
 pub use command::{EXITS, HANGS_AFTER};
+use machine::Machine;
+use player::Act;
 pub(super) use player::Player;
-use player::{Act, Machine};
 
 /// Nothing is due sooner than this after something was: as the script sleeps between two looks.
 const STEP_MS_LEAST: i64 = 1_000;

@@ -2,13 +2,16 @@
 //!
 //! It is told the time, its instance's label and its machine, and says when it is to be told them next.
 //! Between those moments nothing that it does depends on anything else.
+//!
+//! It keeps nothing in storage: it does as one whose control document can be read and names no places.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::command::Command;
+use super::machine::Machine;
 use crate::market::api::CreateParams;
-use crate::runner::{Expected, Run, begins_run, signed};
+use crate::runner::{Run, begins_run, signed};
 use crate::types::time::Time;
 
 /// So many of its last lines are kept.
@@ -18,31 +21,11 @@ const LINES_KEPT: usize = 256;
 const SAID_EVERY_MS: i64 = 300_000;
 const PROGRESS_EVERY_MS: i64 = 30_000;
 
-/// A disk is tried by writing so many megabytes.
-const TRIED_MB: i64 = 256;
-
 /// How often one that was refused, or has ended, looks whether anything is wanted of it.
 const RESTS: Duration = Duration::from_secs(60);
 
 /// A length of time of nothing would never let time pass.
 const LEAST: Duration = Duration::from_secs(1);
-
-/// What it finds when it tries its machine.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Machine {
-    /// GPUs that can be used.
-    pub(super) gpus: u32,
-    /// The model that the driver names.
-    pub(super) model: String,
-    /// Memory of one GPU, in MiB: all of it, and what is free.
-    pub(super) vram: (u32, u32),
-    /// The driver's version.
-    pub(super) driver: String,
-    /// What its disk takes, in MB/s.
-    pub(super) disk: u32,
-    /// What it downloads, in Mbit/s.
-    pub(super) download: u32,
-}
 
 /// What it does to its instance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,6 +99,9 @@ struct Boot {
     exit: Option<i32>,
     /// When the command ended.
     ended: Option<Time>,
+    /// When its checkpoint was last tried to be kept beside the command; whether one could not be.
+    synced: Option<Time>,
+    unsaved: bool,
 }
 
 /// What follows a stage.
@@ -132,6 +118,10 @@ pub(in crate::market) struct Player {
     command: Command,
     /// Milliseconds of work that the command has done, over interruptions.
     worked_ms: i64,
+    /// Whether its disk says that the work was begun on it.
+    begun: bool,
+    /// Whether its disk says that the command has ended well and its outputs are to be brought away.
+    has_result: bool,
     lines: VecDeque<String>,
     boot: Option<Boot>,
 }
@@ -148,6 +138,8 @@ impl Player {
             command: Command::of(&run.command, &params.env),
             run,
             worked_ms: 0,
+            begun: false,
+            has_result: false,
             lines: VecDeque::new(),
             boot: None,
         })
@@ -168,6 +160,8 @@ impl Player {
             progress: None,
             exit: None,
             ended: None,
+            synced: None,
+            unsaved: false,
         });
     }
 
@@ -247,11 +241,15 @@ impl Player {
                 self.say(boot, now, "ended", "");
                 Next::Stage(Stage::Ended)
             }
-            // Where nothing but this disk has the outputs, it is not for it to throw them away.
-            Stage::Ended if boot.says == Says::Done || self.run.outputs.is_none() => {
-                Next::Act(Act::Destroy)
+            // Where nothing but this disk has what was made, it is not for it to throw that away.
+            Stage::Ended => {
+                let here = self.run.outputs.is_some() || boot.unsaved;
+                Next::Act(if boot.says == Says::Done || !here {
+                    Act::Destroy
+                } else {
+                    Act::Stop
+                })
             }
-            Stage::Ended => Next::Act(Act::Stop),
         }
     }
 
@@ -331,13 +329,7 @@ impl Player {
                     until: now + machine.trial(),
                 },
                 true => waits(),
-                false => {
-                    self.say(boot, now, "running", "");
-                    Stage::Working {
-                        seen: now,
-                        said: now,
-                    }
-                }
+                false => self.begins(boot, now),
             });
         };
         if told != Some(why) {
@@ -382,6 +374,23 @@ impl Player {
 
     // ------------------------------------------------------------------------------ the command
 
+    /// Begins the command, unless its disk says that it has ended well before.
+    fn begins(&mut self, boot: &mut Boot, now: Time) -> Stage {
+        if self.stores_checkpoints() && !self.begun {
+            self.say(boot, now, "restoring", "");
+            self.begun = true;
+        }
+        if self.has_result {
+            boot.exit = Some(0);
+            return self.results(boot, now);
+        }
+        self.say(boot, now, "running", "");
+        Stage::Working {
+            seen: now,
+            said: now,
+        }
+    }
+
     fn works_on(
         &mut self,
         boot: &mut Boot,
@@ -393,21 +402,22 @@ impl Player {
         self.worked_ms += now.ms_since(seen).max(0);
         if self.command.ends_in(self.worked_ms) == Some(0) {
             boot.exit = Some(self.command.exit());
-            boot.ended = Some(now);
             self.reads_progress(boot);
             self.worked_ms = 0;
-            let here = self.run.outputs.is_some();
-            let outputs = if here { "\"here\"" } else { "null" };
-            self.say(boot, now, "result", &format!(",\"outputs\":{outputs}"));
-            return Next::Stage(Stage::Linger {
-                until: now + self.run.linger,
-            });
+            return Next::Stage(self.results(boot, now));
         }
         let look = self.run.looks.1;
         if let Err(why) = self.may_work(boot, now, look, label) {
             let why = format!(",\"why\":\"{}\"", why.word());
             self.say(boot, now, "ending", &why);
+            self.keeps_now(boot, now);
             return Next::Stage(waits());
+        }
+        let every = self.run.sync_every.max(LEAST);
+        let is_due = boot.synced.is_none_or(|at| now >= at + every);
+        if is_due && self.stores_checkpoints() {
+            self.fails_to_keep(boot, now, "running");
+            boot.synced = Some(now);
         }
         let mut said = said;
         let quiet_ms = now.ms_since(said);
@@ -422,8 +432,46 @@ impl Player {
         let moves = self.command.moves_in(self.worked_ms).map(after);
         let moves = moves.filter(|_| self.run.progress.is_some());
         let says = Time(said.0 + SAID_EVERY_MS);
-        let all = [ends, moves, Some(says), self.looks_next(boot, look)];
+        let keeps = boot.synced.map(|at| at + every);
+        let all = [ends, moves, keeps, Some(says), self.looks_next(boot, look)];
         Next::At(all.into_iter().flatten().min())
+    }
+
+    /// The command has ended: what is tried to be kept, and what is told.
+    fn results(&mut self, boot: &mut Boot, now: Time) -> Stage {
+        boot.ended = Some(now);
+        self.keeps_now(boot, now);
+        let here = self.run.outputs.is_some();
+        if here && self.run.control.is_some() {
+            self.say(boot, now, "saving", "");
+            self.has_result |= boot.exit == Some(0);
+        }
+        let outputs = if here { "\"here\"" } else { "null" };
+        self.say(boot, now, "result", &format!(",\"outputs\":{outputs}"));
+        Stage::Linger {
+            until: now + self.run.linger,
+        }
+    }
+
+    // ------------------------------------------------------------------------------ storage
+
+    /// Whether its checkpoints belong in storage.
+    fn stores_checkpoints(&self) -> bool {
+        self.run.checkpoint.is_some() && self.run.control.is_some()
+    }
+
+    /// Tries to keep the checkpoint of a command that does not work any more.
+    fn keeps_now(&mut self, boot: &mut Boot, now: Time) {
+        if self.stores_checkpoints() {
+            self.say(boot, now, "saving", "");
+            self.fails_to_keep(boot, now, "saving");
+        }
+    }
+
+    fn fails_to_keep(&mut self, boot: &mut Boot, now: Time, state: &str) {
+        boot.unsaved = true;
+        let trouble = ",\"trouble\":\"the checkpoint could not be uploaded\"";
+        self.say(boot, now, state, trouble);
     }
 
     /// Reads how far the command is; whether that is another number than before.
@@ -467,63 +515,4 @@ fn waits() -> Stage {
         first: false,
         told: None,
     }
-}
-
-impl Machine {
-    /// How long trying it takes.
-    fn trial(&self) -> Duration {
-        let ms = TRIED_MB * 1000 / i64::from(self.disk.max(1));
-        Duration::from_millis(ms.clamp(1_000, 20_000).unsigned_abs())
-    }
-
-    /// What of it is less than expected, and what was measured, as a part of a document.
-    fn against(&self, expected: &Expected) -> (&'static str, String) {
-        let enough = |has: u32, asked: Option<u32>| {
-            let share = u64::from(expected.percent);
-            asked.is_none_or(|asked| u64::from(has) * 100 >= u64::from(asked) * share)
-        };
-        let (mut bad, mut allocated) = ("", "null".to_owned());
-        if self.gpus < expected.gpus.unwrap_or(0) {
-            bad = "gpus";
-        }
-        let shows = self.gpus > 0;
-        if shows {
-            let wanted = expected.model.as_deref().unwrap_or_default();
-            if !self.model.contains(wanted) {
-                bad = "model";
-            }
-            if !enough(self.vram.1, expected.vram) {
-                bad = "vram";
-            } else if let Some(vram) = expected.vram {
-                allocated = (u64::from(vram) * u64::from(expected.percent) / 100).to_string();
-            }
-        }
-        if !enough(self.disk, expected.disk) {
-            bad = "disk";
-        }
-        let asked = expected.download.as_ref().map(|(speed, _)| *speed);
-        if !enough(self.download, asked) {
-            bad = "download";
-        }
-        let shown = |value: String| if shows { value } else { "null".to_owned() };
-        let down = asked.map_or("null".to_owned(), |_| self.download.to_string());
-        let measured = format!(
-            "\"gpus\":{},\"model\":{},\"vram\":{},\"free\":{},\"allocated\":{allocated},\
-             \"driver\":{},\"disk\":{},\"down\":{down}",
-            shown(self.gpus.to_string()),
-            shown(text(&self.model)),
-            shown(self.vram.0.to_string()),
-            shown(self.vram.1.to_string()),
-            shown(text(&self.driver)),
-            self.disk,
-        );
-        (bad, measured)
-    }
-}
-
-/// A text as JSON, without what would have to be escaped.
-fn text(text: &str) -> String {
-    let plain = |c: &char| c.is_ascii_alphanumeric() || " ._,:;/@+=()-".contains(*c);
-    let plain: String = text.chars().filter(plain).take(200).collect();
-    format!("\"{plain}\"")
 }

@@ -387,9 +387,74 @@ fn without_a_fence_no_label_ends_it() {
 }
 
 #[test]
+fn what_belongs_in_storage_stays_on_the_disk_and_is_told_of() {
+    let stored = Run {
+        checkpoint: Some("/w/kept".to_owned()),
+        outputs: Some("/w/out".to_owned()),
+        control: Some("https://s3.example/control".to_owned()),
+        ..run("HAGGLE_MARKET_RUN_FOR=1500 python train.py")
+    };
+    let mut scene = Scene::new(&stored, "go", 8 * HOUR);
+    scene.later(30 * 60);
+    let all = [
+        "boot",
+        "preflight",
+        "restoring",
+        "running",
+        "saving",
+        "result",
+    ];
+    assert_eq!(scene.states(), all);
+    let told = scene.told();
+    let fails = |told: &&Told| told.trouble.is_some();
+    let troubles: Vec<&str> = told
+        .iter()
+        .filter(fails)
+        .map(|told| told.state.as_str())
+        .collect();
+    // One at the beginning, one each ten minutes, and one in the end.
+    assert_eq!(troubles, ["running", "running", "running", "saving"]);
+    assert!(told.iter().all(|told| told.checkpoint.is_none()));
+    let word = crate::runner::Place::Word("here".to_owned());
+    assert_eq!(told.last().unwrap().outputs, Some(word));
+    // What wakes again brings its outputs away, and does not run the command once more.
+    scene.market.stop(scene.account, scene.id).unwrap();
+    scene.later(60);
+    scene.market.start(scene.account, scene.id).unwrap();
+    scene.later(120);
+    assert!(!scene.works());
+    assert_eq!(
+        scene.states()[all.len()..],
+        ["boot", "preflight", "saving", "result"]
+    );
+    assert_eq!(scene.told().last().unwrap().exit, Some(0));
+}
+
+#[test]
+fn what_could_not_be_kept_is_not_thrown_away() {
+    let stored = Run {
+        checkpoint: Some("/w/kept".to_owned()),
+        control: Some("https://s3.example/control".to_owned()),
+        linger: Duration::from_hours(1),
+        ..run("HAGGLE_MARKET_RUN_FOR=60 HAGGLE_MARKET_EXIT=3 true")
+    };
+    let mut scene = Scene::new(&stored, "go", 8 * HOUR);
+    scene.later(HOUR + 300);
+    assert!(scene.is_there());
+    assert_eq!(scene.task().unwrap().container, Container::Exited);
+    // A command that failed is run again on its disk, which is known to be begun.
+    scene.market.start(scene.account, scene.id).unwrap();
+    scene.later(120);
+    let again = scene.states().split_off(7);
+    assert_eq!(again, ["boot", "preflight", "running", "saving", "result"]);
+}
+
+#[test]
 fn one_step_or_many_give_the_same_log() {
     let run = Run {
         progress: Some("/w/progress".to_owned()),
+        checkpoint: Some("/w/kept".to_owned()),
+        control: Some("https://s3.example/control".to_owned()),
         ..run("HAGGLE_MARKET_RUN_FOR=5000 python train.py")
     };
     let log = |steps: i64| {
