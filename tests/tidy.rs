@@ -21,7 +21,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("marketplace", &["net", "ports", "types"]),
     ("storage", &["net", "types"]),
     ("store", &["ports", "types"]),
-    ("market", &["net", "ports", "types"]),
+    ("market", &["net", "ports", "runner", "types"]),
     ("daemon", &["engine", "ports", "runner", "storage", "types"]),
     (
         "simulate",

@@ -70,6 +70,9 @@ impl Fold<'_> {
             let news = view.take_up(&heard.lines, heard.at);
             if news.any || (heard.signs && view.line.is_none()) || !heard.whole {
                 view.heard_at = Some(heard.at);
+                view.quiet_since = None;
+            } else {
+                view.quiet_since.get_or_insert(heard.at);
             }
             self.comes_further(held, view.progress);
             if view.worked {
@@ -784,6 +787,21 @@ mod tests {
         view.runner.as_mut().unwrap().heard_at = Some(at);
         assert_eq!(scene.hears(9, Some(Vec::new())), None);
         assert_eq!(scene.hears(2, Some(Vec::new())), Some(Verdict::Silent));
+    }
+
+    #[test]
+    fn one_read_without_a_new_line_is_no_silence() {
+        let mut scene = Scene::new();
+        let known = vec![line("1.1", 1, "boot"), line("1.1", 2, "gate")];
+        scene.hears(1, Some(known.clone()));
+        // Cut short on its way, after a poll that was long ago.
+        assert_eq!(scene.hears(11, Some(known[..1].to_vec())), None);
+        let mut more = known.clone();
+        more.push(line("1.1", 3, "preflight"));
+        assert_eq!(scene.hears(1, Some(more.clone())), None);
+        assert_eq!(scene.hears(11, Some(more.clone())), None);
+        assert_eq!(scene.hears(1, Some(more)), Some(Verdict::Silent));
+        assert!(scene.is_cooled_down());
     }
 
     #[test]

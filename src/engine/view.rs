@@ -194,7 +194,9 @@ pub(super) fn judged(
         ),
         None => (phase_since, runner.silent_after),
     };
-    if read_at >= since + after {
+    // What one read shows may be cut short, or from before.
+    let read_twice = view.quiet_since.is_some_and(|at| at < read_at);
+    if read_at >= since + after && read_twice {
         return Some(Verdict::Silent);
     }
     let hung = runner.hung_after.zip(view.progress_at);

@@ -129,6 +129,7 @@ impl Market {
             self.later(ms, Due::Container(id, version));
         }
         self.tell(machine, Happening::Running { instance: id });
+        self.runner_boots(id, version);
     }
 
     /// A running container ends by itself, as its environment says.
@@ -228,6 +229,7 @@ impl Market {
             .map_or(5_000, |task| task.dice.seconds(5, 50));
         self.close_books(contract);
         self.extras.written.remove(&id);
+        self.extras.players.remove(&id);
         self.renew_ask(machine, slice);
         self.later(ms, Due::Auction(machine));
         Some(machine)

@@ -165,6 +165,7 @@ impl Market {
         held.contracts.insert(id);
         self.contracts.insert(id, contract);
         self.ends_at(id, ends);
+        self.takes_up_runner(id);
         id
     }
 

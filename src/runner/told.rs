@@ -90,6 +90,11 @@ pub fn told(line: &str, key: &str) -> Option<Told> {
     Some(told)
 }
 
+/// A document as a line of a run, signed with the key of that.
+pub fn signed(document: &str, key: &str) -> String {
+    format!("{MARK}{document} {}", signature_of(document, key))
+}
+
 /// The key before and after it, so that nothing can be appended under the same signature.
 fn signature_of(document: &str, key: &str) -> String {
     hex(&Sha256::digest(format!("{key}\n{document}\n{key}")))
@@ -103,7 +108,7 @@ mod tests {
 
     #[test]
     fn a_line_is_read_and_its_signature_tried() {
-        let line = format!("HAGGLE {DOCUMENT} {}", signature_of(DOCUMENT, "k"));
+        let line = signed(DOCUMENT, "k");
         let read = told(&line, "k").unwrap();
         assert!(read.signed);
         assert_eq!((read.seq, read.progress, read.exit), (2, Some(0.5), None));

@@ -286,6 +286,21 @@ impl Transport for SimTransport {
         }
         reply
     }
+
+    /// What the marketplace named, such as a log: it takes time, and changes nothing.
+    async fn fetch(&self, url: &str) -> Result<Reply, TransportError> {
+        let stage = &self.stage;
+        if stage.fate.is_dead() {
+            std::future::pending::<()>().await;
+        }
+        stage.fate.requested();
+        stage.clock.advance(stage.fate.latency());
+        stage.catch_up();
+        let now = stage.clock.now();
+        let reply = self.inner.fetch(url).await;
+        tracing::trace!(target: "haggle::simulate::requests", at = now.0, "fetch: {reply:?}");
+        reply
+    }
 }
 
 /// Whether it rents, in the marketplace's own format or the gateway's.

@@ -260,6 +260,9 @@ pub struct RunnerView {
     pub read_at: Option<Time>,
     /// When a new line was last read.
     pub heard_at: Option<Time>,
+    /// When its log was first read since without a new line; `None`: it was not.
+    #[serde(default)]
+    pub quiet_since: Option<Time>,
     /// Which start of the container the last line is of, and its number.
     pub line: Option<(String, u64)>,
     /// The starts of the container that lines were of, the last ones only, oldest first.
@@ -332,6 +335,7 @@ impl RunnerView {
         self.exit = None;
         self.why = None;
         self.progress_at = None;
+        self.quiet_since = None;
         self.restoring_since = None;
         self.restored_badly = false;
         self.result_at = None;
