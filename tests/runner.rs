@@ -500,6 +500,24 @@ async fn a_machine_that_is_less_than_was_promised_is_refused() {
     assert!(!bench.log().lines().any(|line| line == "worked on it"));
 }
 
+#[tokio::test]
+async fn a_gpu_that_is_lost_under_the_command_is_told_of() {
+    for (command, fault) in [
+        ("exit 1", None),
+        (
+            "touch \"$(dirname \"$(command -v nvidia-smi)\")/gone\"; exit 1",
+            Some("gpu-lost"),
+        ),
+    ] {
+        let mut bench = Bench::new().await;
+        let until = bench.now() + Duration::from_hours(5);
+        bench.rent(&run(command), None, says(1, "go", until));
+        let result = bench.until_told("result").await;
+        assert_eq!(result.exit, Some(1));
+        assert_eq!(result.fault.as_deref(), fault);
+    }
+}
+
 #[test]
 fn the_script_is_clean() {
     let Some(shellcheck) = found("shellcheck") else {

@@ -642,6 +642,7 @@ fn destroy_word(why: DestroyWhy) -> &'static str {
         DestroyWhy::MaxLifetime => "it lived as long as it may",
         DestroyWhy::HostLost => "its host is lost",
         DestroyWhy::Refused => "its machine is not fit for the job",
+        DestroyWhy::Broken => "a GPU of its machine broke",
         DestroyWhy::Silent => "nothing was heard of its runner",
         DestroyWhy::Hung => "its command made no progress",
         DestroyWhy::Exit => "haggle ends",

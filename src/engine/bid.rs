@@ -217,6 +217,8 @@ mod tests {
                 failures: 0,
                 cool_until: None,
                 highest_bid: Some((bid, at)),
+                host: None,
+                past: crate::types::state::Past::default(),
             },
         );
     }

@@ -3,9 +3,9 @@
 //! The reasons are checked in a fixed order, the order of [`Refusal`], and the first one against
 //! an offer is the one that is told. A requirement that meets an unknown field is not met.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use crate::types::ids::{MachineId, ReplicaId};
+use crate::types::ids::{HostId, MachineId, ReplicaId};
 use crate::types::instance::{Held, Rental};
 use crate::types::intent::Effect;
 use crate::types::job::{CheckpointPlace, Job};
@@ -97,6 +97,8 @@ pub(crate) struct Scope<'a> {
     pub(crate) terms: Terms,
     /// What is ours, by machine.
     pub(crate) ours: BTreeMap<MachineId, Ours<'a>>,
+    /// Hosts that machine after machine fails of.
+    failing: BTreeSet<HostId>,
     /// The most that a replica still has to do, in useful GPU-milliseconds, where the rental must
     /// last until it is done.
     work_gpu_ms: Option<i64>,
@@ -120,6 +122,7 @@ impl<'a> Scope<'a> {
             job,
             terms: Terms::new(job, work_left),
             ours: ours(&world.state),
+            failing: failing(world),
             work_gpu_ms: work_left.filter(|_| !movable),
             stay_least_ms: millis(job.requirements.remaining_min).max(lead_ms),
             lead_ms,
@@ -265,6 +268,8 @@ impl<'a> Scope<'a> {
             .and_then(|record| record.cool_until)
             .is_some_and(|until| until > self.world.now);
         require(!cooling, Refusal::CoolingDown)?;
+        let host_fails = offer.host.is_some_and(|host| self.failing.contains(&host));
+        require(!host_fails, Refusal::HostCoolingDown)?;
         Ok(record)
     }
 
@@ -368,6 +373,22 @@ fn ours(state: &State) -> BTreeMap<MachineId, Ours<'_>> {
 
 fn too_old(world: &World, seen: Time) -> bool {
     world.now.ms_since(seen) > millis(world.config.offers_max_age)
+}
+
+/// So many machines of a host that cool down after failures at once are the host's failure.
+const FAILING_MACHINES: usize = 2;
+
+/// Hosts whose machines fail one after another: what ails several at once is likely in the others, too.
+fn failing(world: &World) -> BTreeSet<HostId> {
+    let mut machines: BTreeMap<HostId, usize> = BTreeMap::new();
+    for record in world.state.machines.values() {
+        let cools = record.failures > 0 && record.cool_until.is_some_and(|at| at > world.now);
+        if let Some(host) = record.host.filter(|_| cools) {
+            *machines.entry(host).or_default() += 1;
+        }
+    }
+    machines.retain(|_, failing| *failing >= FAILING_MACHINES);
+    machines.into_keys().collect()
 }
 
 fn require(met: bool, otherwise: Refusal) -> Result<(), Refusal> {
@@ -971,11 +992,38 @@ mod tests {
                 id: MachineId(1),
                 failures: 1,
                 cool_until: Some(Time(NOW.0 + 1)),
-                highest_bid: None,
+                ..world.state.machine(MachineId(1))
             },
         );
         assert_eq!(eligible(&world, &job, &offer(1)), Err(Refusal::CoolingDown));
         world.now = Time(NOW.0 + 1);
         assert_eq!(eligible(&world, &job, &offer(1)), Ok(()));
+    }
+
+    #[test]
+    fn a_host_is_passed_over_while_two_of_its_machines_cool_down() {
+        let (mut world, job) = (world(vec![offer(1), offer(2), offer(3)]), job("a"));
+        let host = offer(1).host;
+        assert!(host.is_some(), "the sample says whose it is");
+        let mut fails = |id: u64, failures: u32, host: Option<HostId>| {
+            let record = MachineRecord {
+                failures,
+                cool_until: Some(Time(NOW.0 + id as i64)),
+                host,
+                ..world.state.machine(MachineId(id))
+            };
+            world.state.machines.insert(MachineId(id), record);
+            eligible(&world, &job, &offer(1))
+        };
+        assert_eq!(fails(11, 1, host), Ok(()), "one machine may fail");
+        assert_eq!(
+            fails(12, 0, host),
+            Ok(()),
+            "no failure: we were outbid there"
+        );
+        assert_eq!(fails(13, 1, Some(HostId(99))), Ok(()), "another host's");
+        assert_eq!(fails(14, 2, host), Err(Refusal::HostCoolingDown));
+        world.now = Time(NOW.0 + 11);
+        assert_eq!(eligible(&world, &job, &offer(1)), Ok(()), "one is over it");
     }
 }

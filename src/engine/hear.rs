@@ -26,6 +26,10 @@ const UNFIT_WAIT_MAX: Duration = Duration::from_hours(6);
 /// So many unfit machines in a row are told of.
 const UNFIT_TOLD: u32 = 5;
 
+/// So many machines in a row may break under a command before it counts as the command's failure: one
+/// that says so itself, or breaks them, must not go through the whole market for nothing.
+const BROKEN_MAX: u32 = 3;
+
 /// So many machines have to say that a checkpoint is not what it should be.
 const BAD_BY: usize = 2;
 
@@ -36,6 +40,8 @@ pub struct Heard {
     pub at: Time,
     /// The runner's signed lines, in their order.
     pub lines: Vec<Told>,
+    /// What its last lines say of a broken GPU.
+    pub mark: Option<&'static str>,
     /// Whether there is any line of a runner, signed or not. A key can be lost, and what works all the
     /// same is not to be taken for silent.
     pub signs: bool,
@@ -68,6 +74,7 @@ impl Fold<'_> {
         if let Some(heard) = self.seen.heard.get(&held.id) {
             view.read_at = Some(heard.at);
             let news = view.take_up(&heard.lines, heard.at);
+            self.measured(held, &heard.lines);
             if news.any || (heard.signs && view.line.is_none()) || !heard.whole {
                 view.heard_at = Some(heard.at);
                 view.quiet_since = None;
@@ -109,16 +116,24 @@ impl Fold<'_> {
         let replica = self.draft.state.replicas.get(&held.replica);
         let from = replica.and_then(|record| record.checkpoints.iter().find(of_others));
         let patience = restore_patience(from.map_or(0, |kept| kept.bytes));
-        let verdict = judged(view, &runner, patience, read);
+        let mut verdict = judged(view, &runner, patience, read);
+        let failed = verdict == Some(Verdict::Ended) && view.exit != Some(0);
+        let fault = view.fault.clone().or(heard.mark.map(str::to_owned));
+        let few = replica.is_none_or(|record| record.broken < BROKEN_MAX);
+        if failed && fault.is_some() && few {
+            verdict = Some(Verdict::Broken);
+        }
         view.verdict = verdict;
-        if matches!(verdict, Some(Verdict::Refused | Verdict::Silent)) && view.worked {
+        let replaced = Some(Verdict::Refused) == verdict
+            || matches!(verdict, Some(Verdict::Silent | Verdict::Broken));
+        if replaced && view.worked {
             // It is replaced, and not woken on the same machine.
             held.bid_before_park = Some(Rate::ZERO);
         }
         match verdict {
             Some(Verdict::Ended) => self.command_ended(held, &job),
             Some(Verdict::Refused) => {
-                self.blame(held.slot.machine);
+                self.blame(held);
                 let why = held.runner.as_ref().map(why_unfit).unwrap_or_default();
                 let text = format!(
                     "machine {} is not fit for the job: {why}",
@@ -127,8 +142,9 @@ impl Fold<'_> {
                 self.tell(Severity::Warning, "machine-refused", held, text);
                 self.waits(held, &job);
             }
+            Some(Verdict::Broken) => self.broke(held, &job, &fault.unwrap_or_default()),
             Some(Verdict::Silent) => {
-                self.blame(held.slot.machine);
+                self.blame(held);
                 let text = format!(
                     "nothing was heard of its runner for {}",
                     human(heard.at.since(held.phase_since))
@@ -169,12 +185,52 @@ impl Fold<'_> {
             .insert(replica.id.clone(), replica);
     }
 
+    /// A GPU broke under the command, as its machine or its log says: the machine's failure, and not the
+    /// job's.
+    fn broke(&mut self, held: &mut Held, job: &Job, fault: &str) {
+        self.blame(held);
+        self.interrupted(held);
+        let mut replica = self.draft.state.replica(&held.replica);
+        replica.broken = replica.broken.saturating_add(1);
+        let wait = job.retries.backoff.max(UNFIT_WAIT);
+        replica.retry_at = replica.retry_at.max(Some(self.seen.now + wait));
+        let what = match fault {
+            "gpu-lost" => "a GPU was lost",
+            "gpu-ecc" => "a GPU's memory has errors that cannot be corrected",
+            _ => "the driver reported a broken GPU (Xid)",
+        };
+        let text = format!(
+            "machine {} broke under the command: {what}; it does not count as a failure of the job, \
+             {} in a row at most do not",
+            held.slot.machine, BROKEN_MAX
+        );
+        self.tell(Severity::Warning, "machine-broken", held, text);
+        self.draft
+            .state
+            .replicas
+            .insert(replica.id.clone(), replica);
+    }
+
     /// A machine on which the command was begun was fit for it.
     fn is_fit(&mut self, held: &Held) {
         let Some(replica) = self.draft.state.replicas.get_mut(&held.replica) else {
             return;
         };
         replica.unfit = 0;
+    }
+
+    /// Remembers what its runner measured of the machine.
+    fn measured(&mut self, held: &Held, lines: &[Told]) {
+        let last = |of: fn(&Told) -> Option<u32>| lines.iter().rev().find_map(of);
+        let (disk, down) = (last(|told| told.disk), last(|told| told.down));
+        if disk.is_none() && down.is_none() {
+            return;
+        }
+        let mut record = self.draft.state.machine(held.slot.machine);
+        record.host = held.host.or(record.host);
+        record.past.disk_mb_s = disk.or(record.past.disk_mb_s);
+        record.past.down_mbit_s = down.or(record.past.down_mbit_s);
+        self.draft.state.machines.insert(record.id, record);
     }
 
     /// A command that gets further than it ever was has not failed in a row. How long it runs says
@@ -187,6 +243,7 @@ impl Fold<'_> {
         };
         replica.furthest = Some(progress);
         replica.failures = 0;
+        replica.broken = 0;
         self.draft
             .state
             .replicas
@@ -299,7 +356,7 @@ impl Fold<'_> {
         // What fails at once on one machine after another is the command; but a machine that kills it
         // within seconds is passed over first.
         if held.run_ms < millis(job.min_run) {
-            self.blame(held.slot.machine);
+            self.blame(held);
         }
     }
 }
@@ -326,6 +383,8 @@ mod tests {
         row: Instance,
         now: Time,
         told: Vec<String>,
+        /// What the log's last lines say of a broken GPU.
+        mark: Option<&'static str>,
     }
 
     fn line(boot: &str, seq: u64, state: &str) -> Told {
@@ -345,6 +404,9 @@ mod tests {
             lacks: None,
             restore: None,
             outputs: None,
+            fault: None,
+            disk: None,
+            down: None,
             bad: None,
             signed: true,
         }
@@ -391,6 +453,7 @@ mod tests {
                 row,
                 now: NOW,
                 told: Vec::new(),
+                mark: None,
             }
         }
 
@@ -425,6 +488,7 @@ mod tests {
                     let heard = Heard {
                         at,
                         lines,
+                        mark: self.mark,
                         signs,
                         whole,
                     };
@@ -824,6 +888,70 @@ mod tests {
         scene.hears(1, None);
         scene.row.cur_state = Some(RawState::Running);
         assert_eq!(scene.hears(1, None), None, "nothing was read of it yet");
+    }
+
+    fn failures(scene: &Scene) -> (u32, u32) {
+        let replica = &scene.state.held[&scene.row.id].replica;
+        let record = scene.state.replica(replica);
+        (record.failures, record.broken)
+    }
+
+    /// Another instance of the same replica fails with a GPU that is lost.
+    fn breaks(scene: &mut Scene, boot: &str) -> Option<Verdict> {
+        scene.row.cur_state = Some(RawState::Stopped);
+        scene.hears(1, None);
+        scene.row.cur_state = Some(RawState::Running);
+        scene.hears(1, None);
+        let fails = Told {
+            fault: Some("gpu-lost".to_owned()),
+            ..result(boot, 2, 1)
+        };
+        scene.hears(1, Some(vec![line(boot, 1, "running"), fails]))
+    }
+
+    #[test]
+    fn a_gpu_that_breaks_is_the_machines_failure() {
+        let mut scene = Scene::new();
+        assert_eq!(breaks(&mut scene, "1.1"), Some(Verdict::Broken));
+        assert!(scene.is_cooled_down());
+        assert_eq!(failures(&scene), (0, 1));
+        assert!(scene.told.contains(&"machine-broken".to_owned()));
+        assert_eq!(
+            scene.state.held[&scene.row.id].bid_before_park,
+            Some(Rate::ZERO)
+        );
+    }
+
+    #[test]
+    fn what_breaks_every_machine_is_the_job() {
+        let mut scene = Scene::new();
+        for boot in ["1.1", "2.1", "3.1"] {
+            assert_eq!(breaks(&mut scene, boot), Some(Verdict::Broken));
+        }
+        assert_eq!(failures(&scene), (0, 3));
+        assert_eq!(breaks(&mut scene, "4.1"), Some(Verdict::Ended));
+        assert_eq!(failures(&scene), (1, 3));
+        // One that gets further than ever was not broken in a row.
+        let further = Told {
+            progress: Some(7.0),
+            ..line("5.1", 1, "running")
+        };
+        scene.hears(1, Some(vec![further]));
+        assert_eq!(failures(&scene), (0, 0));
+    }
+
+    #[test]
+    fn what_a_log_says_of_a_gpu_counts_only_where_the_command_failed() {
+        for (exit, verdict, ending) in [
+            (0, Verdict::Ended, Some(Ending::Finished)),
+            (1, Verdict::Broken, None),
+        ] {
+            let mut scene = Scene::new();
+            scene.mark = Some("gpu-xid");
+            let lines = vec![line("1.1", 1, "running"), result("1.1", 2, exit)];
+            assert_eq!(scene.hears(1, Some(lines)), Some(verdict));
+            assert_eq!(scene.ending(), ending);
+        }
     }
 
     #[test]

@@ -286,6 +286,10 @@ fn running(
             let (why, destroy_why) = (Why::Refused, DestroyWhy::Refused);
             return leave(ground, held, why, destroy_why, count, step);
         }
+        Some(Verdict::Broken) => {
+            let (why, destroy_why) = (Why::Broken, DestroyWhy::Broken);
+            return leave(ground, held, why, destroy_why, count, step);
+        }
         Some(Verdict::Silent) => {
             let (why, destroy_why) = (Why::Silent, DestroyWhy::Silent);
             return leave(ground, held, why, destroy_why, count, step);

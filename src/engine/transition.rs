@@ -70,6 +70,10 @@ impl Fold<'_> {
         held.run_ms = 0;
         if held.first_ran_at.is_none() {
             held.first_ran_at = Some(now);
+            let mut record = self.draft.state.machine(held.slot.machine);
+            record.host = held.host.or(record.host);
+            record.past.came_up(now.ms_since(held.created_at));
+            self.draft.state.machines.insert(record.id, record);
             let took = human(now.since(held.created_at));
             let text = format!(
                 "running on machine {} ({} x {}), {took} after it was rented",
@@ -188,7 +192,9 @@ impl Fold<'_> {
                 is_result && view.exit == Some(0)
             };
             let done = view.map_or(long_enough, told);
-            if view.is_some_and(|view| view.verdict == Some(Verdict::Ended)) {
+            let is_judged =
+                |view: &RunnerView| matches!(view.verdict, Some(Verdict::Ended | Verdict::Broken));
+            if view.is_some_and(is_judged) {
                 // It was judged when the command ended.
                 self.interrupted(held);
             } else if job.finish == Finish::Exit && done {
@@ -203,7 +209,7 @@ impl Fold<'_> {
                     &format!("its container ended after {ran} at most"),
                 );
                 if !long_enough {
-                    self.blame(held.slot.machine);
+                    self.blame(held);
                 }
             }
         }
@@ -276,8 +282,11 @@ impl Fold<'_> {
     }
 
     /// A machine failed us: nothing is rented there for a while, longer each time.
-    pub(crate) fn blame(&mut self, machine: MachineId) {
+    pub(crate) fn blame(&mut self, held: &Held) {
+        let machine = held.slot.machine;
         let mut record = self.draft.state.machine(machine);
+        record.host = held.host.or(record.host);
+        record.past.failures = record.past.failures.saturating_add(1);
         record.failures += 1;
         let wait = backoff(
             self.config.cooldown,
@@ -315,7 +324,7 @@ impl Fold<'_> {
             None => self.lost(&mut held, if at_work { ran_ms } else { 0 }),
             Some(why) => {
                 if matches!(why, DestroyWhy::ProvisionTimeout | DestroyWhy::HostLost) {
-                    self.blame(held.slot.machine);
+                    self.blame(&held);
                 }
                 let text = format!(
                     "instance {} is gone; it cost {:.4} in all",
@@ -387,7 +396,7 @@ impl Fold<'_> {
             }
             return;
         }
-        self.blame(held.slot.machine);
+        self.blame(held);
         if held.first_ran_at.is_some() {
             let mut replica = self.draft.state.replica(&held.replica);
             replica.outbids += 1;

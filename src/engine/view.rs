@@ -85,6 +85,7 @@ impl RunnerView {
             .or_else(|| told.why.clone())
             .or_else(|| told.trouble.clone());
         if told.state == "result" {
+            self.fault.clone_from(&told.fault);
             self.result_at.get_or_insert(now);
             self.outputs = told.outputs.as_ref().and_then(outputs);
         }

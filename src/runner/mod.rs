@@ -4,6 +4,7 @@
 
 mod delivered;
 mod key;
+mod marks;
 mod told;
 
 use std::fmt::Write as _;
@@ -18,6 +19,7 @@ use flate2::write::GzEncoder;
 use crate::types::ids::Label;
 pub use delivered::begins_run;
 pub use key::{key_of, secret_in};
+pub use marks::gpu_mark;
 pub use told::{Kept, Place, Told, signed, told};
 
 /// The script: POSIX shell.

@@ -628,8 +628,27 @@ start_command() {
     pid=$!
 }
 
+# How many GPUs the driver lists; nothing where the image cannot ask it.
+count_gpus() {
+    has nvidia-smi || return 0
+    listed=$(limited 20 nvidia-smi --query-gpu=name --format=csv,noheader 2>/dev/null) || listed=
+    printf %s "$listed" | grep -c .
+}
+
+# Why a command that failed may have failed by its host: the driver lists fewer GPUs than when it began,
+# or does not answer, or memory was found broken since.
+gpu_fault() {
+    fault=
+    [ "$exited" != 0 ] && [ -n "$gpus_before" ] && [ "$gpus_before" -gt 0 ] || return 0
+    gpus_after=$(count_gpus)
+    [ "${gpus_after:-0}" -lt "$gpus_before" ] && fault=gpu-lost && return 0
+    ecc=$(limited 20 nvidia-smi --query-gpu=ecc.errors.uncorrected.volatile.total --format=csv,noheader,nounits 2>/dev/null)
+    case $(printf %s "$ecc" | tr -cd '0-9') in *[1-9]*) fault=gpu-ecc ;; esac
+}
+
 # Runs the command until it ends, or until it may not work any more. Its exit code in $exited.
 run_command() {
+    gpus_before=$(count_gpus)
     start_command
     say running
     heard=$up
@@ -648,6 +667,7 @@ run_command() {
     wait "$pid"
     exited=$?
     end_command
+    gpu_fault
     return 0
 }
 
@@ -665,7 +685,7 @@ result() {
     fi
     # One that wakes again has its outputs to bring away, and no work to do.
     [ "$exited" = 0 ] && [ -n "$control" ] && [ "$kept" = '"outputs":"here"' ] && (: >"$WORK/result") 2>/dev/null
-    say result "$kept"
+    say result "$kept${fault:+,\"fault\":\"$fault\"}"
 }
 
 upload_outputs() {

@@ -51,6 +51,16 @@ pub struct Told {
     /// Where the outputs are, with the result: `"here"`, or what was kept elsewhere.
     #[serde(default)]
     pub outputs: Option<Place>,
+    /// What is broken of the machine, with the result of a command that failed: `gpu-lost` or
+    /// `gpu-ecc`.
+    #[serde(default)]
+    pub fault: Option<String>,
+    /// Its disk, MB/s, as measured before the command.
+    #[serde(default)]
+    pub disk: Option<u32>,
+    /// Its download, Mbit/s, as measured before the command.
+    #[serde(default)]
+    pub down: Option<u32>,
     /// What of the machine was refused; empty: nothing.
     #[serde(default)]
     pub bad: Option<String>,

@@ -241,6 +241,8 @@ pub enum DestroyWhy {
     HostLost,
     /// The runner found the machine to be less than was advertised.
     Refused,
+    /// A GPU of the machine broke under the command.
+    Broken,
     /// It runs, and nothing was heard of the runner.
     Silent,
     /// Its command made no progress for too long.
@@ -299,6 +301,9 @@ pub struct RunnerView {
     pub outputs: Option<Outputs>,
     /// The command's exit code in this start of the container.
     pub exit: Option<i32>,
+    /// What is broken of the machine, where the command failed by it, in this start of the container.
+    #[serde(default)]
+    pub fault: Option<String>,
     /// Why it waits, ended, or was refused.
     pub why: Option<String>,
     /// What became of it, once that was judged in this start of the container.
@@ -333,6 +338,7 @@ impl RunnerView {
         self.verdict = None;
         self.state = None;
         self.exit = None;
+        self.fault = None;
         self.why = None;
         self.progress_at = None;
         self.quiet_since = None;
@@ -350,6 +356,8 @@ pub enum Verdict {
     Ended,
     /// The machine was refused.
     Refused,
+    /// The command failed, and the machine's GPUs with it.
+    Broken,
     /// Nothing was heard of the runner.
     Silent,
     /// The command made no progress.

@@ -75,6 +75,8 @@ pub enum Refusal {
     StaleOffer,
     /// The machine is cooling down after failures.
     CoolingDown,
+    /// Several machines of its host are cooling down after failures.
+    HostCoolingDown,
     /// The least bid, or the on-demand rate, is over the ceiling.
     OverCeiling,
     /// The price that the rental needs is unknown.
@@ -122,6 +124,7 @@ impl Refusal {
             Self::Held => "held",
             Self::StaleOffer => "stale-offer",
             Self::CoolingDown => "cooling-down",
+            Self::HostCoolingDown => "host-cooling-down",
             Self::OverCeiling => "over-ceiling",
             Self::PriceUnknown => "price-unknown",
             Self::BidNotBelowOnDemand => "bid-not-below-on-demand",
@@ -369,6 +372,8 @@ pub enum Why {
     Lease,
     /// The runner refused the machine.
     Refused,
+    /// The command failed, and the machine's GPUs with it.
+    Broken,
     /// Nothing was heard of the runner.
     Silent,
     /// The command made no progress.
@@ -399,6 +404,7 @@ impl Why {
             Self::DestroyAgain => "destroy-again",
             Self::Lease => "lease",
             Self::Refused => "refused",
+            Self::Broken => "broken",
             Self::Silent => "silent",
             Self::Hung => "hung",
         }

@@ -10,7 +10,7 @@ use chrono::NaiveDate;
 use serde::{Deserialize, Serialize};
 
 use super::ids::{
-    AccountId, Installation, InstanceId, IntentId, JobName, Label, MachineId, ReplicaId,
+    AccountId, HostId, Installation, InstanceId, IntentId, JobName, Label, MachineId, ReplicaId,
 };
 use super::instance::{Held, Instance};
 use super::intent::{Effect, Intent};
@@ -122,6 +122,10 @@ pub struct ReplicaRecord {
     /// Machines in a row that its runner found unfit.
     #[serde(default)]
     pub unfit: u32,
+    /// Machines in a row whose GPUs broke under its command, as they say, since it last came further
+    /// than ever.
+    #[serde(default)]
+    pub broken: u32,
     /// How far its command said that it was, at most.
     #[serde(default)]
     pub furthest: Option<f64>,
@@ -184,6 +188,7 @@ impl ReplicaRecord {
             outbids: 0,
             starts: 0,
             unfit: 0,
+            broken: 0,
             furthest: None,
             checkpoints: Vec::new(),
             outputs: None,
@@ -224,6 +229,39 @@ pub struct MachineRecord {
     pub cool_until: Option<Time>,
     /// Our highest bid there, and when we last held or bid: evidence against ratchets.
     pub highest_bid: Option<(Rate, Time)>,
+    /// Its owner, as our last instance there had it.
+    #[serde(default)]
+    pub host: Option<HostId>,
+    /// What our instances there were like.
+    #[serde(default)]
+    pub past: Past,
+}
+
+/// What instances of ours on a machine were like, over all time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Past {
+    /// Those that came up.
+    pub starts: u32,
+    /// Those that failed by the machine: did not come up, were refused or silent, broke, were lost with
+    /// the host, or ended within seconds.
+    pub failures: u32,
+    /// Milliseconds from the rent to being seen to run: each new start counts a quarter.
+    pub boot_ms: Option<i64>,
+    /// Its disk as the runner measured it last, MB/s.
+    pub disk_mb_s: Option<u32>,
+    /// Its download as the runner measured it last, Mbit/s.
+    pub down_mbit_s: Option<u32>,
+}
+
+impl Past {
+    /// Takes up that an instance came up, so long after it was rented.
+    pub fn came_up(&mut self, boot_ms: i64) {
+        self.starts = self.starts.saturating_add(1);
+        let boot_ms = boot_ms.max(0);
+        self.boot_ms = Some(self.boot_ms.map_or(boot_ms, |known| {
+            known.saturating_add((boot_ms - known.max(0)) / 4)
+        }));
+    }
 }
 
 /// What the user asked through another process.
@@ -521,6 +559,8 @@ impl State {
             failures: 0,
             cool_until: None,
             highest_bid: None,
+            host: None,
+            past: Past::default(),
         })
     }
 
