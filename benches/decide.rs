@@ -19,7 +19,7 @@ use haggle::types::job::{
 };
 use haggle::types::money::{Money, Rate};
 use haggle::types::offer::{Country, Offer, Snapshot};
-use haggle::types::state::{MachineRecord, State};
+use haggle::types::state::{MachineRecord, Past, State};
 use haggle::types::time::Time;
 use haggle::types::world::{EngineConfig, World};
 
@@ -216,6 +216,8 @@ fn world() -> World {
             failures: 1,
             cool_until: Some(NOW),
             highest_bid: Some((Rate(100_000_000), NOW)),
+            host: None,
+            past: Past::default(),
         };
         state.machines.insert(machine, record);
     }
