@@ -216,6 +216,7 @@ fn world() -> World {
             failures: 1,
             cool_until: Some(NOW),
             highest_bid: Some((Rate(100_000_000), NOW)),
+            failing_until: None,
             host: None,
             past: Past::default(),
         };

@@ -375,19 +375,30 @@ fn too_old(world: &World, seen: Time) -> bool {
     world.now.ms_since(seen) > millis(world.config.offers_max_age)
 }
 
-/// So many machines of a host that cool down after failures at once are the host's failure.
+/// So many machines of a host that fail at once are the host's failure, where they are such a share of
+/// those that it lists.
 const FAILING_MACHINES: usize = 2;
+const FAILING_SHARE: usize = 4;
 
 /// Hosts whose machines fail one after another: what ails several at once is likely in the others, too.
 fn failing(world: &World) -> BTreeSet<HostId> {
     let mut machines: BTreeMap<HostId, usize> = BTreeMap::new();
     for record in world.state.machines.values() {
-        let cools = record.failures > 0 && record.cool_until.is_some_and(|at| at > world.now);
-        if let Some(host) = record.host.filter(|_| cools) {
+        let fails = record.failing_until.is_some_and(|at| at > world.now);
+        if let Some(host) = record.host.filter(|_| fails) {
             *machines.entry(host).or_default() += 1;
         }
     }
     machines.retain(|_, failing| *failing >= FAILING_MACHINES);
+    machines.retain(|host, failing| {
+        let of_host = world
+            .market
+            .offers
+            .iter()
+            .filter(|row| row.host == Some(*host));
+        let listed: BTreeSet<MachineId> = of_host.map(|row| row.machine).collect();
+        *failing * FAILING_SHARE >= listed.len()
+    });
     machines.into_keys().collect()
 }
 
@@ -1005,24 +1016,22 @@ mod tests {
         let (mut world, job) = (world(vec![offer(1), offer(2), offer(3)]), job("a"));
         let host = offer(1).host;
         assert!(host.is_some(), "the sample says whose it is");
-        let mut fails = |id: u64, failures: u32, host: Option<HostId>| {
+        let mut fails = |id: u64, failing: bool, host: Option<HostId>| {
+            let until = Some(Time(NOW.0 + id as i64));
             let record = MachineRecord {
-                failures,
-                cool_until: Some(Time(NOW.0 + id as i64)),
+                failures: 1,
+                cool_until: until,
+                failing_until: until.filter(|_| failing),
                 host,
                 ..world.state.machine(MachineId(id))
             };
             world.state.machines.insert(MachineId(id), record);
             eligible(&world, &job, &offer(1))
         };
-        assert_eq!(fails(11, 1, host), Ok(()), "one machine may fail");
-        assert_eq!(
-            fails(12, 0, host),
-            Ok(()),
-            "no failure: we were outbid there"
-        );
-        assert_eq!(fails(13, 1, Some(HostId(99))), Ok(()), "another host's");
-        assert_eq!(fails(14, 2, host), Err(Refusal::HostCoolingDown));
+        assert_eq!(fails(11, true, host), Ok(()), "one machine may fail");
+        assert_eq!(fails(12, false, host), Ok(()), "we were outbid there");
+        assert_eq!(fails(13, true, Some(HostId(99))), Ok(()), "another host's");
+        assert_eq!(fails(14, true, host), Err(Refusal::HostCoolingDown));
         world.now = Time(NOW.0 + 11);
         assert_eq!(eligible(&world, &job, &offer(1)), Ok(()), "one is over it");
     }

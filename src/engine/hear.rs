@@ -16,6 +16,7 @@ use crate::types::time::{Time, human, millis};
 
 use super::act::{UNSAVED_KEPT, is_stored};
 use super::observe::Fold;
+use super::transition::Whose;
 use super::view::{judged, restore_patience};
 
 /// After a machine that was unfit nothing is rented for so long, twice as long after the next, and so on
@@ -77,9 +78,7 @@ impl Fold<'_> {
             self.measured(held, &heard.lines);
             if news.any || (heard.signs && view.line.is_none()) || !heard.whole {
                 view.heard_at = Some(heard.at);
-                view.quiet_since = None;
-            } else {
-                view.quiet_since.get_or_insert(heard.at);
+                view.overdue_since = None;
             }
             self.comes_further(held, view.progress);
             if view.worked {
@@ -119,21 +118,18 @@ impl Fold<'_> {
         let mut verdict = judged(view, &runner, patience, read);
         let failed = verdict == Some(Verdict::Ended) && view.exit != Some(0);
         let fault = view.fault.clone().or(heard.mark.map(str::to_owned));
-        let few = replica.is_none_or(|record| record.broken < BROKEN_MAX);
-        if failed && fault.is_some() && few {
+        if failed && fault.is_some() {
             verdict = Some(Verdict::Broken);
         }
         view.verdict = verdict;
-        let replaced = Some(Verdict::Refused) == verdict
-            || matches!(verdict, Some(Verdict::Silent | Verdict::Broken));
-        if replaced && view.worked {
+        if view.is_replaced() {
             // It is replaced, and not woken on the same machine.
             held.bid_before_park = Some(Rate::ZERO);
         }
         match verdict {
             Some(Verdict::Ended) => self.command_ended(held, &job),
             Some(Verdict::Refused) => {
-                self.blame(held);
+                self.blame(held, Whose::Machine);
                 let why = held.runner.as_ref().map(why_unfit).unwrap_or_default();
                 let text = format!(
                     "machine {} is not fit for the job: {why}",
@@ -144,7 +140,7 @@ impl Fold<'_> {
             }
             Some(Verdict::Broken) => self.broke(held, &job, &fault.unwrap_or_default()),
             Some(Verdict::Silent) => {
-                self.blame(held);
+                self.blame(held, Whose::Machine);
                 let text = format!(
                     "nothing was heard of its runner for {}",
                     human(heard.at.since(held.phase_since))
@@ -188,17 +184,23 @@ impl Fold<'_> {
     /// A GPU broke under the command, as its machine or its log says: the machine's failure, and not the
     /// job's.
     fn broke(&mut self, held: &mut Held, job: &Job, fault: &str) {
-        self.blame(held);
+        self.blame(held, Whose::Machine);
         self.interrupted(held);
-        let mut replica = self.draft.state.replica(&held.replica);
-        replica.broken = replica.broken.saturating_add(1);
-        let wait = job.retries.backoff.max(UNFIT_WAIT);
-        replica.retry_at = replica.retry_at.max(Some(self.seen.now + wait));
         let what = match fault {
             "gpu-lost" => "a GPU was lost",
             "gpu-ecc" => "a GPU's memory has errors that cannot be corrected",
             _ => "the driver reported a broken GPU (Xid)",
         };
+        let mut replica = self.draft.state.replica(&held.replica);
+        if replica.broken >= BROKEN_MAX {
+            // It goes elsewhere all the same.
+            let how = format!("its command failed and {what}, as on {BROKEN_MAX} machines before");
+            self.failed(held, job, &how);
+            return;
+        }
+        replica.broken += 1;
+        let wait = job.retries.backoff.max(UNFIT_WAIT);
+        replica.retry_at = replica.retry_at.max(Some(self.seen.now + wait));
         let text = format!(
             "machine {} broke under the command: {what}; it does not count as a failure of the job, \
              {} in a row at most do not",
@@ -256,6 +258,7 @@ impl Fold<'_> {
             return;
         }
         let mut replica = self.draft.state.replica(&held.replica);
+        replica.broken = 0;
         for kept in kept {
             replica.keeps(KeptCheckpoint {
                 run: held.intent,
@@ -356,7 +359,7 @@ impl Fold<'_> {
         // What fails at once on one machine after another is the command; but a machine that kills it
         // within seconds is passed over first.
         if held.run_ms < millis(job.min_run) {
-            self.blame(held);
+            self.blame(held, Whose::Either);
         }
     }
 }
@@ -842,6 +845,11 @@ mod tests {
         assert_eq!(scene.hears(1, Some(Vec::new())), None);
         assert_eq!(scene.hears(60, None), None, "it could not be read");
         assert!(!scene.is_cooled_down());
+        assert_eq!(
+            scene.hears(1, Some(Vec::new())),
+            None,
+            "one read proves nothing"
+        );
         assert_eq!(scene.hears(1, Some(Vec::new())), Some(Verdict::Silent));
         assert!(scene.is_cooled_down());
         // A line whose key is not ours any more is a sign all the same.
@@ -850,7 +858,8 @@ mod tests {
         let view = scene.state.held.get_mut(&scene.row.id).unwrap();
         view.runner.as_mut().unwrap().heard_at = Some(at);
         assert_eq!(scene.hears(9, Some(Vec::new())), None);
-        assert_eq!(scene.hears(2, Some(Vec::new())), Some(Verdict::Silent));
+        assert_eq!(scene.hears(2, Some(Vec::new())), None);
+        assert_eq!(scene.hears(1, Some(Vec::new())), Some(Verdict::Silent));
     }
 
     #[test]
@@ -858,6 +867,11 @@ mod tests {
         let mut scene = Scene::new();
         let known = vec![line("1.1", 1, "boot"), line("1.1", 2, "gate")];
         scene.hears(1, Some(known.clone()));
+        assert_eq!(
+            scene.hears(2, Some(known.clone())),
+            None,
+            "nothing is overdue"
+        );
         // Cut short on its way, after a poll that was long ago.
         assert_eq!(scene.hears(11, Some(known[..1].to_vec())), None);
         let mut more = known.clone();
@@ -929,7 +943,11 @@ mod tests {
             assert_eq!(breaks(&mut scene, boot), Some(Verdict::Broken));
         }
         assert_eq!(failures(&scene), (0, 3));
-        assert_eq!(breaks(&mut scene, "4.1"), Some(Verdict::Ended));
+        assert_eq!(
+            breaks(&mut scene, "4.1"),
+            Some(Verdict::Broken),
+            "it goes elsewhere"
+        );
         assert_eq!(failures(&scene), (1, 3));
         // One that gets further than ever was not broken in a row.
         let further = Told {

@@ -501,7 +501,10 @@ impl Fold<'_> {
         if self.config.mutant == Some(Mutant::OldOneNotParked) {
             held.parked |= held.phase == Phase::Stopped;
         }
-        if held.phase == Phase::Running && held.price > BID_PARKED && !held.stop_asked {
+        // One that is to be replaced stays so until it is parked.
+        let replaced = held.runner.as_ref().is_some_and(RunnerView::is_replaced);
+        let runs = held.phase == Phase::Running && held.price > BID_PARKED;
+        if runs && !held.stop_asked && !replaced {
             held.bid_before_park = None;
         }
     }
@@ -557,7 +560,12 @@ impl Fold<'_> {
             .state
             .replicas
             .insert(held.replica.clone(), replica);
-        if held.run_ms > millis(job.min_run) {
+        // What was found unfit or broken goes on running until it is parked.
+        let judged = held
+            .runner
+            .as_ref()
+            .is_some_and(|view| view.verdict.is_some());
+        if held.run_ms > millis(job.min_run) && !judged && held.destroying.is_none() {
             self.trust(held.slot.machine);
         }
         if held.run_ms >= RAISE_AGAIN_AFTER_MS {

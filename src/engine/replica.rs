@@ -335,8 +335,9 @@ fn leave(
 ) -> Situation {
     if expendable(ground.world, ground.job, held) {
         step.actions.push(destroy(held, destroy_why, why));
-    } else if count <= PARKED_MAX || why == Why::OverCeiling {
-        // What may not cost what it costs is parked, however many disks there are.
+    } else if count <= PARKED_MAX || does_nothing(why) || why == Why::OverCeiling {
+        // What may not cost what it costs, or costs it for nothing, is parked, however many disks there
+        // are.
         step.actions.extend(park(ground.world, held, why));
     } else {
         step.notices.push(Notice {
@@ -354,6 +355,11 @@ fn leave(
         };
     }
     Situation::Clearing
+}
+
+/// Whether what is left for this has nothing at work.
+fn does_nothing(why: Why) -> bool {
+    matches!(why, Why::Refused | Why::Broken | Why::Silent)
 }
 
 fn provisioning(ground: &Ground<'_, '_>, held: &Held, count: usize, step: &mut Step) -> Situation {
@@ -730,5 +736,44 @@ mod tests {
         for verdict in [Verdict::Hung, Verdict::Ended] {
             assert_eq!(plans(Some(verdict)), 0, "{verdict:?}");
         }
+    }
+
+    #[test]
+    fn what_broke_is_parked_however_many_disks_there_are() {
+        let mut job = job("a");
+        job.checkpoint_place = Some(CheckpointPlace::Disk);
+        let mut given = runner("true");
+        given.lease = None;
+        job.run.runner = Some(Box::new(given.clone()));
+        let mut world = world(Vec::new());
+        for id in 1..=3 {
+            let mut held = held(id, &job, &offer(id), usd(0.3));
+            let mut view = RunnerView::of(&given);
+            view.worked = true;
+            if id == 3 {
+                view.verdict = Some(Verdict::Broken);
+            } else {
+                held.phase = Phase::Stopped;
+                held.stop_asked = true;
+                held.parked = true;
+                held.price = BID_PARKED;
+                held.bid_before_park = Some(Rate::ZERO);
+            }
+            held.runner = Some(view);
+            world.state.held.insert(held.id, held);
+        }
+        world.jobs = vec![Arc::new(job)];
+        list(&mut world, true);
+        let (plan, _) = decide(&world);
+        let broken: Vec<&Action> = plan
+            .actions
+            .iter()
+            .filter(|action| action.why == Why::Broken)
+            .collect();
+        assert!(
+            matches!(broken[..], [Action { effect: Effect::SetBid { bid, .. }, .. }] if *bid == BID_PARKED),
+            "{:?}",
+            plan.actions
+        );
     }
 }

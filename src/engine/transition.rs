@@ -29,6 +29,15 @@ fn hours(gpu_ms: i64) -> f64 {
 /// disk may hold work.
 pub(crate) const UNSEEN_WORK_AFTER: Duration = Duration::from_mins(5);
 
+/// What a failure speaks against.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Whose {
+    /// The machine, and its host.
+    Machine,
+    /// The machine or the job: what ended within seconds.
+    Either,
+}
+
 impl Fold<'_> {
     /// Takes up that an instance went from one state to another; `ran_ms` is how long at most it
     /// had run without a break.
@@ -209,7 +218,7 @@ impl Fold<'_> {
                     &format!("its container ended after {ran} at most"),
                 );
                 if !long_enough {
-                    self.blame(held);
+                    self.blame(held, Whose::Either);
                 }
             }
         }
@@ -282,7 +291,7 @@ impl Fold<'_> {
     }
 
     /// A machine failed us: nothing is rented there for a while, longer each time.
-    pub(crate) fn blame(&mut self, held: &Held) {
+    pub(crate) fn blame(&mut self, held: &Held, whose: Whose) {
         let machine = held.slot.machine;
         let mut record = self.draft.state.machine(machine);
         record.host = held.host.or(record.host);
@@ -295,6 +304,9 @@ impl Fold<'_> {
         );
         let until: Time = self.seen.now + wait;
         record.cool_until = record.cool_until.max(Some(until));
+        if whose == Whose::Machine {
+            record.failing_until = record.cool_until;
+        }
         self.draft.state.machines.insert(machine, record);
     }
 
@@ -324,7 +336,7 @@ impl Fold<'_> {
             None => self.lost(&mut held, if at_work { ran_ms } else { 0 }),
             Some(why) => {
                 if matches!(why, DestroyWhy::ProvisionTimeout | DestroyWhy::HostLost) {
-                    self.blame(&held);
+                    self.blame(&held, Whose::Machine);
                 }
                 let text = format!(
                     "instance {} is gone; it cost {:.4} in all",
@@ -396,7 +408,7 @@ impl Fold<'_> {
             }
             return;
         }
-        self.blame(held);
+        self.blame(held, Whose::Machine);
         if held.first_ran_at.is_some() {
             let mut replica = self.draft.state.replica(&held.replica);
             replica.outbids += 1;

@@ -78,6 +78,9 @@ impl RunnerView {
         self.state = Some(told.state.clone());
         self.progress = told.progress.or(self.progress);
         self.exit = told.exit;
+        if told.fault.is_some() {
+            self.fault.clone_from(&told.fault);
+        }
         self.why = told
             .bad
             .clone()
@@ -85,7 +88,6 @@ impl RunnerView {
             .or_else(|| told.why.clone())
             .or_else(|| told.trouble.clone());
         if told.state == "result" {
-            self.fault.clone_from(&told.fault);
             self.result_at.get_or_insert(now);
             self.outputs = told.outputs.as_ref().and_then(outputs);
         }
@@ -170,7 +172,7 @@ pub(super) fn restore_patience(bytes: u64) -> Duration {
 /// What is to be said of an instance by what its runner told or did not tell. It may take so long to get
 /// the checkpoint to begin with.
 pub(super) fn judged(
-    view: &RunnerView,
+    view: &mut RunnerView,
     runner: &Runner,
     restore: Duration,
     (read_at, phase_since): (Time, Time),
@@ -195,10 +197,12 @@ pub(super) fn judged(
         ),
         None => (phase_since, runner.silent_after),
     };
-    // What one read shows may be cut short, or from before.
-    let read_twice = view.quiet_since.is_some_and(|at| at < read_at);
-    if read_at >= since + after && read_twice {
-        return Some(Verdict::Silent);
+    // What one read shows may be cut short, or from before: two have to show that a line is overdue.
+    if read_at >= since + after {
+        let overdue_since = *view.overdue_since.get_or_insert(read_at);
+        if overdue_since < read_at {
+            return Some(Verdict::Silent);
+        }
     }
     let hung = runner.hung_after.zip(view.progress_at);
     let hangs = view.state.as_deref() == Some("running")

@@ -264,7 +264,7 @@ pub struct RunnerView {
     pub heard_at: Option<Time>,
     /// When its log was first read since without a new line; `None`: it was not.
     #[serde(default)]
-    pub quiet_since: Option<Time>,
+    pub overdue_since: Option<Time>,
     /// Which start of the container the last line is of, and its number.
     pub line: Option<(String, u64)>,
     /// The starts of the container that lines were of, the last ones only, oldest first.
@@ -333,6 +333,16 @@ impl RunnerView {
         }
     }
 
+    /// Whether it is to be replaced by another one although its disk has work: its machine or its runner
+    /// is no good.
+    pub fn is_replaced(&self) -> bool {
+        let unfit = matches!(
+            self.verdict,
+            Some(Verdict::Refused | Verdict::Silent | Verdict::Broken)
+        );
+        unfit && self.worked
+    }
+
     /// What was said of a start of the container is not said of the next one.
     pub fn begins_anew(&mut self) {
         self.verdict = None;
@@ -341,7 +351,7 @@ impl RunnerView {
         self.fault = None;
         self.why = None;
         self.progress_at = None;
-        self.quiet_since = None;
+        self.overdue_since = None;
         self.restoring_since = None;
         self.restored_badly = false;
         self.result_at = None;

@@ -229,6 +229,9 @@ pub struct MachineRecord {
     pub cool_until: Option<Time>,
     /// Our highest bid there, and when we last held or bid: evidence against ratchets.
     pub highest_bid: Option<(Rate, Time)>,
+    /// Until when its last failures count against its host, too.
+    #[serde(default)]
+    pub failing_until: Option<Time>,
     /// Its owner, as our last instance there had it.
     #[serde(default)]
     pub host: Option<HostId>,
@@ -559,6 +562,7 @@ impl State {
             failures: 0,
             cool_until: None,
             highest_bid: None,
+            failing_until: None,
             host: None,
             past: Past::default(),
         })

@@ -169,6 +169,7 @@ pub(crate) fn any_record() -> impl Strategy<Value = Change> {
             failures: 2,
             cool_until: Some(at),
             highest_bid: Some((Rate(7), at)),
+            failing_until: Some(at),
             host: Some(HostId(id)),
             past: Past {
                 boot_ms: Some(at.0),
