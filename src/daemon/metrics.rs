@@ -875,6 +875,7 @@ mod tests {
             tags: Vec::new(),
             priority: 0,
             replicas: 1,
+            array: None,
             run: Run {
                 image: Some("image".into()),
                 login: None,

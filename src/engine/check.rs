@@ -330,6 +330,7 @@ impl<'a> Checker<'a> {
         }
         self.own_slots(slot)?;
         self.fence(replica, None)?;
+        self.element(job, replica)?;
         let rate = i128::from(price.0) + i128::from(storage.0);
         let step = Step {
             amount: 0,
@@ -351,6 +352,7 @@ impl<'a> Checker<'a> {
             self.own_slots(held.slot)?;
         }
         self.fence(&held.replica, Some(held.id))?;
+        self.max_running(job, &held.replica)?;
         let step = Step {
             amount: 0,
             rate: rise(held, &action.effect),
@@ -432,6 +434,53 @@ impl<'a> Checker<'a> {
             return Err(Limit::Fence);
         }
         Ok(())
+    }
+
+    /// An element of an array is begun under a number that is its own, and not after it has ended.
+    fn element(&self, job: &Job, replica: &ReplicaId) -> Result<(), Limit> {
+        let Some(array) = &job.array else {
+            return Ok(());
+        };
+        if let Some(record) = self.world.state.replicas.get(replica) {
+            let parameters = record.parameters.as_ref();
+            let known = parameters.is_some_and(|own| array.elements.contains(own));
+            if record.ending.is_some() || !known {
+                return Err(Limit::Fence);
+            }
+        }
+        self.max_running(job, replica)
+    }
+
+    /// Whether a replica may be at work beside the others of its array that are, or might be.
+    fn max_running(&self, job: &Job, replica: &ReplicaId) -> Result<(), Limit> {
+        let (Some(array), state) = (&job.array, &self.world.state) else {
+            return Ok(());
+        };
+        let held = state.held.values().filter(|held| !held.parked);
+        let held = held.map(|held| &held.replica);
+        let begun = state
+            .intents
+            .values()
+            .filter_map(|intent| match &intent.effect {
+                Effect::Rent { replica, .. } => Some(replica),
+                Effect::SetBid { instance, bid } if *bid > BID_PARKED => {
+                    Some(&state.held.get(instance)?.replica)
+                }
+                Effect::Start { instance } => Some(&state.held.get(instance)?.replica),
+                _ => None,
+            });
+        let is_open = |of: &&ReplicaId| {
+            let record = state.replicas.get(*of);
+            of.job == job.name && record.is_none_or(|record| record.ending.is_none())
+        };
+        let all = held.chain(begun).chain(&self.replicas_begun);
+        let at_work: BTreeSet<&ReplicaId> = all.filter(is_open).collect();
+        let fits = at_work.len() < array.max_running as usize;
+        if fits || at_work.contains(replica) {
+            Ok(())
+        } else {
+            Err(Limit::MaxRunning)
+        }
     }
 
     fn limits(&mut self, job: &Job, action: &Action, step: Step) -> Result<(), Limit> {

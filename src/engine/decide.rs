@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::types::ids::{InstanceId, MachineId, ReplicaId};
+use crate::types::ids::{InstanceId, JobName, MachineId, ReplicaId};
 use crate::types::instance::{DestroyWhy, Held, Rental};
 use crate::types::intent::Effect;
 use crate::types::job::Job;
@@ -16,6 +16,7 @@ use crate::types::state::{Severity, Wish};
 use crate::types::world::World;
 
 use super::act::{destroy, destroy_again, expendable, never_ran, park, wound_down};
+use super::array::{members, queued};
 use super::assign::{Need, assign};
 use super::budget::{Load, Purse, Saving, begin_margin, rent_reserve, rows_of, wind_down};
 use super::lease::relabel;
@@ -29,8 +30,17 @@ const BEST_SHOWN: usize = 5;
 /// What this tick should do, and why. Saving comes first, then what spends by priority.
 pub fn decide(world: &World) -> (Plan, Report) {
     let saving = wind_down(world);
+    let wanted = |job: &Job| {
+        let members = members(&world.state, job);
+        members.into_iter().map(|member| member.index).collect()
+    };
     let mut tick = Tick {
         world,
+        wanted: world
+            .jobs
+            .iter()
+            .map(|job| (&job.name, wanted(job)))
+            .collect(),
         saving: &saving,
         purse: Purse::of(world),
         actions: Vec::new(),
@@ -50,6 +60,8 @@ pub fn decide(world: &World) -> (Plan, Report) {
 /// A decision under way.
 struct Tick<'a> {
     world: &'a World,
+    /// The replicas that each job asks for.
+    wanted: BTreeMap<&'a JobName, BTreeSet<u32>>,
     saving: &'a BTreeMap<InstanceId, Saving>,
     purse: Purse<'a>,
     /// With the place of its job in the order of priority.
@@ -108,15 +120,18 @@ impl<'a> Tick<'a> {
             rank(world, job, index)
         };
         let mut replicas = Vec::new();
-        for number in 0..job.replicas {
+        let members = members(&world.state, job);
+        let queued = queued(world, job, &members);
+        for member in members {
             let id = ReplicaId {
                 job: job.name.clone(),
-                index: number,
+                index: member.index,
             };
+            let waits = queued.contains(&member.index);
             let situation = if world.state.killed {
                 Situation::Killed
             } else {
-                self.replica(order, job, &id, &ranking)
+                self.replica(order, job, &id, &ranking, waits)
             };
             replicas.push(ReplicaReport {
                 replica: id,
@@ -145,6 +160,7 @@ impl<'a> Tick<'a> {
         job: &'a Job,
         id: &ReplicaId,
         ranking: &Ranking,
+        queued: bool,
     ) -> Situation {
         let world = self.world;
         let mut held: Vec<&Held> = world
@@ -164,6 +180,7 @@ impl<'a> Tick<'a> {
             blind,
             elsewhere: !ranking.candidates.is_empty()
                 && world.config.keeps_back(&job.run).is_none(),
+            queued,
             purse: &mut self.purse,
         });
         self.actions
@@ -363,12 +380,8 @@ impl<'a> Tick<'a> {
     }
 
     fn wanted(&self, held: &Held) -> bool {
-        let job = self
-            .world
-            .jobs
-            .iter()
-            .find(|job| job.name == held.replica.job);
-        job.is_some_and(|job| held.replica.index < job.replicas)
+        let wanted = self.wanted.get(&held.replica.job);
+        wanted.is_some_and(|wanted| wanted.contains(&held.replica.index))
     }
 
     fn unwanted(&mut self, held: &Held) -> Option<Action> {

@@ -5,6 +5,7 @@
 
 mod accrue;
 mod act;
+pub mod array;
 pub mod assign;
 pub mod bid;
 pub mod budget;
