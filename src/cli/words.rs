@@ -58,6 +58,8 @@ pub(crate) fn limit(limit: &Limit) -> String {
              (provider.share_job_secrets)"
             .to_owned(),
         Limit::MaxRunning => "array.max_running".to_owned(),
+        Limit::OneHost => "one replica a host (service.one_per_host)".to_owned(),
+        Limit::BaseOnDemand => "service.base_on_demand".to_owned(),
     }
 }
 

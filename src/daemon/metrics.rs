@@ -876,6 +876,7 @@ mod tests {
             priority: 0,
             replicas: 1,
             array: None,
+            service: None,
             run: Run {
                 image: Some("image".into()),
                 login: None,

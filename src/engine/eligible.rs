@@ -484,6 +484,7 @@ pub(crate) mod samples {
             priority: 0,
             replicas: 1,
             array: None,
+            service: None,
             run: Run {
                 image: Some("image".to_owned()),
                 login: None,

@@ -31,5 +31,6 @@ pub mod runway;
 #[cfg(test)]
 mod scenarios;
 pub mod searches;
+mod service;
 pub(crate) mod transition;
 mod view;

@@ -2,6 +2,7 @@
 
 mod array;
 mod run;
+mod service;
 mod supervised;
 
 use std::collections::BTreeMap;
@@ -96,6 +97,8 @@ impl Reading {
         if !self.given("finish") {
             return Some(if self.given("array") {
                 Finish::Exit
+            } else if self.given("service") {
+                Finish::Never
             } else if self.given("work.gpu_hours") {
                 Finish::Work
             } else if self.supervised()? {
@@ -163,6 +166,7 @@ pub(super) fn check(reading: &mut Reading) -> Vec<Window> {
     run::check(reading);
     supervised::check(reading);
     array::check(reading);
+    service::check(reading);
     check_rental(reading);
     check_work(reading);
     check_loss(reading);
@@ -354,6 +358,7 @@ pub(super) fn job(reading: &Reading, windows: Vec<Window>) -> Option<Job> {
         priority: i32::try_from(reading.integer("priority")?).ok()?,
         replicas: reading.replicas()?,
         array: array::array(reading),
+        service: service::service(reading),
         run: run::run(reading)?,
         requirements: requirements(reading)?,
         traffic_down_gb: reading.number("traffic.down")?,

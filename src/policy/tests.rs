@@ -8,6 +8,7 @@ use crate::types::job::{BidMargin, CheckpointPlace, Finish, RentalChoice, RunTyp
 use crate::types::money::{Money, Rate};
 
 mod array;
+mod service;
 mod supervised;
 
 const LEAST: &str = "name = \"a\"\n[run]\nimage = \"x\"\n[price]\nmax = \"$1/gpu-hour\"\n";
@@ -70,7 +71,8 @@ fn every_field_arrives() {
     // A field that is forgotten in the builder would leave its default in the texts above; that it
     // is in a file at all is what the next assertion holds.
     let arrays = [array::VALUES, array::MATRIX].map(|lines| array::text("", "", lines));
-    let read = [full, supervised, &arrays[0], &arrays[1]].map(|text| {
+    let service = with("replicas = 2", service::SERVICE);
+    let read = [full, supervised, &arrays[0], &arrays[1], &service].map(|text| {
         let document = DeTable::parse(text).unwrap();
         Reading::of(document.get_ref())
     });

@@ -284,6 +284,15 @@ pub struct Array {
     pub max_running: u32,
 }
 
+/// A service: what holds of its replicas together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Service {
+    /// Whether no two of its replicas are on machines of one host.
+    pub one_per_host: bool,
+    /// So many of its replicas are at the host's fixed rate, at least.
+    pub base_on_demand: u32,
+}
+
 /// A validated policy.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Job {
@@ -300,6 +309,9 @@ pub struct Job {
     /// The parameters of each replica, where they differ.
     #[serde(default)]
     pub array: Option<Array>,
+    /// What holds of its replicas together, where it is a service.
+    #[serde(default)]
+    pub service: Option<Service>,
     /// What to run.
     pub run: Run,
     /// On what.

@@ -262,6 +262,10 @@ pub enum Limit {
     Consent,
     /// So many elements of an array at work at once.
     MaxRunning,
+    /// One replica of a service a host.
+    OneHost,
+    /// So many replicas of a service at the host's fixed rate.
+    BaseOnDemand,
 }
 
 impl Limit {
@@ -316,6 +320,8 @@ impl Limit {
             Self::Fence => "fence",
             Self::Consent => "consent",
             Self::MaxRunning => "max-running",
+            Self::OneHost => "one-host",
+            Self::BaseOnDemand => "base-on-demand",
         }
     }
 }
