@@ -143,6 +143,8 @@ fn job(dice: &mut Dice, number: u64) -> Job {
         tags: Vec::new(),
         priority: (number % 3) as i32,
         replicas: 1 + (number % 2) as u32,
+        array: None,
+        service: None,
         run: Run {
             image: Some("pytorch/pytorch:latest".to_owned()),
             login: None,

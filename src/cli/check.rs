@@ -83,6 +83,22 @@ fn unfenced(jobs: &[LoadedJob]) -> Vec<String> {
         .collect()
 }
 
+/// Arrays whose elements leave their disks behind.
+fn leaving_disks(jobs: &[LoadedJob]) -> Vec<String> {
+    let jobs = jobs.iter().map(|loaded| &loaded.job);
+    let leaves = jobs.filter(|job| job.array.is_some() && !job.may_lose_disks());
+    leaves
+        .map(|job| {
+            format!(
+                "`{}` keeps the disk of each of its {} elements when that has ended: it is billed, and \
+                 counts among the instances that there may be; keep `data.checkpoint` in \
+                 [data.storage], or say that disks may be lost with [data] disposable = true",
+                job.name, job.replicas
+            )
+        })
+        .collect()
+}
+
 /// Limits of owners and tags that no policy has.
 fn unmatched(config: &Config, jobs: &[LoadedJob]) -> Vec<String> {
     let scopes: BTreeSet<Scope> = jobs
@@ -111,8 +127,9 @@ pub(crate) fn run(context: &Context, args: &CheckArgs) -> Done {
     let unmatched = config
         .filter(|_| args.files.is_empty() && errors.is_empty())
         .map_or_else(Vec::new, |config| unmatched(&config, &jobs));
-    let unfenced = unfenced(&jobs);
-    for warning in unmatched.iter().chain(&unfenced) {
+    let mut of_jobs = unfenced(&jobs);
+    of_jobs.extend(leaving_disks(&jobs));
+    for warning in unmatched.iter().chain(&of_jobs) {
         context.output.note(&format!("warning: {warning}"));
     }
     if let Some(warning) = &warning {
@@ -141,7 +158,7 @@ pub(crate) fn run(context: &Context, args: &CheckArgs) -> Done {
         warnings: warning
             .into_iter()
             .chain(unmatched)
-            .chain(unfenced)
+            .chain(of_jobs)
             .collect(),
         not_covered: jobs
             .iter()
@@ -262,5 +279,22 @@ mod tests {
         let told = unfenced(&[free]);
         assert_eq!(told.len(), 1);
         assert!(told[0].contains("`a` has run.fenced = false"), "{told:?}");
+    }
+
+    #[test]
+    fn an_array_that_leaves_disks_behind_is_warned_of() {
+        let told = |lines: &str| {
+            let text = format!(
+                "name = \"a\"\n[price]\nmax = \"$1/gpu-hour\"\n[run]\nimage = \"x\"\nsupervised = true\n\
+                 command = \"c\"\n[array]\nmatrix = {{ S = [1, 2, 3] }}\nmax_running = 2\n{lines}"
+            );
+            let job = policy::parse("a.toml", &text).unwrap();
+            let path = PathBuf::from("a.toml");
+            leaving_disks(&[LoadedJob { path, job }])
+        };
+        let warning = told("");
+        assert_eq!(warning.len(), 1);
+        assert!(warning[0].contains("each of its 3 elements"), "{warning:?}");
+        assert_eq!(told("[data]\ndisposable = true"), Vec::<String>::new());
     }
 }

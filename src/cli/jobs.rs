@@ -1,6 +1,6 @@
 //! `haggle jobs`: what each job is doing and what it has cost.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
@@ -9,11 +9,12 @@ use super::failure::{Done, Exit};
 use super::output::Align;
 use super::show_limits;
 use super::words;
+use crate::engine::array::{Member, Standing, members};
 use crate::engine::projection::{burn_now, first_breach};
 use crate::policy::PolicyError;
 use crate::types::ids::{JobName, ReplicaId};
 use crate::types::instance::{Held, Phase};
-use crate::types::job::Job;
+use crate::types::job::{Job, Parameters};
 use crate::types::ledger::Scope;
 use crate::types::money::{Money, Rate};
 use crate::types::state::{Ending, State, Wish};
@@ -29,6 +30,8 @@ struct JobDocument {
     /// `run`, `pause`, `stop` or `done`.
     wish: &'static str,
     status: String,
+    /// Of an array: how its elements stand.
+    array: Option<ArrayDocument>,
     replicas: Vec<ReplicaDocument>,
     spend_dollars: String,
     spend_today_dollars: String,
@@ -46,9 +49,25 @@ struct JobDocument {
     breach_in: Option<String>,
 }
 
+/// How the elements that an array's policy asks for stand.
+#[derive(Debug, Serialize)]
+struct ArrayDocument {
+    elements: u32,
+    max_running: u32,
+    finished: u32,
+    failed: u32,
+    /// With an instance, whatever that does.
+    begun: u32,
+    waiting: u32,
+}
+
 #[derive(Debug, Serialize)]
 struct ReplicaDocument {
     replica: String,
+    /// The parameters of an element of an array.
+    parameters: Option<Parameters>,
+    /// Whether its policy no longer asks for it.
+    removed: bool,
     status: &'static str,
     instances: Vec<u64>,
     outbids: u32,
@@ -138,19 +157,35 @@ fn document(
     today: chrono::NaiveDate,
 ) -> JobDocument {
     let record = state.job(name);
-    let indexes: BTreeSet<u32> = (0..job.map_or(0, |job| job.replicas))
-        .chain(
-            state
-                .replicas
-                .keys()
-                .filter(|id| id.job == *name)
-                .map(|id| id.index),
-        )
+    let wanted = job.map_or_else(Vec::new, |job| members(state, job));
+    let recorded = state.replicas_of(name).map(|record| Member {
+        index: record.id.index,
+        parameters: record.parameters.as_ref(),
+    });
+    let mut all: BTreeMap<u32, Member<'_>> = recorded.map(|one| (one.index, one)).collect();
+    all.extend(wanted.iter().map(|&one| (one.index, one)));
+    let wanted: BTreeSet<u32> = wanted.iter().map(|one| one.index).collect();
+    let replicas: Vec<ReplicaDocument> = all
+        .into_values()
+        .map(|one| ReplicaDocument {
+            removed: job.is_some() && !wanted.contains(&one.index),
+            ..replica(state, name, one)
+        })
         .collect();
-    let replicas: Vec<ReplicaDocument> = indexes
-        .into_iter()
-        .map(|index| replica(state, name, index))
-        .collect();
+    // What was taken out of an array is history; a copy too many of a plain job is still to be seen.
+    let is_counted = |one: &&ReplicaDocument| !one.removed || one.parameters.is_none();
+    let counted: Vec<&ReplicaDocument> = replicas.iter().filter(is_counted).collect();
+    let array = job.and_then(|job| {
+        let standing = Standing::of(state, job);
+        Some(ArrayDocument {
+            elements: job.replicas,
+            max_running: job.array.as_ref()?.max_running,
+            finished: standing.finished,
+            failed: standing.failed,
+            begun: standing.begun,
+            waiting: standing.waiting,
+        })
+    });
     let done_ms: i64 = state
         .replicas
         .values()
@@ -169,7 +204,8 @@ fn document(
         owner: job.and_then(|job| job.owner.clone()),
         policy,
         wish: words::wish(record.wish),
-        status: status(record.wish, policy, &replicas),
+        status: status(record.wish, policy, &counted),
+        array,
         replicas,
         spend_dollars: usage.total.decimal(),
         spend_today_dollars: usage.on(today).decimal(),
@@ -195,10 +231,10 @@ fn gpu_hours(milliseconds: i64) -> String {
     format!("{:.3}", milliseconds as f64 / 3_600_000.0)
 }
 
-fn replica(state: &State, job: &JobName, index: u32) -> ReplicaDocument {
+fn replica(state: &State, job: &JobName, of: Member<'_>) -> ReplicaDocument {
     let id = ReplicaId {
         job: job.clone(),
-        index,
+        index: of.index,
     };
     let record = state.replica(&id);
     let held: Vec<&Held> = state.held_by(&id).collect();
@@ -213,6 +249,8 @@ fn replica(state: &State, job: &JobName, index: u32) -> ReplicaDocument {
         progress: told.and_then(|view| view.progress).or(record.furthest),
         exit_code: told.and_then(|view| view.exit),
         replica: id.to_string(),
+        parameters: of.parameters.cloned(),
+        removed: false,
         status,
         instances: held.iter().map(|held| held.id.0).collect(),
         outbids: record.outbids,
@@ -233,7 +271,7 @@ pub(crate) fn held_word(held: &Held) -> &'static str {
     }
 }
 
-fn status(wish: Wish, policy: &str, replicas: &[ReplicaDocument]) -> String {
+fn status(wish: Wish, policy: &str, replicas: &[&ReplicaDocument]) -> String {
     let count = |word: &str| replicas.iter().filter(|r| r.status == word).count();
     let mut words: Vec<&str> = replicas.iter().map(|replica| replica.status).collect();
     words.sort_unstable();
@@ -321,4 +359,56 @@ fn table(context: &Context, jobs: &[JobDocument]) -> String {
 /// How long ago something was, for people.
 pub(crate) fn ago(now: Time, then: Time) -> String {
     format!("{} ago", crate::types::time::human(now.since(then)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::ids::Installation;
+
+    const SWEEP: &str = "name = \"sweep\"\n[run]\nimage = \"x\"\nsupervised = true\ncommand = \"c\"\n\
+                         [price]\nmax = \"$1/gpu-hour\"\n\
+                         [array]\nmatrix = { SEED = [1, 2, 3, 4] }\nmax_running = 2\n";
+
+    #[test]
+    fn an_array_is_counted_by_what_its_policy_asks_for() {
+        let job = crate::policy::parse("sweep.toml", SWEEP).unwrap();
+        let mut state = State::new(Installation::from_seed(1));
+        let finished = Some((Ending::Finished, Time(0)));
+        for (index, seed, ending) in [
+            (0, "1", finished),
+            (1, "2", Some((Ending::Failed, Time(0)))),
+            (2, "99", finished),
+        ] {
+            let job = job.name.clone();
+            let mut record = state.replica(&ReplicaId { job, index });
+            record.parameters = Some(Parameters::from([("SEED".to_owned(), seed.to_owned())]));
+            record.ending = ending;
+            state.replicas.insert(record.id.clone(), record);
+        }
+        let today = chrono::NaiveDate::default();
+        let shown = document(&state, &job.name, Some(&job), "valid", today);
+        assert_eq!(shown.status, "1/4 failed, 1/4 finished, 2/4 waiting");
+        let array = serde_json::to_value(&shown.array).unwrap();
+        let counts = serde_json::json!({
+            "elements": 4, "max_running": 2, "finished": 1, "failed": 1, "begun": 0, "waiting": 2,
+        });
+        assert_eq!(array, counts);
+        let seed = |one: &ReplicaDocument| one.parameters.as_ref().unwrap()["SEED"].clone();
+        let all: Vec<_> = shown
+            .replicas
+            .iter()
+            .map(|one| (&one.replica[..], seed(one), one.removed))
+            .collect();
+        let row = |replica, seed: &str, removed| (replica, seed.to_owned(), removed);
+        // What was taken out is shown with its results, and its number is nobody else's.
+        let wanted = [
+            row("sweep/0", "1", false),
+            row("sweep/1", "2", false),
+            row("sweep/2", "99", true),
+            row("sweep/3", "3", false),
+            row("sweep/4", "4", false),
+        ];
+        assert_eq!(all, wanted);
+    }
 }

@@ -58,6 +58,9 @@ pub(crate) fn limit(limit: &Limit) -> String {
         Limit::Consent => "the configuration: the job's secrets may not go through the gateway \
              (provider.share_job_secrets)"
             .to_owned(),
+        Limit::MaxRunning => "array.max_running".to_owned(),
+        Limit::OneHost => "one replica a host (service.one_per_host)".to_owned(),
+        Limit::BaseOnDemand => "service.base_on_demand".to_owned(),
     }
 }
 
@@ -108,6 +111,7 @@ pub(crate) fn situation(situation: &Situation, now: Time) -> String {
         Situation::BackingOff { until } => {
             format!("waits {} after a failure", left(*until))
         }
+        Situation::Queued => "waits for its turn (array.max_running)".into(),
         Situation::WindowClosed { opens: Some(at) } => {
             format!("outside its windows, opens in {} ({at})", left(*at))
         }

@@ -43,13 +43,11 @@ impl Daemon {
             };
             let mut jobs = decision.world.jobs.iter();
             let job = jobs.find(|job| job.name == replica.job);
-            if job.is_some_and(|job| self.storage_rests(job, replica)) {
+            let Some(job) = job.filter(|job| !self.storage_rests(job, replica)) else {
                 continue;
-            }
-            let intent = self.record(action)?;
-            match job {
-                Some(job) => Box::pin(self.rent(intent, job, action)).await?,
-                None => self.refused(intent, "job-gone")?,
+            };
+            if let Some(intent) = self.record_rent(action, replica, job)? {
+                Box::pin(self.rent(intent, job, action)).await?;
             }
         }
         Ok(())
@@ -308,6 +306,13 @@ impl Daemon {
             .collect();
         env.push(("HAGGLE_JOB".to_owned(), job.name.to_string()));
         env.push(("HAGGLE_REPLICA".to_owned(), replica.index.to_string()));
+        if let Some(array) = &job.array {
+            let parameters = self.state.replica(replica).parameters;
+            env.extend(parameters.ok_or("its parameters are not known")?);
+            let (index, count) = (replica.index.to_string(), array.elements.len().to_string());
+            env.push(("HAGGLE_ARRAY_INDEX".to_owned(), index));
+            env.push(("HAGGLE_ARRAY_COUNT".to_owned(), count));
+        }
         for (key, reference) in &run.secrets {
             let secret = self.parts.secrets.resolve(reference)?;
             env.push((key.clone(), secret.expose_secret().to_owned()));

@@ -875,6 +875,8 @@ mod tests {
             tags: Vec::new(),
             priority: 0,
             replicas: 1,
+            array: None,
+            service: None,
             run: Run {
                 image: Some("image".into()),
                 login: None,

@@ -5,9 +5,11 @@
 //! dies in between leaves an open intent, which the next one takes as unknown.
 
 use super::{Daemon, DaemonError};
+use crate::engine::array::member;
 use crate::types::ids::{InstanceId, IntentId, MachineId, ReplicaId};
 use crate::types::instance::{DestroyWhy, Rental};
 use crate::types::intent::{Effect, Intent, IntentState};
+use crate::types::job::{Job, Parameters};
 use crate::types::ledger::{EntryKind, Line};
 use crate::types::money::{BID_PARKED, Money, Rate};
 use crate::types::plan::Action;
@@ -41,12 +43,37 @@ impl Daemon {
         self.record_effect(action.effect.clone(), action.reserve)
     }
 
+    /// Records a rent, with the parameters of the replica where it is an element of an array: its number
+    /// is theirs from now on. `None`: no element has that number, so there is nothing to rent for.
+    pub(super) fn record_rent(
+        &mut self,
+        action: &Action,
+        replica: &ReplicaId,
+        job: &Job,
+    ) -> Result<Option<Intent>, DaemonError> {
+        let Some(member) = member(&self.state, job, replica.index) else {
+            return Ok(None);
+        };
+        let parameters = member.parameters.cloned();
+        self.record_all(action.effect.clone(), action.reserve, parameters)
+            .map(Some)
+    }
+
     /// One transaction: the intent, its reservation, and what the request makes true of the things
     /// it is about even if its answer is lost.
     pub(super) fn record_effect(
         &mut self,
         effect: Effect,
         reserved: Money,
+    ) -> Result<Intent, DaemonError> {
+        self.record_all(effect, reserved, None)
+    }
+
+    fn record_all(
+        &mut self,
+        effect: Effect,
+        reserved: Money,
+        parameters: Option<Parameters>,
     ) -> Result<Intent, DaemonError> {
         let now = self.now();
         let id = IntentId::next(self.last_intent(), now.0);
@@ -63,7 +90,7 @@ impl Daemon {
             let instance = intent.effect.instance();
             changes.push(self.line(now, EntryKind::Reserve, replica, id, instance, reserved));
         }
-        changes.extend(self.foreseen(&intent));
+        changes.extend(self.foreseen(&intent, parameters));
         self.commit(&changes)?;
         Ok(intent)
     }
@@ -76,7 +103,7 @@ impl Daemon {
     }
 
     /// What holds from the moment that a request may leave.
-    fn foreseen(&self, intent: &Intent) -> Vec<Change> {
+    fn foreseen(&self, intent: &Intent, parameters: Option<Parameters>) -> Vec<Change> {
         let now = intent.at;
         if let Effect::Rent {
             replica,
@@ -90,6 +117,7 @@ impl Daemon {
             let mut record = self.state.replica(replica);
             record.generation = record.generation.max(*generation);
             record.starts += 1;
+            record.parameters = parameters;
             let mut changes = vec![Change::Replica(record)];
             if *rental == Rental::Bid {
                 changes.push(self.bid_mark(slot.machine, *price, now));

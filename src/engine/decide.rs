@@ -2,26 +2,28 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::types::ids::{InstanceId, MachineId, ReplicaId};
+use crate::types::ids::{HostId, InstanceId, JobName, MachineId, ReplicaId};
 use crate::types::instance::{DestroyWhy, Held, Rental};
 use crate::types::intent::Effect;
 use crate::types::job::Job;
 use crate::types::money::BID_PARKED;
 use crate::types::offer::Offer;
 use crate::types::plan::{
-    Action, Candidate, JobReport, Limit, Missing, Notice, Plan, ReplicaReport, Report, Situation,
-    Why,
+    Action, Candidate, JobReport, Limit, Missing, Notice, Plan, Refusal, ReplicaReport, Report,
+    Situation, Why,
 };
 use crate::types::state::{Severity, Wish};
 use crate::types::world::World;
 
 use super::act::{destroy, destroy_again, expendable, never_ran, park, wound_down};
+use super::array::{members, queued};
 use super::assign::{Need, assign};
 use super::budget::{Load, Purse, Saving, begin_margin, rent_reserve, rows_of, wind_down};
 use super::lease::relabel;
 use super::projection;
 use super::rank::{MarketIndex, Ranking, rank};
 use super::replica::{Ground, step};
+use super::service::{Base, as_ranked, host_of, hosts_of_others, is_spread};
 
 /// Best slots that a report shows for a job.
 const BEST_SHOWN: usize = 5;
@@ -29,12 +31,22 @@ const BEST_SHOWN: usize = 5;
 /// What this tick should do, and why. Saving comes first, then what spends by priority.
 pub fn decide(world: &World) -> (Plan, Report) {
     let saving = wind_down(world);
+    let wanted = |job: &Job| {
+        let members = members(&world.state, job);
+        members.into_iter().map(|member| member.index).collect()
+    };
     let mut tick = Tick {
         world,
+        wanted: world
+            .jobs
+            .iter()
+            .map(|job| (&job.name, wanted(job)))
+            .collect(),
         saving: &saving,
         purse: Purse::of(world),
         actions: Vec::new(),
         needs: Vec::new(),
+        hosts: BTreeSet::new(),
         report: Report::default(),
     };
     tick.leftovers();
@@ -50,11 +62,15 @@ pub fn decide(world: &World) -> (Plan, Report) {
 /// A decision under way.
 struct Tick<'a> {
     world: &'a World,
+    /// The replicas that each job asks for.
+    wanted: BTreeMap<&'a JobName, BTreeSet<u32>>,
     saving: &'a BTreeMap<InstanceId, Saving>,
     purse: Purse<'a>,
     /// With the place of its job in the order of priority.
     actions: Vec<(usize, Action)>,
     needs: Vec<Need>,
+    /// The hosts of what is rented in this tick, by job.
+    hosts: BTreeSet<(&'a JobName, HostId)>,
     report: Report,
 }
 
@@ -102,21 +118,30 @@ impl<'a> Tick<'a> {
     fn job(&mut self, order: usize, job: &'a Job, index: &MarketIndex<'_>) {
         let world = self.world;
         let over = matches!(world.state.job(&job.name).wish, Wish::Stop | Wish::Done);
+        let ranked = as_ranked(world, job);
         let ranking = if over {
             Ranking::default()
         } else {
-            rank(world, job, index)
+            rank(world, &ranked, index)
         };
         let mut replicas = Vec::new();
-        for number in 0..job.replicas {
+        let members = members(&world.state, job);
+        let queued = queued(world, job, &members);
+        let mut base = if over {
+            Base::default()
+        } else {
+            Base::of(world, &ranked, &members, index)
+        };
+        for member in members {
             let id = ReplicaId {
                 job: job.name.clone(),
-                index: number,
+                index: member.index,
             };
+            let waits = queued.contains(&member.index);
             let situation = if world.state.killed {
                 Situation::Killed
             } else {
-                self.replica(order, job, &id, &ranking)
+                self.replica(order, job, &id, (&ranking, &mut base), waits)
             };
             replicas.push(ReplicaReport {
                 replica: id,
@@ -144,7 +169,8 @@ impl<'a> Tick<'a> {
         order: usize,
         job: &'a Job,
         id: &ReplicaId,
-        ranking: &Ranking,
+        (ranking, base): (&Ranking, &mut Base),
+        queued: bool,
     ) -> Situation {
         let world = self.world;
         let mut held: Vec<&Held> = world
@@ -164,6 +190,7 @@ impl<'a> Tick<'a> {
             blind,
             elsewhere: !ranking.candidates.is_empty()
                 && world.config.keeps_back(&job.run).is_none(),
+            queued,
             purse: &mut self.purse,
         });
         self.actions
@@ -171,6 +198,10 @@ impl<'a> Tick<'a> {
         self.report.notices.extend(step.notices);
         if !step.wants {
             return step.situation;
+        }
+        if base.wanted > 0 {
+            base.wanted -= 1;
+            return self.need(job, id, &base.ranking);
         }
         self.need(job, id, ranking)
     }
@@ -189,10 +220,26 @@ impl<'a> Tick<'a> {
             };
         }
         let mut limit = None;
+        let others = is_spread(job).then(|| hosts_of_others(self.world, job, id));
+        let may_be_there = |candidate: &Candidate| match &others {
+            None => true,
+            Some(others) => {
+                let own = host_of(self.world, candidate.slot.machine);
+                own.zip(others.as_ref())
+                    .is_some_and(|(own, others)| !others.contains(&own))
+            }
+        };
+        let denied = ranking.refused.contains_key(&Refusal::HostDenied);
+        let mut crowded = others.is_some() && denied;
         let affordable: Vec<Candidate> = ranking
             .candidates
             .iter()
             .filter(|candidate| !self.purse.begun.contains(&candidate.slot.machine))
+            .filter(|candidate| {
+                let may = may_be_there(candidate);
+                crowded |= !may;
+                may
+            })
             .filter(|candidate| match self.affords(job, candidate) {
                 Ok(()) => true,
                 Err(passed) => {
@@ -203,6 +250,7 @@ impl<'a> Tick<'a> {
             .cloned()
             .collect();
         if affordable.is_empty() {
+            let limit = limit.or(crowded.then_some(Limit::OneHost));
             return limit.map_or(Situation::NoOffer, |limit| Situation::OverLimit { limit });
         }
         self.needs.push(Need {
@@ -277,9 +325,16 @@ impl<'a> Tick<'a> {
             let mut refused = None;
             let mut found = None;
             for candidate in std::iter::once(&first).chain(others) {
+                let spread = is_spread(job).then_some(candidate.slot.machine);
+                let host = spread.and_then(|machine| host_of(self.world, machine));
+                if host.is_some_and(|host| self.hosts.contains(&(&job.name, host))) {
+                    refused = refused.or(Some(Limit::OneHost));
+                    continue;
+                }
                 let (reserve, margin, load) = self.price(job, candidate);
                 match self.purse.take(job, reserve, margin, load) {
                     Ok(()) => {
+                        self.hosts.extend(host.map(|host| (&job.name, host)));
                         found = Some((candidate.clone(), reserve));
                         break;
                     }
@@ -363,12 +418,8 @@ impl<'a> Tick<'a> {
     }
 
     fn wanted(&self, held: &Held) -> bool {
-        let job = self
-            .world
-            .jobs
-            .iter()
-            .find(|job| job.name == held.replica.job);
-        job.is_some_and(|job| held.replica.index < job.replicas)
+        let wanted = self.wanted.get(&held.replica.job);
+        wanted.is_some_and(|wanted| wanted.contains(&held.replica.index))
     }
 
     fn unwanted(&mut self, held: &Held) -> Option<Action> {

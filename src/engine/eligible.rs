@@ -18,6 +18,7 @@ use crate::types::time::{Time, millis};
 use crate::types::world::World;
 
 use super::act::elsewhere;
+use super::array::members;
 use super::price::Terms;
 
 /// Whether a job may take an offer, its price aside.
@@ -48,11 +49,12 @@ pub(crate) fn factor_ppm(job: &Job, gpu_name: &str) -> u32 {
 /// have to do it again.
 fn work_left_gpu_ms(state: &State, job: &Job) -> Option<i64> {
     let share = job.work_share_gpu_ms()?;
-    (0..job.replicas)
-        .map(|index| {
+    members(state, job)
+        .into_iter()
+        .map(|member| {
             let id = ReplicaId {
                 job: job.name.clone(),
-                index,
+                index: member.index,
             };
             state
                 .replicas
@@ -513,6 +515,8 @@ pub(crate) mod samples {
             tags: Vec::new(),
             priority: 0,
             replicas: 1,
+            array: None,
+            service: None,
             run: Run {
                 image: Some("image".to_owned()),
                 login: None,

@@ -5,6 +5,7 @@
 
 mod accrue;
 mod act;
+pub mod array;
 pub mod assign;
 pub mod bid;
 pub mod budget;
@@ -30,5 +31,6 @@ pub mod runway;
 #[cfg(test)]
 mod scenarios;
 pub mod searches;
+mod service;
 pub(crate) mod transition;
 mod view;

@@ -96,6 +96,8 @@ pub(crate) fn act(world: &mut World, plan: &Plan) {
                 };
                 let mut record = world.state.replica(replica);
                 record.generation = *generation;
+                let member = super::array::member(&world.state, job, replica.index);
+                record.parameters = member.and_then(|member| member.parameters.cloned());
                 world.state.replicas.insert(replica.clone(), record);
                 world.state.held.insert(made.id, made);
             }

@@ -56,6 +56,8 @@ pub(crate) struct Ground<'a, 'p> {
     pub(crate) blind: Option<Missing>,
     /// Whether another slot would take the job now.
     pub(crate) elsewhere: bool,
+    /// Whether it is an element of an array that waits for its turn.
+    pub(crate) queued: bool,
     pub(crate) purse: &'p mut Purse<'a>,
 }
 
@@ -140,6 +142,9 @@ fn aim(ground: &Ground<'_, '_>) -> Aim {
             .min();
         let situation = Situation::WindowClosed { opens };
         return Aim::Close(Why::WindowClosed, DestroyWhy::WindowClosed, situation);
+    }
+    if ground.queued {
+        return Aim::Rest(Why::Limit, Situation::Queued);
     }
     Aim::Run
 }

@@ -253,6 +253,7 @@ impl Fold<'_> {
             .replicas
             .insert(replica.id.clone(), replica);
         self.tell(Severity::Info, "finished", held, text);
+        self.array_ends(held);
     }
 
     /// Counts a failure: the replica waits, or has failed for good.
@@ -288,6 +289,9 @@ impl Fold<'_> {
             .replicas
             .insert(replica.id.clone(), replica);
         self.tell(severity, "failed", held, text);
+        if severity == Severity::Alarm {
+            self.array_ends(held);
+        }
     }
 
     /// A machine failed us: nothing is rented there for a while, longer each time.

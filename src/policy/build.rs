@@ -1,6 +1,8 @@
 //! From what was read to a job, with the checks that concern more than one field.
 
+mod array;
 mod run;
+mod service;
 mod supervised;
 
 use std::collections::BTreeMap;
@@ -50,6 +52,8 @@ getters! {
     secret: Secret -> crate::types::job::SecretRef;
     factors: Factors -> BTreeMap<String, u32>;
     zone: Zone -> chrono_tz::Tz;
+    sets: Sets -> Vec<super::sets::Set>;
+    axes: Axes -> Vec<super::sets::Axis>;
 }
 
 impl Reading {
@@ -91,7 +95,11 @@ impl Reading {
     /// be heard of.
     fn finish(&self) -> Option<Finish> {
         if !self.given("finish") {
-            return Some(if self.given("work.gpu_hours") {
+            return Some(if self.given("array") {
+                Finish::Exit
+            } else if self.given("service") {
+                Finish::Never
+            } else if self.given("work.gpu_hours") {
                 Finish::Work
             } else if self.supervised()? {
                 Finish::Exit
@@ -107,6 +115,14 @@ impl Reading {
             "never" => Some(Finish::Never),
             _ => None,
         }
+    }
+
+    /// How many replicas there are: of an array, one for each element.
+    fn replicas(&self) -> Option<u32> {
+        if self.given("array") {
+            return u32::try_from(array::elements(self)?.len()).ok();
+        }
+        self.whole("replicas")
     }
 
     /// How often the job checkpoints; of a directory that the runner keeps, as often as it is kept.
@@ -149,6 +165,8 @@ impl Reading {
 pub(super) fn check(reading: &mut Reading) -> Vec<Window> {
     run::check(reading);
     supervised::check(reading);
+    array::check(reading);
+    service::check(reading);
     check_rental(reading);
     check_work(reading);
     check_loss(reading);
@@ -219,7 +237,7 @@ fn check_loss(reading: &mut Reading) {
         || reading.flag("restartable") != Some(false);
     let (Some(work), Some(replicas), Some(gpus)) = (
         reading.number("work.gpu_hours"),
-        reading.integer("replicas"),
+        reading.replicas().map(i64::from),
         reading.integer("gpu.count"),
     ) else {
         return;
@@ -338,7 +356,9 @@ pub(super) fn job(reading: &Reading, windows: Vec<Window>) -> Option<Job> {
         owner: reading.text("owner"),
         tags: reading.texts("tags").unwrap_or_default(),
         priority: i32::try_from(reading.integer("priority")?).ok()?,
-        replicas: reading.whole("replicas")?,
+        replicas: reading.replicas()?,
+        array: array::array(reading),
+        service: service::service(reading),
         run: run::run(reading)?,
         requirements: requirements(reading)?,
         traffic_down_gb: reading.number("traffic.down")?,

@@ -7,6 +7,8 @@ use super::*;
 use crate::types::job::{BidMargin, CheckpointPlace, Finish, RentalChoice, RunType, SecretRef};
 use crate::types::money::{Money, Rate};
 
+mod array;
+mod service;
 mod supervised;
 
 const LEAST: &str = "name = \"a\"\n[run]\nimage = \"x\"\n[price]\nmax = \"$1/gpu-hour\"\n";
@@ -60,7 +62,7 @@ fn the_least_policy_has_the_documented_defaults() {
 
 #[test]
 fn every_field_arrives() {
-    // One has a runner and the other what excludes one.
+    // One has a runner and the other what excludes one. What arrays become, their own tests hold.
     let full = include_str!("tests/full.toml");
     let supervised = include_str!("tests/supervised.toml");
     let shown = |text| format!("{:#?}", parse("a.toml", text).unwrap());
@@ -68,7 +70,9 @@ fn every_field_arrives() {
     expect_test::expect_file!["tests/supervised.txt"].assert_eq(&shown(supervised));
     // A field that is forgotten in the builder would leave its default in the texts above; that it
     // is in a file at all is what the next assertion holds.
-    let read = [full, supervised].map(|text| {
+    let arrays = [array::VALUES, array::MATRIX].map(|lines| array::text("", "", lines));
+    let service = with("replicas = 2", service::SERVICE);
+    let read = [full, supervised, &arrays[0], &arrays[1], &service].map(|text| {
         let document = DeTable::parse(text).unwrap();
         Reading::of(document.get_ref())
     });

@@ -215,6 +215,8 @@ pub enum Situation {
         /// Until then.
         until: Time,
     },
+    /// An element of an array that waits for its turn: as many as may be are at work.
+    Queued,
     /// Outside its windows.
     WindowClosed {
         /// It opens then; `None`: never again.
@@ -261,6 +263,12 @@ pub enum Limit {
     Fence,
     /// The job's secrets may not go through the gateway.
     Consent,
+    /// So many elements of an array at work at once.
+    MaxRunning,
+    /// One replica of a service a host.
+    OneHost,
+    /// So many replicas of a service at the host's fixed rate.
+    BaseOnDemand,
 }
 
 impl Limit {
@@ -314,6 +322,9 @@ impl Limit {
             Self::OwnSlots => "own-slots",
             Self::Fence => "fence",
             Self::Consent => "consent",
+            Self::MaxRunning => "max-running",
+            Self::OneHost => "one-host",
+            Self::BaseOnDemand => "base-on-demand",
         }
     }
 }
@@ -478,6 +489,21 @@ pub struct JobReport {
     /// The cheapest eligible on-demand candidate, whatever rental the job takes: what savings are
     /// measured against.
     pub on_demand_best: Option<Candidate>,
+}
+
+impl JobReport {
+    /// Its replicas, where those beside each other that wait for their turn, or have ended in the same
+    /// way, are one: the first, the last, and what they do.
+    pub fn grouped(&self) -> Vec<(&ReplicaReport, &ReplicaReport)> {
+        let rest = |of: &ReplicaReport| {
+            matches!(of.situation, Situation::Queued | Situation::Ended { .. })
+        };
+        let alike = |a: &ReplicaReport, b: &ReplicaReport| rest(a) && a.situation == b.situation;
+        let groups = self.replicas.chunk_by(alike);
+        groups
+            .filter_map(|group| group.first().zip(group.last()))
+            .collect()
+    }
 }
 
 /// How far a limit is used, and when it is reached if nothing changes.

@@ -14,6 +14,7 @@ use super::ids::{
 };
 use super::instance::{Held, Instance};
 use super::intent::{Effect, Intent};
+use super::job::Parameters;
 use super::ledger::{Entry, Payer, Scope, Usage, month_of};
 use super::money::{Money, Rate};
 use super::time::Time;
@@ -103,6 +104,10 @@ impl JobRecord {
 pub struct ReplicaRecord {
     /// Which.
     pub id: ReplicaId,
+    /// The parameters that it was first rented for, where it is an element of an array: its number is
+    /// theirs for good.
+    #[serde(default)]
+    pub parameters: Option<Parameters>,
     /// Its fencing number; grows with every instance made for it.
     pub generation: u32,
     /// Useful GPU-milliseconds that a loss cannot take back.
@@ -179,6 +184,7 @@ impl ReplicaRecord {
     pub fn new(id: ReplicaId) -> Self {
         Self {
             id,
+            parameters: None,
             generation: 0,
             durable_gpu_ms: 0,
             volatile_gpu_ms: 0,
@@ -545,6 +551,16 @@ impl State {
             .get(id)
             .cloned()
             .unwrap_or_else(|| ReplicaRecord::new(id.clone()))
+    }
+
+    /// The records of a job's replicas, by their numbers.
+    pub fn replicas_of(&self, job: &JobName) -> impl Iterator<Item = &ReplicaRecord> {
+        let numbered = |index| ReplicaId {
+            job: job.clone(),
+            index,
+        };
+        let all = self.replicas.range(numbered(0)..=numbered(u32::MAX));
+        all.map(|(_, record)| record)
     }
 
     /// A job's record, or the one it begins with.
