@@ -14,6 +14,8 @@ use crate::types::time::Time;
 
 /// A container whose image the host has comes up in so many milliseconds, as documented.
 const CACHED_MS: i64 = 30_000;
+/// A registry refuses within so many milliseconds; no pull is as short.
+const REFUSED_MS: i64 = 3_000;
 /// No pull takes longer.
 const PULL_MS_MAX: i64 = 2 * HOUR_MS;
 const HOUR_MS: i64 = 3_600_000;
@@ -69,9 +71,12 @@ impl Market {
                     row.map_or((0.0, 0.0), |row| (row.inet_down, row.inet_down_cost));
                 let cached = held.cached.contains(image.as_str());
                 let speed = speed * held.lie.as_ref().map_or(1.0, Lie::bandwidth);
-                let (ms, rate) = pull(&image, speed, price, cached);
+                let (ms, rate) = match refused(&image, task.params.image_login.is_some()) {
+                    Some(_) => (REFUSED_MS, Rate::ZERO),
+                    None => pull(&image, speed, price, cached),
+                };
                 task.pull_rate = rate;
-                task.pull = Some((now, ms));
+                task.pull = (ms != REFUSED_MS).then_some((now, ms));
                 task.status_msg = Some(format!("Pulling from {image}").into());
                 Some(ms)
             }

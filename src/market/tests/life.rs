@@ -78,9 +78,14 @@ fn a_registry_refuses_what_its_name_says_on_any_host() {
             ..bid(100, 0.3)
         };
         let id = market.create(account, params).unwrap().new_contract;
+        later(&mut market, 60);
+        let soon = market.instance(account, id).unwrap().status_msg;
         later(&mut market, 3600);
         let shown = market.instance(account, id).unwrap();
         let words = shown.status_msg.unwrap().to_string();
+        if words.starts_with("Error") {
+            assert_eq!(soon.as_deref(), Some(words.as_str()), "refused at once");
+        }
         (states(&market, account, id).3, words)
     };
     let login = Some("-u me -p word private.invalid");
