@@ -29,6 +29,8 @@ struct JobDocument {
     /// `run`, `pause`, `stop` or `done`.
     wish: &'static str,
     status: String,
+    /// Why nothing can be rented for it, until its policy is changed or for a while.
+    cannot_start: Option<CannotStart>,
     replicas: Vec<ReplicaDocument>,
     spend_dollars: String,
     spend_today_dollars: String,
@@ -44,6 +46,24 @@ struct JobDocument {
     projected_breach_limit: Option<String>,
     #[serde(skip)]
     breach_in: Option<String>,
+}
+
+/// What holds a job back, as programs see it.
+#[derive(Debug, Serialize)]
+struct CannotStart {
+    /// `no-status`, `stalled`, `timed-out`, `host-error`, `image-missing`, `image-denied`, `pull-quota` or
+    /// `command`.
+    fault: &'static str,
+    /// The same in words.
+    what: &'static str,
+    /// The marketplace's words on it.
+    message: String,
+    /// What would be right.
+    help: String,
+    /// When it was seen.
+    since: String,
+    /// When it is tried again by itself; `null`: not before its policy is changed, or `haggle resume`.
+    until: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -110,7 +130,7 @@ pub(crate) fn run(context: &Context) -> Done {
                 projected_breach_at: breach.map(|(_, at)| at.to_string()),
                 projected_breach_limit: breach.map(|(limit, _)| limit.row.to_string()),
                 breach_in: breach.map(|(_, at)| show_limits::until(now, at)),
-                ..document(&state, name, job, policy, today)
+                ..document(&state, name, job, policy, (now, today))
             }
         })
         .collect();
@@ -122,6 +142,14 @@ pub(crate) fn run(context: &Context) -> Done {
     };
     output.show(&document, || {
         let mut text = table(context, &document.jobs);
+        for job in &document.jobs {
+            if let Some(why) = &job.cannot_start {
+                text.push_str(&format!(
+                    "\n{} cannot start: {} (\"{}\"); {}",
+                    job.job, why.what, why.message, why.help
+                ));
+            }
+        }
         if killed {
             text.push_str("\nspending is forbidden until `haggle resume --all`");
         }
@@ -135,7 +163,7 @@ fn document(
     name: &JobName,
     job: Option<&Job>,
     policy: &'static str,
-    today: chrono::NaiveDate,
+    (now, today): (Time, chrono::NaiveDate),
 ) -> JobDocument {
     let record = state.job(name);
     let indexes: BTreeSet<u32> = (0..job.map_or(0, |job| job.replicas))
@@ -147,9 +175,12 @@ fn document(
                 .map(|id| id.index),
         )
         .collect();
+    // Without its policy nothing is rented anyway.
+    let hold = job.and_then(|job| record.held_by_fault(&job.run, now));
+    let held_back = hold.map_or("waiting", |_| "cannot start");
     let replicas: Vec<ReplicaDocument> = indexes
         .into_iter()
-        .map(|index| replica(state, name, index))
+        .map(|index| replica(state, name, index, held_back))
         .collect();
     let done_ms: i64 = state
         .replicas
@@ -170,6 +201,14 @@ fn document(
         policy,
         wish: words::wish(record.wish),
         status: status(record.wish, policy, &replicas),
+        cannot_start: hold.map(|hold| CannotStart {
+            fault: hold.fault.as_str(),
+            what: hold.fault.what(),
+            message: hold.message.clone(),
+            help: hold.fault.help(name.as_str()),
+            since: hold.since.to_string(),
+            until: hold.until.map(|until| until.to_string()),
+        }),
         replicas,
         spend_dollars: usage.total.decimal(),
         spend_today_dollars: usage.on(today).decimal(),
@@ -195,7 +234,8 @@ fn gpu_hours(milliseconds: i64) -> String {
     format!("{:.3}", milliseconds as f64 / 3_600_000.0)
 }
 
-fn replica(state: &State, job: &JobName, index: u32) -> ReplicaDocument {
+/// `without` is what it does where it has no instance.
+fn replica(state: &State, job: &JobName, index: u32, without: &'static str) -> ReplicaDocument {
     let id = ReplicaId {
         job: job.clone(),
         index,
@@ -205,7 +245,7 @@ fn replica(state: &State, job: &JobName, index: u32) -> ReplicaDocument {
     let status = match record.ending {
         Some((Ending::Finished, _)) => "finished",
         Some((Ending::Failed, _)) => "failed",
-        None => held.last().copied().map_or("waiting", held_word),
+        None => held.last().copied().map_or(without, held_word),
     };
     let told = held.last().and_then(|held| held.runner.as_ref());
     ReplicaDocument {
@@ -255,7 +295,7 @@ fn status(wish: Wish, policy: &str, replicas: &[ReplicaDocument]) -> String {
         Wish::Done => "done",
     };
     match doing.as_str() {
-        "" | "waiting" => wish.into(),
+        "" | "waiting" | "cannot start" => wish.into(),
         doing => format!("{wish}: {doing}"),
     }
 }
@@ -321,4 +361,53 @@ fn table(context: &Context, jobs: &[JobDocument]) -> String {
 /// How long ago something was, for people.
 pub(crate) fn ago(now: Time, then: Time) -> String {
     format!("{} ago", crate::types::time::human(now.since(then)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::start::{Asked, Hold, StartFault};
+
+    #[test]
+    fn what_holds_a_job_back_is_shown_with_what_would_be_right() {
+        let text = "name = \"a\"\n[run]\nimage = \"me/image:1\"\n[price]\nmax = \"$1/gpu-hour\"\n";
+        let job = crate::policy::parse("a.toml", text).unwrap();
+        let mut state = State::new(crate::types::ids::Installation::from_seed(0));
+        let mut record = state.job(&job.name);
+        record.starts.hold = Some(Hold {
+            fault: StartFault::PullQuota,
+            asked: Asked::of(&job.run),
+            message: "toomanyrequests: no more".to_owned(),
+            since: Time(0),
+            until: Some(Time(3_600_000)),
+            times: 1,
+        });
+        state.jobs.insert(job.name.clone(), record);
+        let shown = |job: Option<&Job>, at: Time| {
+            let day = at.day(chrono_tz::Tz::UTC);
+            let name = "a".parse().unwrap();
+            let document = document(&state, &name, job, "valid", (at, day));
+            let json = serde_json::to_value(&document.cannot_start).unwrap();
+            (document.status, json)
+        };
+        let (status, json) = shown(Some(&job), Time(3_599_999));
+        assert_eq!(status, "cannot start");
+        assert_eq!(
+            json,
+            serde_json::json!({
+                "fault": "pull-quota",
+                "what": "the registry lets no more be pulled for now",
+                "message": "toomanyrequests: no more",
+                "help": StartFault::PullQuota.help("a"),
+                "since": "1970-01-01T00:00:00Z",
+                "until": "1970-01-01T01:00:00Z",
+            })
+        );
+        let nothing = ("waiting".to_owned(), serde_json::Value::Null);
+        assert_eq!(shown(Some(&job), Time(3_600_000)), nothing);
+        let mut other = job.clone();
+        other.run.image = Some("me/image:2".to_owned());
+        assert_eq!(shown(Some(&other), Time(0)), nothing);
+        assert_eq!(shown(None, Time(0)).1, nothing.1);
+    }
 }

@@ -18,6 +18,7 @@ use crate::types::world::World;
 use super::act::{destroy, destroy_again, expendable, never_ran, park, wound_down};
 use super::assign::{Need, assign};
 use super::budget::{Load, Purse, Saving, begin_margin, rent_reserve, rows_of, wind_down};
+use super::ladder::cannot_start;
 use super::lease::relabel;
 use super::projection;
 use super::rank::{MarketIndex, Ranking, rank};
@@ -155,6 +156,8 @@ impl<'a> Tick<'a> {
             .collect();
         held.sort_by_key(|held| std::cmp::Reverse((held.generation, held.intent, held.id)));
         let blind = self.blind();
+        let may_rent =
+            world.config.keeps_back(&job.run).is_none() && cannot_start(world, job).is_none();
         let step = step(&mut Ground {
             world,
             job,
@@ -162,8 +165,7 @@ impl<'a> Tick<'a> {
             held,
             saving: self.saving,
             blind,
-            elsewhere: !ranking.candidates.is_empty()
-                && world.config.keeps_back(&job.run).is_none(),
+            elsewhere: !ranking.candidates.is_empty() && may_rent,
             purse: &mut self.purse,
         });
         self.actions

@@ -16,12 +16,13 @@ use crate::types::time::{Time, human, millis};
 
 use super::act::{UNSAVED_KEPT, is_stored};
 use super::observe::Fold;
+use super::transition::backoff;
 use super::view::{judged, restore_patience};
 
 /// After a machine that was unfit nothing is rented for so long, twice as long after the next, and so on
 /// up to the second.
-const UNFIT_WAIT: Duration = Duration::from_mins(1);
-const UNFIT_WAIT_MAX: Duration = Duration::from_hours(6);
+pub(super) const UNFIT_WAIT: Duration = Duration::from_mins(1);
+pub(super) const UNFIT_WAIT_MAX: Duration = Duration::from_hours(6);
 
 /// So many unfit machines in a row are told of.
 const UNFIT_TOLD: u32 = 5;
@@ -107,6 +108,10 @@ impl Fold<'_> {
         let from = replica.and_then(|record| record.checkpoints.iter().find(of_others));
         let patience = restore_patience(from.map_or(0, |kept| kept.bytes));
         let verdict = judged(view, &runner, patience, read);
+        // One that failed for its GPUs are idle is on its way to be begun anew: it has not failed once more.
+        let over = held.gpu_use.over;
+        let done = |verdict: &Verdict| *verdict == Verdict::Ended && view.exit == Some(0);
+        let verdict = verdict.filter(|verdict| !over || done(verdict));
         view.verdict = verdict;
         if matches!(verdict, Some(Verdict::Refused | Verdict::Silent)) && view.worked {
             // It is replaced, and not woken on the same machine.
@@ -148,9 +153,8 @@ impl Fold<'_> {
     fn waits(&mut self, held: &Held, job: &Job) {
         let mut replica = self.draft.state.replica(&held.replica);
         replica.unfit = replica.unfit.saturating_add(1);
-        let doubled = 1_u32 << (replica.unfit - 1).min(16);
-        let wait = job.retries.backoff.max(UNFIT_WAIT).saturating_mul(doubled);
-        let until = self.seen.now + wait.min(UNFIT_WAIT_MAX);
+        let first = job.retries.backoff.max(UNFIT_WAIT);
+        let until = self.seen.now + backoff(first, UNFIT_WAIT_MAX, replica.unfit);
         replica.retry_at = replica.retry_at.max(Some(until));
         if replica.unfit == UNFIT_TOLD {
             let text = format!(
@@ -379,6 +383,7 @@ mod tests {
                 ends_at: None,
                 disk_gb: None,
                 ssh: None,
+                gpu_util: None,
             };
             let mut state = world(Vec::new()).state;
             state.held.insert(held.id, held);

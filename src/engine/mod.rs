@@ -14,6 +14,8 @@ mod draft;
 pub mod eligible;
 pub mod forgotten;
 pub mod hear;
+mod idle;
+pub(crate) mod ladder;
 pub mod leaks;
 pub mod lease;
 #[cfg(test)]
@@ -30,5 +32,8 @@ pub mod runway;
 #[cfg(test)]
 mod scenarios;
 pub mod searches;
+mod start_words;
 pub(crate) mod transition;
 mod view;
+#[cfg(test)]
+mod watched;

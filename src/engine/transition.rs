@@ -8,11 +8,13 @@ use crate::types::intent::{Effect, Intent, IntentState};
 use crate::types::job::{Finish, Job};
 use crate::types::ledger::{Component, EntryKind, Line, month_of};
 use crate::types::money::Money;
+use crate::types::start::StartFault;
 use crate::types::state::{Ending, Severity};
 use crate::types::time::{Time, human, millis};
 
 use super::accrue::{Before, Sight, lose_disk, lose_volatile, work_cost};
 use super::budget::unbilled_traffic;
+use super::ladder::names_fault;
 use super::observe::Fold;
 
 /// A wait that doubles with each failure in a row, to a longest.
@@ -70,6 +72,7 @@ impl Fold<'_> {
         held.run_ms = 0;
         if held.first_ran_at.is_none() {
             held.first_ran_at = Some(now);
+            self.start_succeeded(held);
             let took = human(now.since(held.created_at));
             let text = format!(
                 "running on machine {} ({} x {}), {took} after it was rented",
@@ -175,8 +178,13 @@ impl Fold<'_> {
     }
 
     /// The container ended while its contract runs on: the end of the work, or a failure.
-    fn exited(&mut self, held: &mut Held, ran_ms: i64) {
+    pub(crate) fn exited(&mut self, held: &mut Held, ran_ms: i64) {
         self.finish_when_done(held);
+        if names_fault(held) {
+            // It never began: that is judged as a start.
+            held.run_ms = 0;
+            return;
+        }
         let job = self.job(&held.replica.job);
         let ended = self.draft.state.replica(&held.replica).ending.is_some();
         if let (Some(job), false) = (&job, ended || held.destroying.is_some()) {
@@ -317,6 +325,7 @@ impl Fold<'_> {
                 if matches!(why, DestroyWhy::ProvisionTimeout | DestroyWhy::HostLost) {
                     self.blame(held.slot.machine);
                 }
+                self.never_came_up(&held, why);
                 let text = format!(
                     "instance {} is gone; it cost {:.4} in all",
                     held.id,
@@ -348,6 +357,15 @@ impl Fold<'_> {
         self.keep_for_traffic(&mut held);
         self.draft.state.held.insert(held.id, held.clone());
         self.draft.gone(held.id, now);
+    }
+
+    /// Counts an instance that was given up for it did not come up in time.
+    fn never_came_up(&mut self, held: &Held, why: DestroyWhy) {
+        let job = self.job(&held.replica.job);
+        let too_late = why == DestroyWhy::ProvisionTimeout && held.first_ran_at.is_none();
+        if let Some(job) = job.filter(|_| too_late) {
+            self.counts_start(held, &job, StartFault::TimedOut);
+        }
     }
 
     /// What traffic may still be billed for an instance that is gone is posted, and given back once

@@ -14,8 +14,10 @@ use super::ids::{
 };
 use super::instance::{Held, Instance};
 use super::intent::{Effect, Intent};
+use super::job::Run;
 use super::ledger::{Entry, Payer, Scope, Usage, month_of};
 use super::money::{Money, Rate};
+use super::start::{Hold, Starts};
 use super::time::Time;
 
 /// What the user wants of a job.
@@ -60,6 +62,9 @@ pub struct JobRecord {
     /// configured time zone.
     #[serde(default)]
     pub months: BTreeMap<NaiveDate, Achieved>,
+    /// How its instances start.
+    #[serde(default)]
+    pub starts: Starts,
 }
 
 /// What a job achieved in a month.
@@ -85,7 +90,16 @@ impl JobRecord {
             payer: Payer::default(),
             on_demand_equivalent: Money::ZERO,
             months: BTreeMap::new(),
+            starts: Starts::default(),
         }
+    }
+
+    /// What keeps anything from being rented for what a policy asks for, if something does.
+    pub fn held_by_fault(&self, run: &Run, now: Time) -> Option<&Hold> {
+        self.starts
+            .hold
+            .as_ref()
+            .filter(|hold| hold.binds(run, now))
     }
 
     /// What was achieved in the month of a day, to be added to.
@@ -122,6 +136,9 @@ pub struct ReplicaRecord {
     /// Machines in a row that its runner found unfit.
     #[serde(default)]
     pub unfit: u32,
+    /// Starts in a row that hosts let come to nothing.
+    #[serde(default)]
+    pub failed_starts: u32,
     /// How far its command said that it was, at most.
     #[serde(default)]
     pub furthest: Option<f64>,
@@ -184,6 +201,7 @@ impl ReplicaRecord {
             outbids: 0,
             starts: 0,
             unfit: 0,
+            failed_starts: 0,
             furthest: None,
             checkpoints: Vec::new(),
             outputs: None,
