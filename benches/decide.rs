@@ -19,6 +19,7 @@ use haggle::types::job::{
 };
 use haggle::types::money::{Money, Rate};
 use haggle::types::offer::{Country, Offer, Snapshot};
+use haggle::types::start::StartRules;
 use haggle::types::state::{MachineRecord, Past, State};
 use haggle::types::time::Time;
 use haggle::types::world::{EngineConfig, World};
@@ -199,6 +200,8 @@ fn job(dice: &mut Dice, number: u64) -> Job {
         },
         lifetime_max: None,
         provision_timeout: Duration::from_mins(15),
+        start: StartRules::default(),
+        idle_after: None,
     }
 }
 

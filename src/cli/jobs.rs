@@ -32,6 +32,8 @@ struct JobDocument {
     status: String,
     /// Of an array: how its elements stand.
     array: Option<ArrayDocument>,
+    /// Why nothing can be rented for it, until its policy is changed or for a while.
+    cannot_start: Option<CannotStart>,
     replicas: Vec<ReplicaDocument>,
     spend_dollars: String,
     spend_today_dollars: String,
@@ -59,6 +61,24 @@ struct ArrayDocument {
     /// With an instance, whatever that does.
     begun: u32,
     waiting: u32,
+}
+
+/// What holds a job back, as programs see it.
+#[derive(Debug, Serialize)]
+struct CannotStart {
+    /// `no-status`, `stalled`, `timed-out`, `host-error`, `image-missing`, `image-denied`, `pull-quota` or
+    /// `command`.
+    fault: &'static str,
+    /// The same in words.
+    what: &'static str,
+    /// The marketplace's words on it.
+    message: String,
+    /// What would be right.
+    help: String,
+    /// When it was seen.
+    since: String,
+    /// When it is tried again by itself; `null`: not before its policy is changed, or `haggle resume`.
+    until: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -129,7 +149,7 @@ pub(crate) fn run(context: &Context) -> Done {
                 projected_breach_at: breach.map(|(_, at)| at.to_string()),
                 projected_breach_limit: breach.map(|(limit, _)| limit.row.to_string()),
                 breach_in: breach.map(|(_, at)| show_limits::until(now, at)),
-                ..document(&state, name, job, policy, today)
+                ..document(&state, name, job, policy, (now, today))
             }
         })
         .collect();
@@ -141,6 +161,14 @@ pub(crate) fn run(context: &Context) -> Done {
     };
     output.show(&document, || {
         let mut text = table(context, &document.jobs);
+        for job in &document.jobs {
+            if let Some(why) = &job.cannot_start {
+                text.push_str(&format!(
+                    "\n{} cannot start: {} (\"{}\"); {}",
+                    job.job, why.what, why.message, why.help
+                ));
+            }
+        }
         if killed {
             text.push_str("\nspending is forbidden until `haggle resume --all`");
         }
@@ -154,7 +182,7 @@ fn document(
     name: &JobName,
     job: Option<&Job>,
     policy: &'static str,
-    today: chrono::NaiveDate,
+    (now, today): (Time, chrono::NaiveDate),
 ) -> JobDocument {
     let record = state.job(name);
     let wanted = job.map_or_else(Vec::new, |job| members(state, job));
@@ -165,11 +193,14 @@ fn document(
     let mut all: BTreeMap<u32, Member<'_>> = recorded.map(|one| (one.index, one)).collect();
     all.extend(wanted.iter().map(|&one| (one.index, one)));
     let wanted: BTreeSet<u32> = wanted.iter().map(|one| one.index).collect();
+    // Without its policy nothing is rented anyway.
+    let hold = job.and_then(|job| record.held_by_fault(&job.run, now));
+    let held_back = hold.map_or("waiting", |_| "cannot start");
     let replicas: Vec<ReplicaDocument> = all
         .into_values()
         .map(|one| ReplicaDocument {
             removed: job.is_some() && !wanted.contains(&one.index),
-            ..replica(state, name, one)
+            ..replica(state, name, one, held_back)
         })
         .collect();
     // What was taken out of an array is history; a copy too many of a plain job is still to be seen.
@@ -206,6 +237,14 @@ fn document(
         wish: words::wish(record.wish),
         status: status(record.wish, policy, &counted),
         array,
+        cannot_start: hold.map(|hold| CannotStart {
+            fault: hold.fault.as_str(),
+            what: hold.fault.what(),
+            message: hold.message.clone(),
+            help: hold.fault.help(name.as_str()),
+            since: hold.since.to_string(),
+            until: hold.until.map(|until| until.to_string()),
+        }),
         replicas,
         spend_dollars: usage.total.decimal(),
         spend_today_dollars: usage.on(today).decimal(),
@@ -231,7 +270,8 @@ fn gpu_hours(milliseconds: i64) -> String {
     format!("{:.3}", milliseconds as f64 / 3_600_000.0)
 }
 
-fn replica(state: &State, job: &JobName, of: Member<'_>) -> ReplicaDocument {
+/// `without` is what it does where it has no instance.
+fn replica(state: &State, job: &JobName, of: Member<'_>, without: &'static str) -> ReplicaDocument {
     let id = ReplicaId {
         job: job.clone(),
         index: of.index,
@@ -241,7 +281,7 @@ fn replica(state: &State, job: &JobName, of: Member<'_>) -> ReplicaDocument {
     let status = match record.ending {
         Some((Ending::Finished, _)) => "finished",
         Some((Ending::Failed, _)) => "failed",
-        None => held.last().copied().map_or("waiting", held_word),
+        None => held.last().copied().map_or(without, held_word),
     };
     let told = held.last().and_then(|held| held.runner.as_ref());
     ReplicaDocument {
@@ -293,7 +333,7 @@ fn status(wish: Wish, policy: &str, replicas: &[&ReplicaDocument]) -> String {
         Wish::Done => "done",
     };
     match doing.as_str() {
-        "" | "waiting" => wish.into(),
+        "" | "waiting" | "cannot start" => wish.into(),
         doing => format!("{wish}: {doing}"),
     }
 }
@@ -387,7 +427,7 @@ mod tests {
             state.replicas.insert(record.id.clone(), record);
         }
         let today = chrono::NaiveDate::default();
-        let shown = document(&state, &job.name, Some(&job), "valid", today);
+        let shown = document(&state, &job.name, Some(&job), "valid", (Time(0), today));
         assert_eq!(shown.status, "1/4 failed, 1/4 finished, 2/4 waiting");
         let array = serde_json::to_value(&shown.array).unwrap();
         let counts = serde_json::json!({
@@ -410,5 +450,50 @@ mod tests {
             row("sweep/4", "4", false),
         ];
         assert_eq!(all, wanted);
+    }
+
+    use crate::types::start::{Asked, Hold, StartFault};
+
+    #[test]
+    fn what_holds_a_job_back_is_shown_with_what_would_be_right() {
+        let text = "name = \"a\"\n[run]\nimage = \"me/image:1\"\n[price]\nmax = \"$1/gpu-hour\"\n";
+        let job = crate::policy::parse("a.toml", text).unwrap();
+        let mut state = State::new(crate::types::ids::Installation::from_seed(0));
+        let mut record = state.job(&job.name);
+        record.starts.hold = Some(Hold {
+            fault: StartFault::PullQuota,
+            asked: Asked::of(&job.run),
+            message: "toomanyrequests: no more".to_owned(),
+            since: Time(0),
+            until: Some(Time(3_600_000)),
+            times: 1,
+        });
+        state.jobs.insert(job.name.clone(), record);
+        let shown = |job: Option<&Job>, at: Time| {
+            let day = at.day(chrono_tz::Tz::UTC);
+            let name = "a".parse().unwrap();
+            let document = document(&state, &name, job, "valid", (at, day));
+            let json = serde_json::to_value(&document.cannot_start).unwrap();
+            (document.status, json)
+        };
+        let (status, json) = shown(Some(&job), Time(3_599_999));
+        assert_eq!(status, "cannot start");
+        assert_eq!(
+            json,
+            serde_json::json!({
+                "fault": "pull-quota",
+                "what": "the registry lets no more be pulled for now",
+                "message": "toomanyrequests: no more",
+                "help": StartFault::PullQuota.help("a"),
+                "since": "1970-01-01T00:00:00Z",
+                "until": "1970-01-01T01:00:00Z",
+            })
+        );
+        let nothing = ("waiting".to_owned(), serde_json::Value::Null);
+        assert_eq!(shown(Some(&job), Time(3_600_000)), nothing);
+        let mut other = job.clone();
+        other.run.image = Some("me/image:2".to_owned());
+        assert_eq!(shown(Some(&other), Time(0)), nothing);
+        assert_eq!(shown(None, Time(0)).1, nothing.1);
     }
 }

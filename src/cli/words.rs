@@ -77,10 +77,12 @@ pub(crate) fn why(why: Why) -> &'static str {
         Why::Broken => "a GPU of its machine broke under its command",
         Why::Silent => "nothing was heard of its runner",
         Why::Hung => "its command made no progress",
+        Why::Idle => "its GPUs were hardly used",
         Why::WindowClosed => "outside the job's windows",
         Why::Resume => "may run again",
         Why::Ended => "the replica ended",
         Why::ProvisionTimeout => "it did not come up in time",
+        Why::StartFailed => "its start came to nothing",
         Why::OverCeiling => "the policy's ceiling was lowered under its price",
         Why::RentalEnding => "its rental ends soon",
         Why::HostLost => "its host is not heard from",
@@ -112,6 +114,17 @@ pub(crate) fn situation(situation: &Situation, now: Time) -> String {
             format!("waits {} after a failure", left(*until))
         }
         Situation::Queued => "waits for its turn (array.max_running)".into(),
+        Situation::CannotStart {
+            fault,
+            message,
+            until,
+        } => {
+            let ends = match until {
+                Some(until) => format!("tried again in {}", left(*until)),
+                None => "waits for a change of its policy, or `haggle resume`".to_owned(),
+            };
+            format!("cannot start: {} (\"{message}\"); {ends}", fault.what())
+        }
         Situation::WindowClosed { opens: Some(at) } => {
             format!("outside its windows, opens in {} ({at})", left(*at))
         }
@@ -153,6 +166,7 @@ pub(crate) fn destroy(why: DestroyWhy) -> &'static str {
         DestroyWhy::Finished => "its work is done",
         DestroyWhy::UserRequest => "asked by the user",
         DestroyWhy::ProvisionTimeout => "it did not come up in time",
+        DestroyWhy::StartFailed => "its start came to nothing",
         DestroyWhy::EndedTooSoon => "its container ended too soon",
         DestroyWhy::NotAsAsked => "it is not what was asked for",
         DestroyWhy::Leftover => "a refused rental left it behind",
@@ -168,6 +182,7 @@ pub(crate) fn destroy(why: DestroyWhy) -> &'static str {
         DestroyWhy::Broken => "a GPU of its machine broke",
         DestroyWhy::Silent => "nothing was heard of its runner",
         DestroyWhy::Hung => "its command made no progress",
+        DestroyWhy::Idle => "its GPUs were hardly used",
         DestroyWhy::Exit => "haggle is leaving",
     }
 }

@@ -11,6 +11,7 @@ use secrecy::{ExposeSecret, SecretString};
 use super::tick::Decision;
 use super::verify::mismatch;
 use super::{Daemon, DaemonError};
+use crate::engine::ladder::still_fails;
 use crate::engine::lease::first_tail;
 use crate::ports::{CreateRequest, Outcome, RefusedWhy};
 use crate::types::ids::{InstanceId, IntentId, Label, OfferId, Slot, Tail};
@@ -21,6 +22,7 @@ use crate::types::money::{BID_PARKED, Money, Rate};
 use crate::types::mutant::Mutant;
 use crate::types::offer::Offer;
 use crate::types::plan::Action;
+use crate::types::start::Asked;
 use crate::types::state::{Change, Event, Severity};
 use crate::types::world::World;
 
@@ -34,7 +36,10 @@ impl Daemon {
     /// Records and carries out each action in turn.
     pub(super) async fn carry_out(&mut self, decision: &Decision) -> Result<(), DaemonError> {
         for action in &decision.plan.actions {
-            if self.may_have_worked(&action.effect, &decision.world).await {
+            if self
+                .turns_out_otherwise(&action.effect, &decision.world)
+                .await
+            {
                 continue;
             }
             let Effect::Rent { ref replica, .. } = action.effect else {
@@ -53,16 +58,18 @@ impl Daemon {
         Ok(())
     }
 
-    /// Whether an instance that is to be destroyed, and whose disk its policy keeps once it has worked,
-    /// may have worked without having been seen: the listing that it was judged by can be old. It is
-    /// looked at once more, and what cannot be read is left for the next tick.
-    async fn may_have_worked(&self, effect: &Effect, world: &World) -> bool {
+    /// Whether an instance that is to be destroyed turns out not to be what it was judged to be: the
+    /// listing that it was judged by can be old. What may have worked without having been seen, and has a
+    /// disk that its policy keeps, and every start that is given up, is looked at once more, and what
+    /// cannot be read is left for the next tick.
+    async fn turns_out_otherwise(&self, effect: &Effect, world: &World) -> bool {
         let Effect::Destroy { instance, why } = *effect else {
             return false;
         };
-        let keeps_work = matches!(
+        let is_judged = matches!(
             why,
             DestroyWhy::ProvisionTimeout
+                | DestroyWhy::StartFailed
                 | DestroyWhy::EndedTooSoon
                 | DestroyWhy::HostLost
                 | DestroyWhy::Moved
@@ -71,16 +78,23 @@ impl Daemon {
                 | DestroyWhy::WindowClosed
         );
         let held = self.state.held.get(&instance);
-        let Some(held) = held.filter(|held| held.first_ran_at.is_none() && keeps_work) else {
+        let Some(held) = held.filter(|held| held.first_ran_at.is_none() && is_judged) else {
             return false;
         };
         let job = world.jobs.iter().find(|job| job.name == held.replica.job);
-        if held.destroying.is_some() || job.is_none_or(|job| job.may_lose_disks()) {
+        let keeps_disk = job.is_some_and(|job| !job.may_lose_disks());
+        let is_start = matches!(why, DestroyWhy::ProvisionTimeout | DestroyWhy::StartFailed);
+        if held.destroying.is_some() || !(keeps_disk || is_start) {
             return false;
         }
         match self.parts.marketplace.instance(instance).await {
-            Ok(Some(row)) => row.phase() == Phase::Running,
+            Ok(Some(row)) => {
+                let gets_on = why == DestroyWhy::StartFailed && !still_fails(held, &row);
+                row.phase() == Phase::Running || gets_on
+            }
             Ok(None) => false,
+            // Nothing is lost where the whole time for it is over, and it would be billed on.
+            Err(_) if !keeps_disk && why == DestroyWhy::ProvisionTimeout => false,
             Err(error) => {
                 tracing::info!("instance {instance} is not destroyed before it is read: {error}");
                 true
@@ -450,6 +464,7 @@ impl Daemon {
                 first_tail(&self.settings.engine, runner, *generation, self.now())
             }),
             runner: runner.map(RunnerView::of),
+            asked: Some(Asked::of(&job.run)),
             ..Held::new(instance, intent.id, replica.clone(), self.now())
         };
         self.commit(&[Change::Held(Box::new(held.clone()))])?;
@@ -635,6 +650,7 @@ fn destroy_word(why: DestroyWhy) -> &'static str {
         DestroyWhy::Finished => "finished",
         DestroyWhy::UserRequest => "as asked",
         DestroyWhy::ProvisionTimeout => "it did not come up in time",
+        DestroyWhy::StartFailed => "its start came to nothing",
         DestroyWhy::EndedTooSoon => "it ended too soon",
         DestroyWhy::NotAsAsked => "it is not what was asked",
         DestroyWhy::Leftover => "a refused create left it behind",
@@ -650,6 +666,7 @@ fn destroy_word(why: DestroyWhy) -> &'static str {
         DestroyWhy::Broken => "a GPU of its machine broke",
         DestroyWhy::Silent => "nothing was heard of its runner",
         DestroyWhy::Hung => "its command made no progress",
+        DestroyWhy::Idle => "its GPUs were hardly used",
         DestroyWhy::Exit => "haggle ends",
     }
 }

@@ -621,6 +621,7 @@ mod tests {
     use crate::types::ledger::{Entry, Payer};
     use crate::types::money::Rate;
     use crate::types::plan::{Action, Why};
+    use crate::types::start::{GpuUse, StartRules};
 
     fn replica() -> ReplicaId {
         ReplicaId {
@@ -674,6 +675,10 @@ mod tests {
             relabelled_at: None,
             runner: None,
             lost_work: std::collections::BTreeMap::new(),
+            asked: None,
+            coming_up: None,
+            start_fault: None,
+            gpu_use: GpuUse::default(),
         }
     }
 
@@ -920,6 +925,8 @@ mod tests {
             },
             lifetime_max: None,
             provision_timeout: Duration::from_mins(15),
+            start: StartRules::default(),
+            idle_after: None,
         }
     }
 

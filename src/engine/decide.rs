@@ -19,6 +19,7 @@ use super::act::{destroy, destroy_again, expendable, never_ran, park, wound_down
 use super::array::{members, queued};
 use super::assign::{Need, assign};
 use super::budget::{Load, Purse, Saving, begin_margin, rent_reserve, rows_of, wind_down};
+use super::ladder::cannot_start;
 use super::lease::relabel;
 use super::projection;
 use super::rank::{MarketIndex, Ranking, rank};
@@ -181,6 +182,8 @@ impl<'a> Tick<'a> {
             .collect();
         held.sort_by_key(|held| std::cmp::Reverse((held.generation, held.intent, held.id)));
         let blind = self.blind();
+        let may_rent =
+            world.config.keeps_back(&job.run).is_none() && cannot_start(world, job).is_none();
         let step = step(&mut Ground {
             world,
             job,
@@ -188,8 +191,7 @@ impl<'a> Tick<'a> {
             held,
             saving: self.saving,
             blind,
-            elsewhere: !ranking.candidates.is_empty()
-                && world.config.keeps_back(&job.run).is_none(),
+            elsewhere: !ranking.candidates.is_empty() && may_rent,
             queued,
             purse: &mut self.purse,
         });

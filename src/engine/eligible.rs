@@ -440,6 +440,7 @@ pub(crate) mod samples {
     };
     use crate::types::money::{Money, Rate};
     use crate::types::offer::{Country, Snapshot};
+    use crate::types::start::{GpuUse, StartRules};
     use crate::types::world::EngineConfig;
     use crate::types::{ids::AccountId, state::State};
 
@@ -560,6 +561,8 @@ pub(crate) mod samples {
             },
             lifetime_max: None,
             provision_timeout: Duration::from_mins(15),
+            start: StartRules::default(),
+            idle_after: None,
         }
     }
 
@@ -636,6 +639,10 @@ pub(crate) mod samples {
             relabelled_at: None,
             runner: None,
             lost_work: std::collections::BTreeMap::new(),
+            asked: None,
+            coming_up: None,
+            start_fault: None,
+            gpu_use: GpuUse::default(),
         }
     }
 }

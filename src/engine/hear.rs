@@ -16,13 +16,13 @@ use crate::types::time::{Time, human, millis};
 
 use super::act::{UNSAVED_KEPT, is_stored};
 use super::observe::Fold;
-use super::transition::Whose;
+use super::transition::{Whose, backoff};
 use super::view::{judged, restore_patience};
 
 /// After a machine that was unfit nothing is rented for so long, twice as long after the next, and so on
 /// up to the second.
-const UNFIT_WAIT: Duration = Duration::from_mins(1);
-const UNFIT_WAIT_MAX: Duration = Duration::from_hours(6);
+pub(super) const UNFIT_WAIT: Duration = Duration::from_mins(1);
+pub(super) const UNFIT_WAIT_MAX: Duration = Duration::from_hours(6);
 
 /// So many unfit machines in a row are told of.
 const UNFIT_TOLD: u32 = 5;
@@ -121,6 +121,10 @@ impl Fold<'_> {
         if failed && fault.is_some() {
             verdict = Some(Verdict::Broken);
         }
+        // One that failed for its GPUs are idle is on its way to be begun anew: it has not failed once more.
+        let over = held.gpu_use.over;
+        let done = |verdict: &Verdict| *verdict == Verdict::Ended && view.exit == Some(0);
+        let verdict = verdict.filter(|verdict| !over || done(verdict));
         view.verdict = verdict;
         if view.is_replaced() {
             // It is replaced, and not woken on the same machine.
@@ -163,9 +167,8 @@ impl Fold<'_> {
     fn waits(&mut self, held: &Held, job: &Job) {
         let mut replica = self.draft.state.replica(&held.replica);
         replica.unfit = replica.unfit.saturating_add(1);
-        let doubled = 1_u32 << (replica.unfit - 1).min(16);
-        let wait = job.retries.backoff.max(UNFIT_WAIT).saturating_mul(doubled);
-        let until = self.seen.now + wait.min(UNFIT_WAIT_MAX);
+        let first = job.retries.backoff.max(UNFIT_WAIT);
+        let until = self.seen.now + backoff(first, UNFIT_WAIT_MAX, replica.unfit);
         replica.retry_at = replica.retry_at.max(Some(until));
         if replica.unfit == UNFIT_TOLD {
             let text = format!(
@@ -447,6 +450,7 @@ mod tests {
                 ends_at: None,
                 disk_gb: None,
                 ssh: None,
+                gpu_util: None,
             };
             let mut state = world(Vec::new()).state;
             state.held.insert(held.id, held);

@@ -15,6 +15,8 @@ mod draft;
 pub mod eligible;
 pub mod forgotten;
 pub mod hear;
+mod idle;
+pub(crate) mod ladder;
 pub mod leaks;
 pub mod lease;
 #[cfg(test)]
@@ -32,5 +34,8 @@ pub mod runway;
 mod scenarios;
 pub mod searches;
 mod service;
+mod start_words;
 pub(crate) mod transition;
 mod view;
+#[cfg(test)]
+mod watched;

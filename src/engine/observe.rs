@@ -18,6 +18,7 @@ use crate::types::ledger::{Component, EntryKind, Line};
 use crate::types::money::{BID_PARKED, Rate};
 use crate::types::mutant::Mutant;
 use crate::types::offer::{Offer, Snapshot};
+use crate::types::start::Asked;
 use crate::types::state::{Change, Severity, State};
 use crate::types::time::{Time, millis};
 use crate::types::world::EngineConfig;
@@ -27,6 +28,7 @@ use super::act::given_up;
 use super::bid::ECHO_LASTS;
 use super::draft::Draft;
 use super::hear::Heard;
+use super::idle::is_at_work;
 use super::transition::UNSEEN_WORK_AFTER;
 
 /// How somebody moved the wall clock.
@@ -89,6 +91,7 @@ pub fn observe(
         seen,
     };
     fold.payers();
+    fold.holds();
     fold.clock_set_back();
     fold.clock_set_ahead();
     if let Some(listing) = seen.listing {
@@ -161,11 +164,15 @@ impl Fold<'_> {
         }
     }
 
-    /// What we bid just before the clock was set ahead shows in the floors as long as without that.
+    /// What we bid just before the clock was set ahead shows in the floors as long as without that,
+    /// and what comes up or stands idle has not done so for longer.
     fn clock_set_ahead(&mut self) {
         let (now, ahead) = (self.seen.now, self.seen.moved.ahead_ms);
         if ahead <= 0 {
             return;
+        }
+        for held in self.draft.state.held.values_mut() {
+            held.set_ahead(ahead, now);
         }
         for machine in self.draft.state.machines.values_mut() {
             let Some((_, at)) = &mut machine.highest_bid else {
@@ -340,6 +347,7 @@ impl Fold<'_> {
             storage: *storage,
             disk_gb: *disk_gb,
             runner: self.runner_of(replica),
+            asked: self.job(&replica.job).map(|job| Asked::of(&job.run)),
             traffic_prices: seen.and_then(|o| o.inet_down_price.zip(o.inet_up_price)),
             // It was not made before the intent, and its disk is billed from then on at most.
             created_at: intent.at,
@@ -437,6 +445,7 @@ impl Fold<'_> {
         self.refresh(&mut held, row);
         let again = !known && self.seen.ended.contains_key(&held.id);
         let sight = if again { Sight::Again } else { sight(row) };
+        let no_fault = self.watch_start(&mut held, row);
         let ran_ms = self.account(&mut held, before, known, (sight, self.seen.now));
         self.settle_changes(&held, row);
         if held.destroying.is_some() {
@@ -446,7 +455,13 @@ impl Fold<'_> {
         if known || before.phase != held.phase {
             self.transition(&mut held, before.phase, ran_ms);
         }
+        if no_fault && (before.phase, held.phase) == (Phase::Exited, Phase::Exited) {
+            // It was taken for a start that came to nothing; then it ended.
+            self.exited(&mut held, 0);
+        }
         self.judge(&mut held);
+        self.judge_start(&mut held);
+        self.watch_gpus(&mut held, row);
         self.give_up_waiting(&mut held);
         self.remember_bid(&held, EVIDENCE_RENEWED_MS);
         self.draft.state.held.insert(held.id, held);
@@ -551,7 +566,8 @@ impl Fold<'_> {
         let mut replica = self.draft.state.replica(&held.replica);
         let added = work(job, held, &mut replica, ms);
         // Of a command that is looked after it is known whether it comes further.
-        let runs_well = held.runner.is_none() && held.run_ms > millis(job.min_run);
+        let long_enough = held.run_ms > millis(job.min_run) && is_at_work(job, held);
+        let runs_well = held.runner.is_none() && long_enough;
         if runs_well && replica.failures > 0 {
             replica.failures = 0;
             replica.retry_at = None;
@@ -781,6 +797,7 @@ mod tests {
                 ends_at: None,
                 disk_gb: Some(48),
                 ssh: None,
+                gpu_util: None,
             };
             state.held.insert(made.id, made);
             Self {

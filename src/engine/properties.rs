@@ -18,6 +18,7 @@ use crate::types::ledger::Scope;
 use crate::types::limit::Bounds;
 use crate::types::money::{BID_PARKED, Money, Rate};
 use crate::types::plan::Plan;
+use crate::types::start::StartFault;
 use crate::types::state::{JobRecord, Wish};
 use crate::types::world::World;
 
@@ -44,6 +45,7 @@ fn row(held: &Held) -> Instance {
         ends_at: held.ends_at,
         disk_gb: Some(held.disk_gb),
         ssh: None,
+        gpu_util: None,
     }
 }
 
@@ -183,6 +185,8 @@ struct HeldSketch {
     age_min: u64,
     lag_min: u64,
     open_bid: bool,
+    /// Whether its start was given up.
+    no_start: bool,
 }
 
 fn job_sketch() -> impl Strategy<Value = JobSketch> {
@@ -242,13 +246,14 @@ fn held_sketch() -> impl Strategy<Value = HeldSketch> {
             0..300_u64,
             0..20_u64,
             prop::bool::weighted(0.2),
+            prop::bool::weighted(0.2),
         ),
     )
         .prop_map(
             |(
                 (job, replica, machine, generation, phase),
                 (on_demand, price, parked, stop_asked, ran),
-                (given_up, destroying, age, lag, open_bid),
+                (given_up, destroying, age, lag, open_bid, no_start),
             )| HeldSketch {
                 job,
                 replica,
@@ -265,6 +270,7 @@ fn held_sketch() -> impl Strategy<Value = HeldSketch> {
                 age_min: age,
                 lag_min: lag,
                 open_bid,
+                no_start,
             },
         )
 }
@@ -346,6 +352,7 @@ fn build_held(world: &mut World, jobs: &[Job], number: usize, sketch: &HeldSketc
             made.price = BID_PARKED;
         }
     }
+    made.start_fault = sketch.no_start.then_some(StartFault::HostError);
     made.destroying = sketch.destroying.then_some(DestroyWhy::UserRequest);
     made.destroy_sent_at = sketch.destroying.then_some(NOW - age);
     if sketch.open_bid {

@@ -21,6 +21,7 @@ use super::act::{
 };
 use super::bid::raised_bid;
 use super::budget::{Load, Purse, Saving, begin_margin, horizon, rise, rows_of, stirs};
+use super::ladder::{cannot_start, failed_start, names_fault};
 use super::lease::may_wake;
 use super::price::over_ceiling;
 
@@ -222,12 +223,18 @@ fn run(ground: &mut Ground<'_, '_>, standing: &[&Held], clearing: bool, step: &m
         step.actions.extend(park(world, current, Why::Superseded));
         return;
     }
+    if let Some(action) = failed_start(world, ground.job, current) {
+        step.actions.push(action);
+        step.situation = Situation::Clearing;
+        return;
+    }
     step.situation = match current.phase {
         _ if current.parked => rest_or_resume(ground, current, alone, standing.len(), step),
         Phase::Running => running(ground, current, alone, standing.len(), step),
-        Phase::Provisioning => provisioning(ground, current, standing.len(), step),
         Phase::Stopped => stopped(ground, current, alone, standing.len(), step),
-        Phase::Exited => begin_anew(ground, current, ENDED, step),
+        Phase::Exited if !names_fault(current) => begin_anew(ground, current, ENDED, step),
+        // What a message says of a start has to be said for a while.
+        Phase::Provisioning | Phase::Exited => provisioning(ground, current, standing.len(), step),
         Phase::Offline | Phase::Unclear => silent(ground, current, step),
     };
 }
@@ -250,6 +257,9 @@ fn set_aside(ground: &Ground<'_, '_>, held: &Held, step: &mut Step) {
 /// Asks for an instance, where one may be had.
 fn want(ground: &Ground<'_, '_>, step: &mut Step) -> Situation {
     let now = ground.world.now;
+    if let Some(situation) = cannot_start(ground.world, ground.job) {
+        return situation;
+    }
     if let Some(until) = ground.record.retry_at.filter(|&until| until > now) {
         return Situation::BackingOff { until };
     }
@@ -271,8 +281,9 @@ fn running(
     let verdict = held.runner.as_ref().and_then(|view| view.verdict);
     if held.stop_asked {
         // It was to be parked, and is wanted again; or the cut did not take. What has ended or hangs is
-        // wanted, too, but has to stop before it begins anew.
-        let goes_on = alone && verdict.is_none();
+        // wanted, too, but has to stop before it begins anew; as has what waits for its next try.
+        let waits = ground.record.retry_at.is_some_and(|at| at > world.now);
+        let goes_on = alone && verdict.is_none() && !held.gpu_use.over && !waits;
         if let Some(action) = goes_on.then(|| keep_running(ground, held)).flatten() {
             step.actions.push(action);
             return Situation::Running;
@@ -299,6 +310,9 @@ fn running(
             let (why, destroy_why) = (Why::Silent, DestroyWhy::Silent);
             return leave(ground, held, why, destroy_why, count, step);
         }
+    }
+    if held.gpu_use.over {
+        return begin_anew(ground, held, (Why::Idle, DestroyWhy::Idle), step);
     }
     if let Some((why, destroy_why)) = due(ground, held) {
         return leave(ground, held, why, destroy_why, count, step);
@@ -379,11 +393,6 @@ fn provisioning(ground: &Ground<'_, '_>, held: &Held, count: usize, step: &mut S
     }
     if held.first_ran_at.is_none() {
         let until = held.created_at + timeout;
-        if now >= until && expendable(ground.world, ground.job, held) {
-            let why = (DestroyWhy::ProvisionTimeout, Why::ProvisionTimeout);
-            step.actions.push(destroy(held, why.0, why.1));
-            return Situation::Clearing;
-        }
         step.actions.extend(lower(ground.world, ground.job, held));
         return Situation::Provisioning { until };
     }
@@ -417,14 +426,6 @@ fn stopped(
         return Situation::Clearing;
     }
     let until = held.phase_since + ground.job.patience;
-    if held.first_ran_at.is_none()
-        && world.now >= held.created_at + ground.job.provision_timeout
-        && expendable(world, ground.job, held)
-    {
-        let why = (DestroyWhy::ProvisionTimeout, Why::ProvisionTimeout);
-        step.actions.push(destroy(held, why.0, why.1));
-        return Situation::Clearing;
-    }
     if let Some((why @ (Why::RentalEnding | Why::OverCeiling), destroy_why)) = due(ground, held) {
         return leave(ground, held, why, destroy_why, count, step);
     }

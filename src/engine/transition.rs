@@ -8,11 +8,13 @@ use crate::types::intent::{Effect, Intent, IntentState};
 use crate::types::job::{Finish, Job};
 use crate::types::ledger::{Component, EntryKind, Line, month_of};
 use crate::types::money::Money;
+use crate::types::start::StartFault;
 use crate::types::state::{Ending, Severity};
 use crate::types::time::{Time, human, millis};
 
 use super::accrue::{Before, Sight, lose_disk, lose_volatile, work_cost};
 use super::budget::unbilled_traffic;
+use super::ladder::names_fault;
 use super::observe::Fold;
 
 /// A wait that doubles with each failure in a row, to a longest.
@@ -83,6 +85,7 @@ impl Fold<'_> {
             record.host = held.host.or(record.host);
             record.past.came_up(now.ms_since(held.created_at));
             self.draft.state.machines.insert(record.id, record);
+            self.start_succeeded(held);
             let took = human(now.since(held.created_at));
             let text = format!(
                 "running on machine {} ({} x {}), {took} after it was rented",
@@ -188,8 +191,13 @@ impl Fold<'_> {
     }
 
     /// The container ended while its contract runs on: the end of the work, or a failure.
-    fn exited(&mut self, held: &mut Held, ran_ms: i64) {
+    pub(crate) fn exited(&mut self, held: &mut Held, ran_ms: i64) {
         self.finish_when_done(held);
+        if names_fault(held) {
+            // It never began: that is judged as a start.
+            held.run_ms = 0;
+            return;
+        }
         let job = self.job(&held.replica.job);
         let ended = self.draft.state.replica(&held.replica).ending.is_some();
         if let (Some(job), false) = (&job, ended || held.destroying.is_some()) {
@@ -339,9 +347,12 @@ impl Fold<'_> {
         match held.destroying {
             None => self.lost(&mut held, if at_work { ran_ms } else { 0 }),
             Some(why) => {
-                if matches!(why, DestroyWhy::ProvisionTimeout | DestroyWhy::HostLost) {
+                // What was given up before was blamed then.
+                let fails = matches!(why, DestroyWhy::ProvisionTimeout | DestroyWhy::HostLost);
+                if fails && held.start_fault.is_none() {
                     self.blame(&held, Whose::Machine);
                 }
+                self.never_came_up(&held, why);
                 let text = format!(
                     "instance {} is gone; it cost {:.4} in all",
                     held.id,
@@ -373,6 +384,21 @@ impl Fold<'_> {
         self.keep_for_traffic(&mut held);
         self.draft.state.held.insert(held.id, held.clone());
         self.draft.gone(held.id, now);
+    }
+
+    /// Counts an instance that was given up for it did not come up in time.
+    fn never_came_up(&mut self, held: &Held, why: DestroyWhy) {
+        let job = self.job(&held.replica.job);
+        // One that a rival stopped before it ran says nothing of its start, and one that was given up before
+        // was counted then.
+        let starts = matches!(held.phase, Phase::Provisioning | Phase::Exited);
+        let too_late = why == DestroyWhy::ProvisionTimeout
+            && held.first_ran_at.is_none()
+            && held.start_fault.is_none()
+            && starts;
+        if let Some(job) = job.filter(|_| too_late) {
+            self.counts_start(held, &job, StartFault::TimedOut);
+        }
     }
 
     /// What traffic may still be billed for an instance that is gone is posted, and given back once

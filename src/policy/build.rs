@@ -16,6 +16,7 @@ use crate::types::job::{
 };
 use crate::types::money::{Money, Rate};
 use crate::types::schedule::{Schedule, Window};
+use crate::types::start::StartRules;
 use crate::types::time::human;
 
 /// Longest stretch of work on bids that may be lost without the policy saying so.
@@ -171,6 +172,7 @@ pub(super) fn check(reading: &mut Reading) -> Vec<Window> {
     check_work(reading);
     check_loss(reading);
     check_bounds(reading);
+    check_start(reading);
     windows(reading)
 }
 
@@ -326,6 +328,33 @@ fn check_bounds(reading: &mut Reading) {
     }
 }
 
+/// What has no effect beside another field.
+fn check_start(reading: &mut Reading) {
+    for path in ["start.status_within", "start.loading_unchanged"] {
+        let both = reading.span(path).zip(reading.span("provision_timeout"));
+        if let Some((step, whole)) = both.filter(|_| reading.given(path))
+            && step >= whole
+        {
+            reading.fault(
+                path,
+                format!(
+                    "`{path}` ({}) has no effect: the whole start may take {} (`provision_timeout`)",
+                    human(step),
+                    human(whole)
+                ),
+                "make it the shorter of the two, or write \"off\"",
+            );
+        }
+    }
+    if reading.given("run.idle_after") && reading.finish() == Some(Finish::Never) {
+        reading.fault(
+            "run.idle_after",
+            "`run.idle_after` has no effect with finish = \"never\": a service may wait for work",
+            "remove it; that its GPUs are not used is told in any case",
+        );
+    }
+}
+
 fn windows(reading: &mut Reading) -> Vec<Window> {
     let mut windows = Vec::new();
     for index in 0..reading.count("window") {
@@ -347,6 +376,22 @@ fn windows(reading: &mut Reading) -> Vec<Window> {
         }
     }
     windows
+}
+
+/// How long the steps of a start may take.
+fn start(reading: &Reading) -> Option<StartRules> {
+    /// The message of a pull changes with each layer; large ones take their time.
+    const UNCHANGED: Duration = Duration::from_mins(10);
+    let whole = reading.span("provision_timeout")?;
+    let unchanged = if reading.given("start.loading_unchanged") {
+        reading.span("start.loading_unchanged")
+    } else {
+        Some(UNCHANGED.max(whole * 2 / 3))
+    };
+    Some(StartRules {
+        status_within: reading.span("start.status_within"),
+        loading_unchanged: unchanged,
+    })
 }
 
 /// The job, where nothing is wrong. `None` only if a required field is absent, which was told.
@@ -393,6 +438,8 @@ pub(super) fn job(reading: &Reading, windows: Vec<Window>) -> Option<Job> {
         },
         lifetime_max: reading.span("max_lifetime"),
         provision_timeout: reading.span("provision_timeout")?,
+        start: start(reading)?,
+        idle_after: reading.span("run.idle_after"),
     })
 }
 

@@ -73,7 +73,8 @@ use Absent::{Is, Required, Unset};
 use Applies::{Live, NextRental, NotYet};
 use Kind::{
     Axes, Choice, Countries, Cron, Driver, Env, Factors, Flag, Form, Ids, Instant, Integer, Margin,
-    Number, Ports, Price, Quantity, Secret, Secrets, Sets, Span, Text, Texts, Version, Zone,
+    Number, Ports, Price, Quantity, Secret, Secrets, Sets, Span, SpanOrOff, Text, Texts, Version,
+    Zone,
 };
 
 const HOUR: u64 = 3600;
@@ -139,6 +140,7 @@ pub(super) const SECTIONS: &[Section] = &[
             field("env", Env, Unset("none"), NextRental, "Environment variables, each with its name at most 256 characters, 32,768 in all"),
             field("secrets", Secrets, Unset("none"), NextRental, "Environment variables whose values are read from haggle's own environment or from files when an instance is made"),
             field("ports", Ports, Unset("none"), NextRental, "Ports to open"),
+            field("idle_after", Span(300, 30 * DAY), Unset("that is told, and no more"), Live, "A run whose GPUs are used less than 5 % for so long has failed and is begun anew, as `[retries]` says; that they are idle is told after 20m, or after half of this. Not for `finish = \"never\"`"),
             field("supervised", Flag, Is("false"), NextRental, "Whether haggle's runner looks after `command` on the machine; the image or template must have a POSIX shell. What follows here, and `[data]` but for `disposable`, is for it alone"),
             field("fenced", Flag, Is("true"), NextRental, "Whether the command works only while the instance's label lets it; without that it goes on, and is billed, when haggle is gone"),
             field("lease", Span(600, 7 * DAY), Is("\"2h\""), NextRental, "For how long the label lets it work without being renewed: then the command is ended, and as long after that the instance destroys itself"),
@@ -159,6 +161,16 @@ pub(super) const SECTIONS: &[Section] = &[
             field("registry", Text(200), Required, NextRental, "The registry's host"),
             field("user", Text(200), Required, NextRental, "The user"),
             field("password", Secret, Required, NextRental, "The password, by reference"),
+        ],
+    },
+    Section {
+        path: "start",
+        repeated: false,
+        required: false,
+        meaning: "How long the steps of a start may take, within `provision_timeout`",
+        fields: &[
+            field("status_within", SpanOrOff(60, DAY), Is("\"3m\""), Live, "From when an instance was listed first until the marketplace tells anything of it"),
+            field("loading_unchanged", SpanOrOff(60, DAY), Unset("`\"10m\"`, or two thirds of `provision_timeout` where that is longer"), Live, "For how long it may load its image with the same message"),
         ],
     },
     Section {

@@ -43,6 +43,8 @@ pub(super) enum Kind {
     Quantity(&'static Unit, f64, f64),
     /// A span of time within bounds, in seconds.
     Span(u64, u64),
+    /// The same, or `off`.
+    SpanOrOff(u64, u64),
     /// More than nothing, and at most so many dollars.
     Price(&'static Price, i64),
     /// A share or a rate per GPU, over the floor.
@@ -87,6 +89,7 @@ pub(super) enum Value {
     Integer(i64),
     Number(f64),
     Span(Duration),
+    Off,
     Nanos(i64),
     Margin(BidMargin),
     Texts(Vec<String>),
@@ -212,7 +215,8 @@ impl Kind {
                     Err(self.out_of_range(span))
                 }
             }
-            Self::Span(least, most) => {
+            Self::SpanOrOff(..) if text == "off" => Ok(Value::Off),
+            Self::Span(least, most) | Self::SpanOrOff(least, most) => {
                 let time = units::duration(text).map_err(explained)?;
                 let bounds = Duration::from_secs(least)..=Duration::from_secs(most);
                 if bounds.contains(&time) {
@@ -291,6 +295,9 @@ impl Kind {
             Self::Span(least, most) => {
                 format!("a span of time from {} to {}", spelt(least), spelt(most))
             }
+            Self::SpanOrOff(least, most) => {
+                format!("{}, or \"off\"", Self::Span(least, most).wants())
+            }
             Self::Price(price, most) => {
                 let per = price.per.first().copied().unwrap_or_default();
                 format!("an amount over $0 and up to ${most}{per}")
@@ -327,7 +334,7 @@ impl Kind {
             Self::Integer(least, most) => 1.clamp(least, most).to_string(),
             Self::Number(least, most) => format!("{:?}", 0.5_f64.clamp(least, most)),
             Self::Quantity(unit, ..) => format!("\"{}\"", unit.example),
-            Self::Span(least, most) => {
+            Self::Span(least, most) | Self::SpanOrOff(least, most) => {
                 format!("\"{}\"", spelt(900.clamp(least, most)))
             }
             Self::Price(price, _) => format!("\"{}\"", price.example),
@@ -373,6 +380,10 @@ impl Kind {
             }
             Self::Quantity(unit, ..) => text(unit.pattern()),
             Self::Span(..) => text(units::DURATION_PATTERN.to_owned()),
+            Self::SpanOrOff(..) => json!({ "anyOf": [
+                text(units::DURATION_PATTERN.to_owned()),
+                { "const": "off" },
+            ] }),
             Self::Price(price, _) => text(price.pattern()),
             Self::Margin => json!({ "anyOf": [
                 text(r"^\s*[0-9]+(\.[0-9]*)?\s*%\s*$".to_owned()),

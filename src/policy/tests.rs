@@ -51,6 +51,9 @@ fn the_least_policy_has_the_documented_defaults() {
     assert_eq!(job.bid_margin, BidMargin::PartsPerMillion(50_000));
     assert_eq!(job.patience, Duration::from_mins(10));
     assert_eq!(job.provision_timeout, Duration::from_mins(15));
+    assert_eq!(job.start.status_within, Some(Duration::from_mins(3)));
+    assert_eq!(job.start.loading_unchanged, Some(Duration::from_mins(10)));
+    assert_eq!(job.idle_after, None);
     assert_eq!(job.requirements.gpu_count, 1);
     assert_eq!(job.requirements.disk_gb, 16);
     assert_eq!(job.requirements.reliability_min, Some(0.95));
@@ -58,6 +61,44 @@ fn the_least_policy_has_the_documented_defaults() {
     assert_eq!(job.requirements.gpu_ram_mb_min, None);
     assert!(!job.disposable && job.windows.is_empty());
     assert_eq!(job.retries.max, 5);
+}
+
+#[test]
+fn the_steps_of_a_start_can_be_switched_off_and_stay_within_the_whole() {
+    let start = |top: &str, below: &str| parse("a.toml", &with(top, below)).unwrap().start;
+    let off = start(
+        "",
+        "[start]\nstatus_within = \"off\"\nloading_unchanged = \"off\"",
+    );
+    assert_eq!(off, crate::types::start::StartRules::default());
+    let shorter = start(
+        "provision_timeout = \"8m\"",
+        "[start]\nloading_unchanged = \"7m\"",
+    );
+    assert_eq!(shorter.loading_unchanged, Some(Duration::from_mins(7)));
+    // A default that is longer than the whole is no mistake of the policy.
+    let short = start("provision_timeout = \"2m\"", "");
+    assert_eq!(short.loading_unchanged, Some(Duration::from_mins(10)));
+    // Whoever gives a large image its time gives its layers theirs.
+    let long = start("provision_timeout = \"90m\"", "");
+    assert_eq!(long.loading_unchanged, Some(Duration::from_mins(60)));
+}
+
+#[test]
+fn idle_gpus_end_a_run_only_where_something_ends() {
+    let run = |top: &str, below: &str| {
+        format!(
+            "{top}\nname = \"a\"\n[run]\nimage = \"x\"\n{below}\n[price]\nmax = \"$1/gpu-hour\"\n"
+        )
+    };
+    let text = run("", "idle_after = \"5m\"");
+    let job = parse("a.toml", &text).unwrap();
+    assert_eq!(job.idle_after, Some(Duration::from_mins(5)));
+    one_mistake(&run("", "idle_after = \"4m\""), &["from 5m to 30d"]);
+    one_mistake(
+        &run("finish = \"never\"", "idle_after = \"1h\""),
+        &["`run.idle_after` has no effect", "a service"],
+    );
 }
 
 #[test]
@@ -285,6 +326,16 @@ fn what_must_hold_between_fields() {
             "max_lifetime = \"10m\"",
             "",
             &["`provision_timeout` (15m00s) is longer"],
+        ),
+        (
+            "provision_timeout = \"8m\"",
+            "[start]\nloading_unchanged = \"8m\"",
+            &["`start.loading_unchanged` (8m00s) has no effect", "\"off\""],
+        ),
+        (
+            "",
+            "[start]\nstatus_within = \"0s\"",
+            &["from 1m to 1d, or \"off\""],
         ),
         (
             "",

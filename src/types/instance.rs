@@ -10,6 +10,7 @@ use super::ids::{
 };
 use super::job::Runner;
 use super::money::{BID_PARKED, Money, Rate};
+use super::start::{Asked, ComingUp, GpuUse, StartFault};
 use super::time::Time;
 
 /// A state of a contract or a container, as the marketplace words it.
@@ -82,6 +83,9 @@ pub struct Instance {
     pub disk_gb: Option<u32>,
     /// `host:port` for SSH.
     pub ssh: Option<String>,
+    /// How much its GPUs are used, in percent; not under zero. `None`: unknown, which is not idle.
+    #[serde(default)]
+    pub gpu_util: Option<f32>,
 }
 
 /// What an instance is doing, in our words.
@@ -217,6 +221,8 @@ pub enum DestroyWhy {
     UserRequest,
     /// It did not come up within the provisioning timeout.
     ProvisionTimeout,
+    /// A step of its start took too long, or its host's container runtime reported an error.
+    StartFailed,
     /// The container ended too soon.
     EndedTooSoon,
     /// The create's answer or its re-read was not what was asked.
@@ -247,6 +253,8 @@ pub enum DestroyWhy {
     Silent,
     /// Its command made no progress for too long.
     Hung,
+    /// Its GPUs were hardly used for longer than the policy allows.
+    Idle,
     /// `demo`, or `run --destroy-on-exit`, ended.
     Exit,
 }
@@ -341,6 +349,15 @@ impl RunnerView {
             Some(Verdict::Refused | Verdict::Silent | Verdict::Broken)
         );
         unfit && self.worked
+    }
+
+    /// The clock was set ahead by so many milliseconds, at most, and shows `now`: what has not begun its
+    /// command is not silent for longer, nor tries for longer to get its checkpoint.
+    pub fn set_ahead(&mut self, ms: i64, now: Time) {
+        let marks = [&mut self.heard_at, &mut self.restoring_since];
+        for at in marks.into_iter().flatten() {
+            *at = Time(at.0.saturating_add(ms)).min(now);
+        }
     }
 
     /// What was said of a start of the container is not said of the next one.
@@ -465,6 +482,18 @@ pub struct Held {
     /// What the work cost that its host lost, by the first day of the month of the loss.
     #[serde(default)]
     pub lost_work: BTreeMap<NaiveDate, Money>,
+    /// What its policy asked for when it was made, as far as a start depends on it; `None`: not known.
+    #[serde(default)]
+    pub asked: Option<Asked>,
+    /// What was last seen of its start; `None`: nothing yet, or it has run.
+    #[serde(default)]
+    pub coming_up: Option<ComingUp>,
+    /// Why its start was given up, if it was.
+    #[serde(default)]
+    pub start_fault: Option<StartFault>,
+    /// How much its GPUs were used in its present run.
+    #[serde(default)]
+    pub gpu_use: GpuUse,
 }
 
 impl Held {
@@ -515,6 +544,27 @@ impl Held {
             relabelled_at: None,
             runner: None,
             lost_work: BTreeMap::new(),
+            asked: None,
+            coming_up: None,
+            start_fault: None,
+            gpu_use: GpuUse::default(),
+        }
+    }
+
+    /// The clock was set ahead by so many milliseconds, at most, and shows `now`: neither its start nor how
+    /// long its GPUs are idle is older for that.
+    pub fn set_ahead(&mut self, ms: i64, now: Time) {
+        if let Some(view) = &mut self.coming_up {
+            view.set_ahead(ms, now);
+        }
+        if let Some(idle) = &mut self.gpu_use.idle {
+            idle.set_ahead(ms, now);
+        }
+        if let Some(view) = self.runner.as_mut().filter(|view| !view.worked) {
+            view.set_ahead(ms, now);
+            if self.phase == Phase::Running {
+                self.phase_since = Time(self.phase_since.0.saturating_add(ms)).min(now);
+            }
         }
     }
 
@@ -547,7 +597,9 @@ impl Held {
     pub fn failed_to_start(&self) -> bool {
         let by_the_host = matches!(
             self.destroying,
-            None | Some(DestroyWhy::ProvisionTimeout | DestroyWhy::HostLost)
+            None | Some(
+                DestroyWhy::ProvisionTimeout | DestroyWhy::StartFailed | DestroyWhy::HostLost
+            )
         );
         self.first_ran_at.is_none() && by_the_host
     }

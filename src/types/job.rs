@@ -11,6 +11,7 @@ use super::ledger::Payer;
 use super::money::{Money, Rate};
 use super::offer::Country;
 use super::schedule::Window;
+use super::start::StartRules;
 
 /// Where a secret is found. Its value is never in a policy, a world, a journal or a log.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -358,6 +359,12 @@ pub struct Job {
     pub lifetime_max: Option<Duration>,
     /// How long an instance may take to run.
     pub provision_timeout: Duration,
+    /// How long each step of that may take.
+    #[serde(default)]
+    pub start: StartRules,
+    /// An instance whose GPUs are hardly used for so long has failed; `None`: that is told, and no more.
+    #[serde(default)]
+    pub idle_after: Option<Duration>,
 }
 
 impl Job {

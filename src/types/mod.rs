@@ -14,6 +14,7 @@ pub mod offer;
 pub mod plan;
 pub mod schedule;
 pub(crate) mod spelling;
+pub mod start;
 pub mod state;
 pub mod time;
 pub(crate) mod units;

@@ -10,6 +10,7 @@ use super::intent::Effect;
 use super::ledger::Scope;
 use super::limit::{LimitRow, Measure};
 use super::money::{Money, Rate};
+use super::start::StartFault;
 use super::state::{Ending, Severity};
 use super::time::Time;
 
@@ -217,6 +218,16 @@ pub enum Situation {
     },
     /// An element of an array that waits for its turn: as many as may be are at work.
     Queued,
+    /// Its starts came to nothing on one machine after the other: nothing is rented until its policy asks
+    /// for something else, or for a while.
+    CannotStart {
+        /// Why.
+        fault: StartFault,
+        /// The marketplace's words on it, shortened.
+        message: String,
+        /// Until then; `None`: until the policy is changed, or the user says `resume`.
+        until: Option<Time>,
+    },
     /// Outside its windows.
     WindowClosed {
         /// It opens then; `None`: never again.
@@ -361,6 +372,8 @@ pub enum Why {
     Ended,
     /// It did not come up.
     ProvisionTimeout,
+    /// A step of its start took too long, or its host reported an error.
+    StartFailed,
     /// The rental ends soon.
     RentalEnding,
     /// The policy's ceiling was lowered under its price.
@@ -389,6 +402,8 @@ pub enum Why {
     Silent,
     /// The command made no progress.
     Hung,
+    /// The GPUs were hardly used.
+    Idle,
 }
 
 impl Why {
@@ -404,6 +419,7 @@ impl Why {
             Self::Resume => "resume",
             Self::Ended => "ended",
             Self::ProvisionTimeout => "provision-timeout",
+            Self::StartFailed => "start-failed",
             Self::RentalEnding => "rental-ending",
             Self::OverCeiling => "over-ceiling",
             Self::HostLost => "host-lost",
@@ -418,6 +434,7 @@ impl Why {
             Self::Broken => "broken",
             Self::Silent => "silent",
             Self::Hung => "hung",
+            Self::Idle => "idle",
         }
     }
 }

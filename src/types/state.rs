@@ -15,8 +15,10 @@ use super::ids::{
 use super::instance::{Held, Instance};
 use super::intent::{Effect, Intent};
 use super::job::Parameters;
+use super::job::Run;
 use super::ledger::{Entry, Payer, Scope, Usage, month_of};
 use super::money::{Money, Rate};
+use super::start::{Hold, Starts};
 use super::time::Time;
 
 /// What the user wants of a job.
@@ -61,6 +63,9 @@ pub struct JobRecord {
     /// configured time zone.
     #[serde(default)]
     pub months: BTreeMap<NaiveDate, Achieved>,
+    /// How its instances start.
+    #[serde(default)]
+    pub starts: Starts,
 }
 
 /// What a job achieved in a month.
@@ -86,7 +91,16 @@ impl JobRecord {
             payer: Payer::default(),
             on_demand_equivalent: Money::ZERO,
             months: BTreeMap::new(),
+            starts: Starts::default(),
         }
+    }
+
+    /// What keeps anything from being rented for what a policy asks for, if something does.
+    pub fn held_by_fault(&self, run: &Run, now: Time) -> Option<&Hold> {
+        self.starts
+            .hold
+            .as_ref()
+            .filter(|hold| hold.binds(run, now))
     }
 
     /// What was achieved in the month of a day, to be added to.
@@ -131,6 +145,9 @@ pub struct ReplicaRecord {
     /// than ever.
     #[serde(default)]
     pub broken: u32,
+    /// Starts in a row that hosts let come to nothing.
+    #[serde(default)]
+    pub failed_starts: u32,
     /// How far its command said that it was, at most.
     #[serde(default)]
     pub furthest: Option<f64>,
@@ -195,6 +212,7 @@ impl ReplicaRecord {
             starts: 0,
             unfit: 0,
             broken: 0,
+            failed_starts: 0,
             furthest: None,
             checkpoints: Vec::new(),
             outputs: None,
