@@ -348,3 +348,24 @@ fn what_we_asked_to_stop_does_not_fail_to_start() {
     scene.fails(MISSING);
     assert_eq!((scene.fault(), scene.hold()), (None, None));
 }
+
+#[test]
+fn what_was_given_up_and_cannot_be_read_again_is_not_billed_without_end() {
+    let mut scene = Scene::new(watched());
+    scene.fails(OCI);
+    assert_eq!(scene.destroyed(), Some(DestroyWhy::StartFailed));
+    // The second look never shows the same, and the whole time is over.
+    scene.row.status_msg = Some(OCI.to_owned());
+    scene.minutes(20);
+    assert_eq!(scene.destroyed(), Some(DestroyWhy::ProvisionTimeout));
+}
+
+#[test]
+fn a_start_that_was_given_up_and_paused_is_begun_anew() {
+    let mut scene = Scene::new(watched());
+    scene.fails(OCI);
+    assert!(scene.fault().is_some());
+    scene.held_mut().stop_asked = true;
+    scene.shows(MINUTE, Some(RawState::Stopped), None);
+    assert_eq!((scene.fault(), scene.destroyed()), (None, None));
+}
