@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 const MAY_NAME: &[(&str, &[&str])] = &[
     ("types", &[]),
     ("engine", &["runner", "types"]),
+    ("backtest", &["engine", "types"]),
     ("ports", &["types"]),
     ("policy", &["runner", "types"]),
     ("runner", &["types"]),

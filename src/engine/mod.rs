@@ -10,6 +10,7 @@ pub mod assign;
 pub mod bid;
 pub mod budget;
 pub mod check;
+pub mod deadline;
 pub mod decide;
 mod draft;
 pub mod eligible;
