@@ -108,6 +108,9 @@ pub(crate) fn situation(situation: &Situation, now: Time) -> String {
             format!("waits {} after a failure", left(*until))
         }
         Situation::Queued => "waits for its turn (array.max_running)".into(),
+        Situation::HeldBack => "waits until another element gets on: too many failed in a row \
+             (`haggle resume` lets it begin)"
+            .into(),
         Situation::WindowClosed { opens: Some(at) } => {
             format!("outside its windows, opens in {} ({at})", left(*at))
         }

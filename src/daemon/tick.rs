@@ -186,6 +186,10 @@ impl Daemon {
         let wish_for = |name, wish| {
             let mut record = self.state.job(name);
             record.wish = wish;
+            if wish == Wish::Run {
+                // Whoever resumes an array has seen what its elements failed of.
+                record.setbacks.clear();
+            }
             Change::Job(record)
         };
         match ask {

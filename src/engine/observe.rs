@@ -97,6 +97,7 @@ pub fn observe(
     fold.traffic_prices();
     fold.absences();
     fold.voids();
+    fold.arrays_end();
     fold.draft.finish()
 }
 

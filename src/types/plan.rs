@@ -214,6 +214,8 @@ pub enum Situation {
     },
     /// An element of an array that waits for its turn: as many as may be are at work.
     Queued,
+    /// An element of an array that is not begun before another one gets on: too many failed in a row.
+    HeldBack,
     /// Outside its windows.
     WindowClosed {
         /// It opens then; `None`: never again.
@@ -484,7 +486,10 @@ impl JobReport {
     /// way, are one: the first, the last, and what they do.
     pub fn grouped(&self) -> Vec<(&ReplicaReport, &ReplicaReport)> {
         let rest = |of: &ReplicaReport| {
-            matches!(of.situation, Situation::Queued | Situation::Ended { .. })
+            matches!(
+                of.situation,
+                Situation::Queued | Situation::HeldBack | Situation::Ended { .. }
+            )
         };
         let alike = |a: &ReplicaReport, b: &ReplicaReport| rest(a) && a.situation == b.situation;
         let groups = self.replicas.chunk_by(alike);

@@ -61,7 +61,14 @@ pub struct JobRecord {
     /// configured time zone.
     #[serde(default)]
     pub months: BTreeMap<NaiveDate, Achieved>,
+    /// Of an array, the elements that failed, or whose machines were unfit, since the last one got on: the
+    /// first of them, at most [`SETBACKS_MAX`].
+    #[serde(default)]
+    pub setbacks: BTreeSet<u32>,
 }
+
+/// When so many elements of an array failed one after the other, what they share may be what is wrong.
+pub const SETBACKS_MAX: usize = 5;
 
 /// What a job achieved in a month.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -86,7 +93,13 @@ impl JobRecord {
             payer: Payer::default(),
             on_demand_equivalent: Money::ZERO,
             months: BTreeMap::new(),
+            setbacks: BTreeSet::new(),
         }
+    }
+
+    /// Whether so many elements of an array failed, and none got on meanwhile, that no other is begun.
+    pub fn fails_everywhere(&self) -> bool {
+        self.setbacks.len() >= SETBACKS_MAX
     }
 
     /// What was achieved in the month of a day, to be added to.
@@ -211,6 +224,12 @@ impl ReplicaRecord {
     /// The newest checkpoint of a run that was told of.
     pub fn newest_of(&self, run: IntentId) -> Option<&KeptCheckpoint> {
         self.checkpoints.iter().find(|kept| kept.run == run)
+    }
+
+    /// Whether any instance of its is known to have worked, or to have been unfit for it.
+    pub fn was_tried(&self) -> bool {
+        let worked = self.done_gpu_ms() > 0 || self.lost_gpu_ms > 0 || self.furthest.is_some();
+        worked || self.failures > 0 || self.unfit > 0 || self.outbids > 0
     }
 
     /// Useful GPU-milliseconds done so far.
