@@ -19,16 +19,18 @@ use haggle::market::transport::InProcess;
 use haggle::market::{Market, MarketOptions, MarketServer, WireOptions};
 use haggle::marketplace::vast::{Vast, VastOptions};
 use haggle::policy;
-use haggle::ports::{Charge, Clock, CreateRequest, Marketplace, OfferPage, Outcome, ReadError};
+use haggle::ports::{
+    Charge, Clock, CreateRequest, Marketplace, OfferPage, Outcome, ReadError, RefusedWhy,
+};
 use haggle::runner::key_of;
 use haggle::simulate::PlaySecrets;
-use haggle::store::SqliteStore;
+use haggle::store::{SqliteStore, append_request};
 use haggle::types::ids::{InstanceId, Label, OfferId};
 use haggle::types::instance::{Account, Instance, Listing, Phase};
 use haggle::types::job::{Job, Parameters};
 use haggle::types::money::Rate;
 use haggle::types::offer::{Offer, OfferQuery};
-use haggle::types::state::{Change, Ending};
+use haggle::types::state::{Ask, Change, Ending, SETBACKS_MAX, Wish};
 use haggle::types::time::Time;
 use haggle::types::world::EngineConfig;
 use secrecy::SecretString;
@@ -56,6 +58,9 @@ struct Told {
     ended: BTreeMap<u32, (u32, u32)>,
     /// What each element was told of itself.
     numbers: BTreeMap<u32, BTreeSet<(String, String)>>,
+    /// An element for which the marketplace rents nothing, and how often it was asked to.
+    refuses: Option<u32>,
+    refused: u32,
 }
 
 /// The marketplace, with a runner on each instance: its command takes some minutes, and fails for good
@@ -141,15 +146,27 @@ impl Marketplace for Played {
     }
 
     async fn create(&self, request: &CreateRequest) -> Outcome<InstanceId> {
-        let outcome = self.inner.create(request).await;
-        let Outcome::Done(id) = outcome else {
-            return outcome;
-        };
         let given = |name: &str| {
             let mut all = request.env.iter().filter(|(key, _)| key == name);
             all.next().unwrap().1.clone()
         };
         let seed = given("SEED").parse().unwrap();
+        let refused = self.with(|told| {
+            let refused = told.refuses == Some(seed);
+            told.refused += u32::from(refused);
+            refused
+        });
+        if refused {
+            return Outcome::Refused {
+                why: RefusedWhy::Invalid,
+                message: "invalid args".to_owned(),
+                leftover: None,
+            };
+        }
+        let outcome = self.inner.create(request).await;
+        let Outcome::Done(id) = outcome else {
+            return outcome;
+        };
         let run = Run {
             label: Label::parse(&request.label).unwrap(),
             seed,
@@ -245,7 +262,7 @@ impl Observer for Story {
     fn committed(&mut self, changes: &[Change]) {
         for change in changes {
             if let Change::Event(event) = change
-                && event.kind == "array-ended"
+                && event.kind.starts_with("array-")
             {
                 self.0.lock().unwrap().push(event.text.clone());
             }
@@ -254,6 +271,10 @@ impl Observer for Story {
 }
 
 fn sweep(seeds: impl IntoIterator<Item = u32>) -> Arc<Job> {
+    sweep_of(seeds, MAX_RUNNING)
+}
+
+fn sweep_of(seeds: impl IntoIterator<Item = u32>, max_running: usize) -> Arc<Job> {
     let sets: Vec<String> = seeds
         .into_iter()
         .map(|seed| format!("{{ SEED = {seed} }}"))
@@ -279,7 +300,7 @@ fn sweep(seeds: impl IntoIterator<Item = u32>) -> Arc<Job> {
         max = 1
         backoff = "1m"
         [array]
-        max_running = {MAX_RUNNING}
+        max_running = {max_running}
         values = [{}]
         "#,
         sets.join(", ")
@@ -446,4 +467,86 @@ async fn two_hundred_elements_each_run_once_never_more_at_a_time_than_may() {
 
 fn is_over(daemon: &Daemon, policies: &Edited) -> bool {
     Standing::of(daemon.state(), &policies.0.lock().unwrap()).is_over()
+}
+
+/// A daemon with a job of its own, and what belongs to it.
+struct Scene {
+    dir: tempfile::TempDir,
+    clock: Arc<SimClock>,
+    played: Arc<Played>,
+    policies: Edited,
+    story: Story,
+    daemon: Daemon,
+}
+
+impl Scene {
+    fn new(job: Arc<Job>) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let clock = Arc::new(SimClock::new(START));
+        let played = market(&clock);
+        let policies = Edited(Arc::new(Mutex::new(job)));
+        let story = Story::default();
+        let daemon = daemon(dir.path(), &clock, &played, &policies, &story);
+        Self {
+            dir,
+            clock,
+            played,
+            policies,
+            story,
+            daemon,
+        }
+    }
+
+    async fn minutes(&mut self, count: u32) -> Standing {
+        for _ in 0..count {
+            assert_eq!(self.daemon.tick().await.unwrap(), Vec::new());
+            self.clock.advance(Duration::from_mins(1));
+        }
+        Standing::of(self.daemon.state(), &self.policies.0.lock().unwrap())
+    }
+}
+
+/// What is refused for its own sake keeps neither its place from the others nor machines from anybody.
+#[tokio::test]
+async fn one_that_cannot_be_rented_for_lets_the_others_have_their_turn() {
+    let mut scene = Scene::new(sweep_of(0..3, 1));
+    scene.played.with(|told| told.refuses = Some(0));
+    let standing = scene.minutes(40).await;
+    assert_eq!((standing.finished, standing.waiting), (2, 1));
+    let refused = scene.played.with(|told| told.refused);
+    assert!((2..=9).contains(&refused), "{refused}");
+    let state = scene.daemon.state();
+    let cooled = state.machines.values();
+    let cooled: Vec<Time> = cooled.filter_map(|machine| machine.cool_until).collect();
+    assert_eq!(cooled.len(), 1, "it could have been the machine");
+    assert!(cooled[0] < START + Duration::from_mins(25), "{cooled:?}");
+    // It is tried on, should it be something else.
+    scene.played.with(|told| told.refuses = None);
+    assert_eq!(scene.minutes(15).await.finished, 3);
+}
+
+/// A slip in the command does not go through all elements.
+#[tokio::test]
+async fn what_fails_everywhere_stops_until_somebody_has_looked() {
+    let mut scene = Scene::new(sweep_of((0..20).map(|at| at * 10 + 7), 3));
+    let standing = scene.minutes(120).await;
+    let tried = scene.played.with(|told| told.ended.len());
+    assert!(
+        (SETBACKS_MAX..=SETBACKS_MAX + 3).contains(&tried),
+        "{tried}"
+    );
+    assert_eq!((standing.failed as usize, standing.begun), (tried, 0));
+    let told = scene.story.0.lock().unwrap().clone();
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(told[0].contains("`haggle resume sweep`"), "{told:?}");
+
+    let ask = Ask::Job {
+        job: "sweep".parse().unwrap(),
+        wish: Wish::Run,
+    };
+    append_request(&scene.dir.path().join("haggle.db"), scene.clock.now(), &ask).unwrap();
+    scene.minutes(120).await;
+    let more = scene.played.with(|told| told.ended.len()) - tried;
+    assert!((SETBACKS_MAX..=SETBACKS_MAX + 3).contains(&more), "{more}");
+    assert_eq!(scene.story.0.lock().unwrap().len(), 2);
 }

@@ -83,17 +83,18 @@ fn unfenced(jobs: &[LoadedJob]) -> Vec<String> {
         .collect()
 }
 
-/// Arrays whose elements leave their disks behind.
-fn leaving_disks(jobs: &[LoadedJob]) -> Vec<String> {
-    let jobs = jobs.iter().map(|loaded| &loaded.job);
-    let leaves = jobs.filter(|job| job.array.is_some() && !job.may_lose_disks());
-    leaves
-        .map(|job| {
+/// Arrays whose elements each leave a disk behind.
+fn keeping_disks(jobs: &[LoadedJob]) -> Vec<String> {
+    let keeps = |loaded: &&LoadedJob| loaded.job.array.is_some() && !loaded.job.may_lose_disks();
+    jobs.iter()
+        .filter(keeps)
+        .map(|loaded| {
+            let name = &loaded.job.name;
             format!(
-                "`{}` keeps the disk of each of its {} elements when that has ended: it is billed, and \
-                 counts among the instances that there may be; keep `data.checkpoint` in \
-                 [data.storage], or say that disks may be lost with [data] disposable = true",
-                job.name, job.replicas
+                "each of the {} elements of `{name}` that has ended leaves its disk behind, which is billed, \
+                 and counts as an instance, until `haggle done {name}` ends them all; [data.storage] with \
+                 `data.checkpoint` and `data.outputs`, or data.disposable = true, lets each go at its end",
+                loaded.job.replicas
             )
         })
         .collect()
@@ -127,8 +128,7 @@ pub(crate) fn run(context: &Context, args: &CheckArgs) -> Done {
     let unmatched = config
         .filter(|_| args.files.is_empty() && errors.is_empty())
         .map_or_else(Vec::new, |config| unmatched(&config, &jobs));
-    let mut of_jobs = unfenced(&jobs);
-    of_jobs.extend(leaving_disks(&jobs));
+    let of_jobs = [unfenced(&jobs), keeping_disks(&jobs)].concat();
     for warning in unmatched.iter().chain(&of_jobs) {
         context.output.note(&format!("warning: {warning}"));
     }
@@ -282,19 +282,22 @@ mod tests {
     }
 
     #[test]
-    fn an_array_that_leaves_disks_behind_is_warned_of() {
-        let told = |lines: &str| {
+    fn a_small_array_whose_disks_stay_is_warned_of() {
+        let job = |lines: &str| {
             let text = format!(
-                "name = \"a\"\n[price]\nmax = \"$1/gpu-hour\"\n[run]\nimage = \"x\"\nsupervised = true\n\
-                 command = \"c\"\n[array]\nmatrix = {{ S = [1, 2, 3] }}\nmax_running = 2\n{lines}"
+                "name = \"a\"\n{lines}\n[price]\nmax = \"$1/gpu-hour\"\n[run]\nimage = \"x\"\n\
+                 supervised = true\ncommand = \"c\"\n"
             );
-            let job = policy::parse("a.toml", &text).unwrap();
-            let path = PathBuf::from("a.toml");
-            leaving_disks(&[LoadedJob { path, job }])
+            LoadedJob {
+                path: PathBuf::from("a.toml"),
+                job: policy::parse("a.toml", &text).unwrap(),
+            }
         };
-        let warning = told("");
-        assert_eq!(warning.len(), 1);
-        assert!(warning[0].contains("each of its 3 elements"), "{warning:?}");
-        assert_eq!(told("[data]\ndisposable = true"), Vec::<String>::new());
+        let array = "[array]\nmax_running = 1\nvalues = [{ a = 1 }, { a = 2 }]";
+        let free = job(&format!("{array}\n[data]\ndisposable = true"));
+        assert_eq!(keeping_disks(&[job(""), free]), Vec::<String>::new());
+        let told = keeping_disks(&[job(array)]);
+        assert_eq!(told.len(), 1);
+        assert!(told[0].contains("the 2 elements of `a`"), "{told:?}");
     }
 }

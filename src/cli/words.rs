@@ -125,6 +125,9 @@ pub(crate) fn situation(situation: &Situation, now: Time) -> String {
             };
             format!("cannot start: {} (\"{message}\"); {ends}", fault.what())
         }
+        Situation::HeldBack => "waits until another element gets on: too many failed in a row \
+             (`haggle resume` lets it begin)"
+            .into(),
         Situation::WindowClosed { opens: Some(at) } => {
             format!("outside its windows, opens in {} ({at})", left(*at))
         }

@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
 
+use super::data::Trouble;
+use super::record::ELEMENT_RESTS;
 use super::tick::Decision;
 use super::verify::mismatch;
 use super::{Daemon, DaemonError};
@@ -24,10 +26,14 @@ use crate::types::offer::Offer;
 use crate::types::plan::Action;
 use crate::types::start::Asked;
 use crate::types::state::{Change, Event, Severity};
+use crate::types::time::Time;
 use crate::types::world::World;
 
 /// How long nothing is rented after the account refused to spend.
 pub(super) const ACCOUNT_WAITS: Duration = Duration::from_secs(600);
+
+/// What is invalid for so many elements of an array is what they share.
+const INVALID_FOR: usize = 3;
 
 /// For how many polls a machine is passed over after a create there was refused.
 const PASSED_OVER_POLLS: u32 = 3;
@@ -149,7 +155,10 @@ impl Daemon {
             Ok(control) => control,
             Err(trouble) => {
                 self.tell_storage(job, &replica, &trouble)?;
-                return self.refused(intent, "storage-failed");
+                return match trouble {
+                    Trouble::Missing(_) => self.refused_for_its_own(intent, job, "storage-failed"),
+                    Trouble::Fails(_) => self.refused(intent, "storage-failed"),
+                };
             }
         };
         if let Err(reason) = self
@@ -163,7 +172,7 @@ impl Daemon {
             Err(message) => {
                 let warning = self.warn("not-sendable", message, None);
                 self.commit(&[warning])?;
-                return self.refused(intent, "not-sendable");
+                return self.refused_for_its_own(intent, job, "not-sendable");
             }
         };
         // Nothing comes between this and the create: whose account the token opens may change at any
@@ -215,7 +224,7 @@ impl Daemon {
                 }
                 // While a leftover is being destroyed nothing is rented in its place anyway.
                 let in_doubt = leftover.is_none() && may_be_our_doing(why);
-                self.create_refused(intent, why, message, in_doubt)
+                self.create_refused(intent, job, why, message, in_doubt)
             }
             Outcome::Unknown(_) if self.makes_mistake(Mutant::RetryWithoutLookUp) => {
                 self.refused(intent, "unknown")
@@ -402,6 +411,7 @@ impl Daemon {
         let Some(held) = self.keep(&intent, job, instance, None)? else {
             return Ok(());
         };
+        self.invalid_on.remove(&held.replica);
         let text = format!(
             "rented {} x {} on machine {} at {:.4}/h {} (ceiling {:.4}/h a GPU)",
             slot.gpus,
@@ -476,6 +486,7 @@ impl Daemon {
     fn create_refused(
         &mut self,
         intent: Intent,
+        job: &Job,
         why: RefusedWhy,
         message: String,
         in_doubt: bool,
@@ -486,15 +497,15 @@ impl Daemon {
             let warning = self.warn("account-refused", text, None);
             self.commit(&[warning])?;
         }
-        if let Effect::Rent { slot, .. } = intent.effect
-            && matches!(
-                why,
-                RefusedWhy::NoSuchOffer | RefusedWhy::BidTooLow | RefusedWhy::Invalid
-            )
-        {
+        let polls = self.settings.engine.poll_every * PASSED_OVER_POLLS;
+        let until = match why {
+            RefusedWhy::NoSuchOffer | RefusedWhy::BidTooLow => Some(self.now() + polls),
+            RefusedWhy::Invalid => self.passed_over_until(&intent, job),
+            _ => None,
+        };
+        if let (Effect::Rent { slot, .. }, Some(until)) = (&intent.effect, until) {
             // Not the host's failure, but the next try should be another one.
             let mut machine = self.state.machine(slot.machine);
-            let until = self.now() + self.settings.engine.poll_every * PASSED_OVER_POLLS;
             machine.cool_until = machine.cool_until.max(Some(until));
             self.commit(&[Change::Machine(machine)])?;
         }
@@ -503,7 +514,35 @@ impl Daemon {
                          refused";
             return self.unknown(intent, doubt);
         }
+        if why == RefusedWhy::Invalid {
+            return self.refused_for_its_own(intent, job, why.as_str());
+        }
         self.refused(intent, why.as_str())
+    }
+
+    /// Until when a machine is passed over that refused a rent as invalid; `None`: it is for what an element
+    /// of an array asks, or all of them. That is so where the element was refused elsewhere before, or
+    /// several were: it would take one machine after the other from all jobs.
+    fn passed_over_until(&mut self, intent: &Intent, job: &Job) -> Option<Time> {
+        let Effect::Rent { replica, slot, .. } = &intent.effect else {
+            return None;
+        };
+        let polls = self.now() + self.settings.engine.poll_every * PASSED_OVER_POLLS;
+        if job.array.is_none() {
+            return Some(polls);
+        }
+        let others = self.invalid_on.keys().filter(|one| one.job == job.name);
+        let several = others.count() >= INVALID_FOR;
+        let before = self.invalid_on.get(replica).copied();
+        let is_elsewhere = before.is_some_and(|machine| machine != Some(slot.machine));
+        let known = (!is_elsewhere).then_some(slot.machine);
+        self.invalid_on.insert(replica.clone(), known);
+        if is_elsewhere || (before.is_none() && several) {
+            return None;
+        }
+        // Longer than the element rests: where it has a turn at once, its next try is on another one.
+        let rest = self.now() + ELEMENT_RESTS + self.settings.engine.poll_every;
+        Some(rest.max(polls))
     }
 
     // -------------------------------------------------------------------------------- other acts

@@ -4,6 +4,8 @@
 //! transaction; what came of it, with the release of its reservation, in another. A process that
 //! dies in between leaves an open intent, which the next one takes as unknown.
 
+use std::time::Duration;
+
 use super::{Daemon, DaemonError};
 use crate::engine::array::member;
 use crate::types::ids::{InstanceId, IntentId, MachineId, ReplicaId};
@@ -18,6 +20,15 @@ use crate::types::time::Time;
 
 /// For how many first coolings a machine is left alone after we were driven from it.
 const LEFT_ALONE: u32 = 3;
+
+/// So long an element of an array rests after a rent was refused for what it alone is given.
+pub(super) const ELEMENT_RESTS: Duration = Duration::from_mins(5);
+
+fn because(reason: &str) -> IntentState {
+    IntentState::Refused {
+        reason: reason.to_owned(),
+    }
+}
 
 impl Daemon {
     /// Intents that a dead process left open: the request may have left, so they are unknown.
@@ -196,10 +207,25 @@ impl Daemon {
     }
 
     pub(super) fn refused(&mut self, intent: Intent, reason: &str) -> Result<(), DaemonError> {
-        let state = IntentState::Refused {
-            reason: reason.to_owned(),
-        };
-        self.close(intent, state, None)
+        self.close(intent, because(reason), None)
+    }
+
+    /// A rent that was refused for what its replica is given. An element of an array leaves its place to
+    /// the others for a while, or they would never have their turn.
+    pub(super) fn refused_for_its_own(
+        &mut self,
+        intent: Intent,
+        job: &Job,
+        reason: &str,
+    ) -> Result<(), DaemonError> {
+        let replica = self.replica_of(&intent.effect);
+        let element = replica.filter(|_| job.array.is_some());
+        let rests = element.map(|replica| {
+            let mut record = self.state.replica(&replica);
+            record.retry_at = record.retry_at.max(Some(self.now() + ELEMENT_RESTS));
+            Change::Replica(record)
+        });
+        self.close_with(intent, because(reason), None, rests)
     }
 
     /// Nobody knows: the reservation stays until the marketplace shows or refutes it.
@@ -222,8 +248,19 @@ impl Daemon {
         state: IntentState,
         story: Option<(&str, Severity, String)>,
     ) -> Result<(), DaemonError> {
+        self.close_with(intent, state, story, None)
+    }
+
+    /// Closes an intent, and keeps what else follows from it in the same transaction.
+    fn close_with(
+        &mut self,
+        intent: Intent,
+        state: IntentState,
+        story: Option<(&str, Severity, String)>,
+        follows: Option<Change>,
+    ) -> Result<(), DaemonError> {
         let now = self.now();
-        let mut changes = Vec::new();
+        let mut changes: Vec<Change> = follows.into_iter().collect();
         let owner = self.replica_of(&intent.effect);
         let reserved = self
             .state

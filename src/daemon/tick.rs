@@ -210,6 +210,8 @@ impl Daemon {
         if wish == Wish::Run {
             record.starts.hold = None;
             record.starts.failed.clear();
+            // Whoever resumes an array has seen what its elements failed of.
+            record.setbacks.clear();
             let failed =
                 |replica: &&ReplicaRecord| replica.id.job == *job && replica.failed_starts > 0;
             for replica in self.state.replicas.values().filter(failed) {

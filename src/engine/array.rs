@@ -8,14 +8,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::types::ids::ReplicaId;
-use crate::types::instance::Held;
 use crate::types::intent::Effect;
 use crate::types::job::{Job, Parameters};
-use crate::types::state::{Ending, Severity, State};
+use crate::types::plan::Situation;
+use crate::types::state::{Ending, ReplicaRecord, State};
 use crate::types::world::World;
 
 use super::act::at_rest;
-use super::observe::Fold;
 
 /// A replica that a job's policy asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,12 +110,20 @@ impl Standing {
     }
 }
 
+/// Whether nothing is begun for a replica now, because too many elements of its array failed in a row. What
+/// was tried before is tried again, as its retries allow: it may get on.
+fn held_back(world: &World, job: &Job, record: Option<&ReplicaRecord>) -> bool {
+    let in_array = job.array.is_some();
+    let tried = record.is_some_and(ReplicaRecord::was_tried);
+    in_array && !tried && world.state.job(&job.name).fails_everywhere()
+}
+
 /// The elements of an array that wait for their turn. What may be at work has its place until it ends;
 /// then those that have a disk, then the lowest numbers, as many as there are places. A replica that
 /// waits after a failure, and has no disk, leaves its place to others.
-pub(crate) fn queued(world: &World, job: &Job, members: &[Member<'_>]) -> BTreeSet<u32> {
+pub(crate) fn queued(world: &World, job: &Job, members: &[Member<'_>]) -> BTreeMap<u32, Situation> {
     let Some(array) = &job.array else {
-        return BTreeSet::new();
+        return BTreeMap::new();
     };
     let (mut at_work, mut with_disk) = (BTreeSet::new(), BTreeSet::new());
     for held in world
@@ -139,7 +146,7 @@ pub(crate) fn queued(world: &World, job: &Job, members: &[Member<'_>]) -> BTreeS
             at_work.insert(replica.index);
         }
     }
-    let records: BTreeMap<u32, _> = world
+    let records: BTreeMap<u32, &ReplicaRecord> = world
         .state
         .replicas_of(&job.name)
         .map(|record| (record.id.index, record))
@@ -170,45 +177,23 @@ pub(crate) fn queued(world: &World, job: &Job, members: &[Member<'_>]) -> BTreeS
         .difference(&asked_for)
         .filter(|index| is_open(**index));
     let mut places = (array.max_running as usize).saturating_sub(leaving.count());
-    let mut queued = BTreeSet::new();
+    let mut queued = BTreeMap::new();
     for index in open {
         let has_instance = at_work.contains(&index) || with_disk.contains(&index);
+        if !has_instance && held_back(world, job, records.get(&index).copied()) {
+            queued.insert(index, Situation::HeldBack);
+            continue;
+        }
         if !has_instance && backs_off(index) {
             continue;
         }
         if places > 0 {
             places -= 1;
         } else if !at_work.contains(&index) {
-            queued.insert(index);
+            queued.insert(index, Situation::Queued);
         }
     }
     queued
-}
-
-impl Fold<'_> {
-    /// Tells that an array is over, when the last of its elements has ended.
-    pub(crate) fn array_ends(&mut self, held: &Held) {
-        let job = self.job(&held.replica.job);
-        let Some(job) = job.filter(|job| job.array.is_some()) else {
-            return;
-        };
-        let standing = Standing::of(&self.draft.state, &job);
-        if !standing.is_over() {
-            return;
-        }
-        let (severity, how) = match standing.failed {
-            0 => (
-                Severity::Info,
-                format!("all {} finished", standing.finished),
-            ),
-            failed => (
-                Severity::Alarm,
-                format!("{} finished and {failed} failed", standing.finished),
-            ),
-        };
-        let text = format!("every element of {} has ended: {how}", job.name);
-        self.tell(severity, "array-ended", held, text);
-    }
 }
 
 #[cfg(test)]
@@ -224,10 +209,9 @@ mod tests {
     use super::super::properties::{act, list};
     use super::*;
     use crate::types::instance::Phase;
-    use crate::types::job::{Array, Finish};
+    use crate::types::job::{Array, CheckpointPlace, Finish};
     use crate::types::offer::Offer;
-    use crate::types::plan::{Action, Limit, Plan, Situation};
-    use crate::types::state::ReplicaRecord;
+    use crate::types::plan::{Action, Limit, Plan};
 
     fn set(seed: u32) -> Parameters {
         Parameters::from([("SEED".to_owned(), seed.to_string())])
@@ -315,7 +299,7 @@ mod tests {
     fn waiting(world: &World) -> Vec<u32> {
         let job = &world.jobs[0];
         queued(world, job, &members(&world.state, job))
-            .into_iter()
+            .into_keys()
             .collect()
     }
 
@@ -366,6 +350,73 @@ mod tests {
         assert_eq!(waiting(&world), [3, 4]);
         world.now = NOW + Duration::from_mins(2);
         assert_eq!(waiting(&world), [3, 4]);
+    }
+
+    #[test]
+    fn after_too_many_failures_in_a_row_only_what_was_tried_has_a_turn() {
+        let mut world = scene(array(0..9, 3), 9);
+        record(&mut world.state, 1, Some(1)).failures = 1;
+        record(&mut world.state, 2, Some(2)).starts = 1;
+        holds(&mut world, 4, false);
+        let name = world.jobs[0].name.clone();
+        let mut of_job = world.state.job(&name);
+        of_job.setbacks = BTreeSet::from([1, 5, 6, 7]);
+        world.state.jobs.insert(name.clone(), of_job.clone());
+        assert_eq!(waiting(&world), [2, 3, 5, 6, 7, 8]);
+        of_job.setbacks.insert(8);
+        world.state.jobs.insert(name, of_job);
+        assert_eq!(waiting(&world), [0, 2, 3, 5, 6, 7, 8]);
+        let (plan, report) = decide(&world);
+        let begun: Vec<u32> = plan
+            .actions
+            .iter()
+            .filter(|action| matches!(action.effect, Effect::Rent { .. }))
+            .map(|action| action.replica.as_ref().unwrap().index)
+            .collect();
+        assert_eq!(begun, [1]);
+        let situations = &report.jobs[0].replicas;
+        assert_eq!(situations[0].situation, Situation::HeldBack);
+        // A plain job is none of this.
+        let plain = Arc::new(Job {
+            replicas: 9,
+            array: None,
+            ..(*world.jobs[0]).clone()
+        });
+        world.jobs = vec![plain];
+        assert!(waiting(&world).is_empty());
+    }
+
+    /// Where many were at work, then paused, and fewer may be.
+    #[test]
+    fn who_waits_with_a_disk_that_may_be_lost_loses_it() {
+        let decided = |disposable: bool| {
+            let job = Job {
+                disposable,
+                checkpoint_place: Some(CheckpointPlace::Disk),
+                ..array(0..3, 1)
+            };
+            let mut world = scene(job, 3);
+            for index in 0..3 {
+                record(&mut world.state, index, Some(index));
+                holds(&mut world, index, true);
+            }
+            list(&mut world, true);
+            let (plan, report) = decide(&world);
+            let destroyed: Vec<u32> = plan
+                .actions
+                .iter()
+                .filter(|action| matches!(action.effect, Effect::Destroy { .. }))
+                .map(|action| action.replica.as_ref().unwrap().index)
+                .filter(|index| *index > 0)
+                .collect();
+            let situations = &report.jobs[0].replicas[1..];
+            let queued =
+                |one: &crate::types::plan::ReplicaReport| one.situation == Situation::Queued;
+            assert!(situations.iter().all(queued), "{situations:?}");
+            destroyed
+        };
+        assert_eq!(decided(true), [1, 2]);
+        assert_eq!(decided(false), Vec::<u32>::new());
     }
 
     /// Where there is less than could be taken, the first get it.

@@ -15,7 +15,7 @@ use crate::types::plan::{
 use crate::types::state::{Severity, Wish};
 use crate::types::world::World;
 
-use super::act::{destroy, destroy_again, expendable, never_ran, park, wound_down};
+use super::act::{destroy, destroy_again, expendable, lets_go, never_ran, park, wound_down};
 use super::array::{members, queued};
 use super::assign::{Need, assign};
 use super::budget::{Load, Purse, Saving, begin_margin, rent_reserve, rows_of, wind_down};
@@ -138,7 +138,7 @@ impl<'a> Tick<'a> {
                 job: job.name.clone(),
                 index: member.index,
             };
-            let waits = queued.contains(&member.index);
+            let waits = queued.get(&member.index).cloned();
             let situation = if world.state.killed {
                 Situation::Killed
             } else {
@@ -171,7 +171,7 @@ impl<'a> Tick<'a> {
         job: &'a Job,
         id: &ReplicaId,
         (ranking, base): (&Ranking, &mut Base),
-        queued: bool,
+        queued: Option<Situation>,
     ) -> Situation {
         let world = self.world;
         let mut held: Vec<&Held> = world
@@ -459,14 +459,18 @@ impl<'a> Tick<'a> {
         if may_go {
             return Some(destroy(held, DestroyWhy::Drained, Why::Orphan));
         }
+        let let_go = job.map_or_else(
+            || format!("`haggle done {}` destroys it", held.replica.job),
+            |job| lets_go(job, "done", "destroys it"),
+        );
         self.report.notices.push(Notice {
             severity: Severity::Warning,
             kind: "drained".to_owned(),
             replica: Some(held.replica.clone()),
             text: format!(
                 "no policy asks for {} any more; instance {} is parked, and its disk costs \
-                 {:.4}/h; `haggle done {}` destroys it",
-                held.replica, held.id, held.storage, held.replica.job
+                 {:.4}/h; {let_go}",
+                held.replica, held.id, held.storage
             ),
         });
         park(world, held, Why::Orphan)

@@ -14,7 +14,7 @@ use crate::types::money::Rate;
 use crate::types::state::{KeptCheckpoint, KeptOutputs, Severity};
 use crate::types::time::{Time, human, millis};
 
-use super::act::{UNSAVED_KEPT, is_stored};
+use super::act::{UNSAVED_KEPT, is_stored, lets_go};
 use super::observe::Fold;
 use super::transition::{Whose, backoff};
 use super::view::{judged, restore_patience};
@@ -74,6 +74,7 @@ impl Fold<'_> {
         }
         if let Some(heard) = self.seen.heard.get(&held.id) {
             view.read_at = Some(heard.at);
+            let worked = view.worked;
             let news = view.take_up(&heard.lines, heard.at);
             self.measured(held, &heard.lines);
             if news.any || (heard.signs && view.line.is_none()) || !heard.whole {
@@ -83,6 +84,9 @@ impl Fold<'_> {
             self.comes_further(held, view.progress);
             if view.worked {
                 self.is_fit(held);
+            }
+            if view.worked && !worked {
+                self.finds_fit(held);
             }
             self.checkpoints(held, news.kept);
             if let Some(bad) = news.bad {
@@ -182,6 +186,7 @@ impl Fold<'_> {
             .state
             .replicas
             .insert(replica.id.clone(), replica);
+        self.sets_back(held, job);
     }
 
     /// A GPU broke under the command, as its machine or its log says: the machine's failure, and not the
@@ -246,6 +251,9 @@ impl Fold<'_> {
         else {
             return;
         };
+        if self.is_furthest(&held.replica.job, progress) {
+            self.gets_on(held);
+        }
         replica.furthest = Some(progress);
         replica.failures = 0;
         replica.broken = 0;
@@ -324,13 +332,16 @@ impl Fold<'_> {
                     .insert(replica.id.clone(), replica);
             }
             Some(Outputs::Here) if is_stored(held) => {
+                let let_go = self.job(&held.replica.job).map_or_else(
+                    || format!("`haggle stop {}` lets them go", held.replica.job),
+                    |job| lets_go(&job, "stop", "lets them go"),
+                );
                 let text = format!(
                     "the outputs could not be brought to storage and are on the disk of instance {} \
-                     alone, which is kept for {}; `haggle api copy` copies from a stopped disk, and \
-                     `haggle stop {}` lets them go",
+                     alone, which is kept for {}; `haggle api copy` copies from a stopped disk, and {}",
                     held.id,
                     human(UNSAVED_KEPT),
-                    held.replica.job
+                    let_go
                 );
                 self.tell(Severity::Alarm, "outputs-here", held, text);
             }

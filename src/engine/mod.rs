@@ -6,6 +6,7 @@
 mod accrue;
 mod act;
 pub mod array;
+mod array_fate;
 pub mod assign;
 pub mod bid;
 pub mod budget;

@@ -100,6 +100,7 @@ pub fn observe(
     fold.traffic_prices();
     fold.absences();
     fold.voids();
+    fold.arrays_end();
     fold.draft.finish()
 }
 

@@ -16,8 +16,8 @@ use crate::types::state::{Ending, ReplicaRecord, Severity, Wish};
 use crate::types::world::World;
 
 use super::act::{
-    at_rest, busy, destroy, destroy_again, expendable, given_up, lower, overpriced, park, plain,
-    row, set_bid, wound_down,
+    at_rest, busy, destroy, destroy_again, expendable, given_up, lets_go, lower, overpriced, park,
+    plain, row, set_bid, wound_down,
 };
 use super::bid::raised_bid;
 use super::budget::{Load, Purse, Saving, begin_margin, horizon, rise, rows_of, stirs};
@@ -57,8 +57,8 @@ pub(crate) struct Ground<'a, 'p> {
     pub(crate) blind: Option<Missing>,
     /// Whether another slot would take the job now.
     pub(crate) elsewhere: bool,
-    /// Whether it is an element of an array that waits for its turn.
-    pub(crate) queued: bool,
+    /// What it waits for, where it is an element of an array that has no turn.
+    pub(crate) queued: Option<Situation>,
     pub(crate) purse: &'p mut Purse<'a>,
 }
 
@@ -144,8 +144,9 @@ fn aim(ground: &Ground<'_, '_>) -> Aim {
         let situation = Situation::WindowClosed { opens };
         return Aim::Close(Why::WindowClosed, DestroyWhy::WindowClosed, situation);
     }
-    if ground.queued {
-        return Aim::Rest(Why::Limit, Situation::Queued);
+    if let Some(situation) = ground.queued.clone() {
+        // It can be days until its turn: a disk that may be lost is not paid for meanwhile.
+        return Aim::Close(Why::Limit, DestroyWhy::Orphan, situation);
     }
     Aim::Run
 }
@@ -162,9 +163,11 @@ fn close(ground: &Ground<'_, '_>, held: &Held, why: Why, destroy_why: DestroyWhy
             kind: "disk-kept".to_owned(),
             replica: Some(held.replica.clone()),
             text: format!(
-                "{} has ended; the disk of instance {} is kept and costs {:.4}/h; \
-                 `haggle done {}` destroys it",
-                held.replica, held.id, held.storage, held.replica.job
+                "{} has ended; the disk of instance {} is kept and costs {:.4}/h; {}",
+                held.replica,
+                held.id,
+                held.storage,
+                lets_go(ground.job, "done", "destroys it")
             ),
         });
     }
@@ -527,8 +530,10 @@ fn silent(ground: &Ground<'_, '_>, held: &Held, step: &mut Step) -> Situation {
         replica: Some(held.replica.clone()),
         text: format!(
             "the host of instance {} has not been heard from since {}; its disk holds work that \
-             is nowhere else, so it is neither destroyed nor replaced; `haggle stop {}` gives it up",
-            held.id, held.phase_since, held.replica.job
+             is nowhere else, so it is neither destroyed nor replaced; {}",
+            held.id,
+            held.phase_since,
+            lets_go(ground.job, "stop", "gives it up")
         ),
     });
     Situation::Provisioning { until }

@@ -261,7 +261,7 @@ impl Fold<'_> {
             .replicas
             .insert(replica.id.clone(), replica);
         self.tell(Severity::Info, "finished", held, text);
-        self.array_ends(held);
+        self.gets_on(held);
     }
 
     /// Counts a failure: the replica waits, or has failed for good.
@@ -297,9 +297,7 @@ impl Fold<'_> {
             .replicas
             .insert(replica.id.clone(), replica);
         self.tell(severity, "failed", held, text);
-        if severity == Severity::Alarm {
-            self.array_ends(held);
-        }
+        self.sets_back(held, job);
     }
 
     /// A machine failed us: nothing is rented there for a while, longer each time.

@@ -121,7 +121,7 @@ impl Reading {
     /// How many replicas there are: of an array, one for each element.
     fn replicas(&self) -> Option<u32> {
         if self.given("array") {
-            return u32::try_from(array::elements(self)?.len()).ok();
+            return u32::try_from(self.elements.as_ref()?.len()).ok();
         }
         self.whole("replicas")
     }
@@ -164,9 +164,10 @@ impl Reading {
 /// Notes what is wrong between fields. A field that is itself wrong was told already, and what
 /// depends on it is passed over.
 pub(super) fn check(reading: &mut Reading) -> Vec<Window> {
+    // First, for what the others reckon with.
+    array::check(reading);
     run::check(reading);
     supervised::check(reading);
-    array::check(reading);
     service::check(reading);
     check_rental(reading);
     check_work(reading);

@@ -15,7 +15,10 @@ use crate::types::job::Parameters;
 pub(super) const ELEMENTS_MAX: usize = 1000;
 
 /// So many combinations are looked at, before any is left out.
-const COMBINATIONS_MAX: usize = 100_000;
+const COMBINATIONS_MAX: usize = 10_000;
+
+/// So often a combination is held against a set that leaves some out: policies are read at each tick.
+const COMPARISONS_MAX: usize = 1_000_000;
 
 /// What a variable of the environment may not begin with: by these the runner, the marketplace and
 /// haggle say what there is to do.
@@ -69,6 +72,19 @@ pub(super) fn too_many(elements: usize, place: Range<usize>) -> Fault {
         format!("an array has at most {ELEMENTS_MAX} elements, and these are {elements}"),
     )
     .help("let each element do several in turn, or write several policies")
+}
+
+/// What is said of more combinations, or more sets that leave some out, than are looked at.
+pub(super) fn too_much_left_out(product: usize, without: usize, place: Range<usize>) -> Fault {
+    let most = COMBINATIONS_MAX.min(COMPARISONS_MAX / without.max(1));
+    Fault::new(
+        place,
+        format!(
+            "{product} combinations, of which {without} sets leave some out, are too many to look at: at most \
+             {most} are, with so many sets"
+        ),
+    )
+    .help("leave out more with each set, by giving it fewer values; or write what is left as `values`")
 }
 
 fn read_set(item: &Spanned<DeValue<'_>>) -> Result<Set, Vec<Fault>> {
@@ -189,6 +205,15 @@ fn read_value(name: &str, value: &Spanned<DeValue<'_>>) -> Result<String, Fault>
             return Err(fault.help("put it in quotes as the command wants it"));
         }
     };
+    if text.chars().any(char::is_control) {
+        let fault = Fault::new(
+            value.span(),
+            format!("the value of `{name}` has a line break, tab or other control character in it"),
+        );
+        return Err(fault.help(
+            "a parameter is one line of printable text: write it in another way that the command understands",
+        ));
+    }
     let length = name.chars().count() + 1 + text.chars().count();
     if length > ENV_ENTRY_MAX {
         let message =
@@ -199,12 +224,13 @@ fn read_value(name: &str, value: &Spanned<DeValue<'_>>) -> Result<String, Fault>
     Ok(text)
 }
 
-/// Every combination, the first parameter changing slowest; `None` where there are too many to look at.
-pub(super) fn combinations(axes: &[Axis]) -> Option<Vec<Parameters>> {
+/// Every combination, the first parameter changing slowest; `None` where there are too many to look at, or
+/// to hold against so many sets that leave some out.
+pub(super) fn combinations(axes: &[Axis], without: usize) -> Option<Vec<Parameters>> {
     let all = axes.iter().try_fold(1_usize, |product, axis| {
         product.checked_mul(axis.values.len())
     })?;
-    if all > COMBINATIONS_MAX {
+    if all > COMBINATIONS_MAX || all.saturating_mul(without) > COMPARISONS_MAX {
         return None;
     }
     let mut sets = vec![BTreeMap::new()];
@@ -229,7 +255,7 @@ fn set_schema() -> Json {
 
 fn value_schema() -> Json {
     json!({ "anyOf": [
-        { "type": "string", "maxLength": ENV_ENTRY_MAX },
+        { "type": "string", "maxLength": ENV_ENTRY_MAX, "pattern": r"^[^\x00-\x1f\x7f-\x9f]*$" },
         { "type": "number" },
         { "type": "boolean" },
     ] })

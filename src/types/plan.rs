@@ -228,6 +228,8 @@ pub enum Situation {
         /// Until then; `None`: until the policy is changed, or the user says `resume`.
         until: Option<Time>,
     },
+    /// An element of an array that is not begun before another one gets on: too many failed in a row.
+    HeldBack,
     /// Outside its windows.
     WindowClosed {
         /// It opens then; `None`: never again.
@@ -513,7 +515,10 @@ impl JobReport {
     /// way, are one: the first, the last, and what they do.
     pub fn grouped(&self) -> Vec<(&ReplicaReport, &ReplicaReport)> {
         let rest = |of: &ReplicaReport| {
-            matches!(of.situation, Situation::Queued | Situation::Ended { .. })
+            matches!(
+                of.situation,
+                Situation::Queued | Situation::HeldBack | Situation::Ended { .. }
+            )
         };
         let alike = |a: &ReplicaReport, b: &ReplicaReport| rest(a) && a.situation == b.situation;
         let groups = self.replicas.chunk_by(alike);

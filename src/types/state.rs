@@ -66,7 +66,14 @@ pub struct JobRecord {
     /// How its instances start.
     #[serde(default)]
     pub starts: Starts,
+    /// Of an array, the elements that failed, or whose machines were unfit, since the last one got on: the
+    /// first of them, at most [`SETBACKS_MAX`].
+    #[serde(default)]
+    pub setbacks: BTreeSet<u32>,
 }
+
+/// When so many elements of an array failed one after the other, what they share may be what is wrong.
+pub const SETBACKS_MAX: usize = 5;
 
 /// What a job achieved in a month.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -92,6 +99,7 @@ impl JobRecord {
             on_demand_equivalent: Money::ZERO,
             months: BTreeMap::new(),
             starts: Starts::default(),
+            setbacks: BTreeSet::new(),
         }
     }
 
@@ -101,6 +109,11 @@ impl JobRecord {
             .hold
             .as_ref()
             .filter(|hold| hold.binds(run, now))
+    }
+
+    /// Whether so many elements of an array failed, and none got on meanwhile, that no other is begun.
+    pub fn fails_everywhere(&self) -> bool {
+        self.setbacks.len() >= SETBACKS_MAX
     }
 
     /// What was achieved in the month of a day, to be added to.
@@ -234,6 +247,12 @@ impl ReplicaRecord {
     /// The newest checkpoint of a run that was told of.
     pub fn newest_of(&self, run: IntentId) -> Option<&KeptCheckpoint> {
         self.checkpoints.iter().find(|kept| kept.run == run)
+    }
+
+    /// Whether any instance of its is known to have worked, or to have been unfit for it.
+    pub fn was_tried(&self) -> bool {
+        let worked = self.done_gpu_ms() > 0 || self.lost_gpu_ms > 0 || self.furthest.is_some();
+        worked || self.failures > 0 || self.unfit > 0 || self.outbids > 0
     }
 
     /// Useful GPU-milliseconds done so far.

@@ -4,8 +4,12 @@ use std::collections::BTreeMap;
 
 use super::super::error::Fault;
 use super::super::reader::Reading;
-use super::super::sets::{ELEMENTS_MAX, combinations, too_many};
-use crate::types::job::{Array, Finish, Parameters};
+use super::super::sets::{ELEMENTS_MAX, combinations, too_many, too_much_left_out};
+use crate::types::job::{Array, CheckpointPlace, Finish, Parameters};
+
+/// So many elements may leave their disks behind. An account holds 32 instances unless it is told
+/// otherwise, those that rest too.
+const DISKS_KEPT_MAX: usize = 16;
 
 /// Notes what is wrong with it.
 pub(super) fn check(reading: &mut Reading) {
@@ -38,6 +42,7 @@ pub(super) fn check(reading: &mut Reading) {
         check_matrix(reading);
     }
     check_names(reading);
+    check_disks(reading);
 }
 
 /// An element is a command that ends, and is heard to end.
@@ -71,23 +76,23 @@ fn check_job(reading: &mut Reading) {
 
 fn check_values(reading: &mut Reading) {
     let mut seen: BTreeMap<Parameters, usize> = BTreeMap::new();
-    let mut faults = Vec::new();
-    for (number, set) in reading
-        .sets("array.values")
-        .into_iter()
-        .flatten()
-        .enumerate()
-    {
+    let Some(sets) = reading.sets("array.values") else {
+        return;
+    };
+    let (mut elements, mut faults) = (Vec::new(), Vec::new());
+    for (number, set) in sets.into_iter().enumerate() {
         if let Some(first) = seen.get(&set.parameters) {
             let message = format!("this set is that of element {first}, too");
-            let fault = Fault::new(set.place, message);
+            let fault = Fault::new(set.place.clone(), message);
             faults.push(
                 fault.help("remove it; for the same once more add a parameter, such as run = 2"),
             );
         } else {
-            seen.insert(set.parameters, number);
+            seen.insert(set.parameters.clone(), number);
         }
+        elements.push(set.parameters);
     }
+    reading.elements = Some(elements);
     reading.faults.extend(faults);
 }
 
@@ -96,33 +101,71 @@ fn check_matrix(reading: &mut Reading) {
     let Some(axes) = reading.axes("array.matrix") else {
         return;
     };
-    let Some(all) = combinations(&axes) else {
+    let without = match reading.sets("array.exclude") {
+        None if reading.given("array.exclude") => return,
+        without => without.unwrap_or_default(),
+    };
+    let Some(mut all) = combinations(&axes, without.len()) else {
         let product = axes
             .iter()
             .fold(1_usize, |n, axis| n.saturating_mul(axis.values.len()));
-        reading.faults.push(too_many(product, place));
+        let fault = if without.is_empty() {
+            too_many(product, place)
+        } else {
+            too_much_left_out(product, without.len(), place)
+        };
+        reading.faults.push(fault);
         return;
     };
-    let mut faults = Vec::new();
-    for set in reading.sets("array.exclude").into_iter().flatten() {
-        if !all.iter().any(|all| holds(all, &set.parameters)) {
-            let fault = Fault::new(
-                set.place,
-                "this leaves nothing out: no combination has these values",
-            );
-            faults.push(fault.help("write names and values as in `matrix`, or remove it"));
+    let mut leaves_out = vec![false; without.len()];
+    all.retain(|one| {
+        let mut stays = true;
+        for (set, used) in without.iter().zip(&mut leaves_out) {
+            if (stays || !*used) && holds(one, &set.parameters) {
+                *used = true;
+                stays = false;
+            }
         }
+        stays
+    });
+    let all_sets = without.into_iter().zip(leaves_out);
+    for (set, _) in all_sets.filter(|(_, used)| !used) {
+        let fault = Fault::new(
+            set.place,
+            "this leaves nothing out: no combination has these values",
+        );
+        let fault = fault.help("write names and values as in `matrix`, or remove it");
+        reading.faults.push(fault);
     }
-    reading.faults.extend(faults);
-    match elements(reading).map(|elements| elements.len()) {
-        Some(0) => reading.fault(
+    match all.len() {
+        0 => reading.fault(
             "array.exclude",
             "every combination is left out",
             "leave some in: an array has at least one element",
         ),
-        Some(left) if left > ELEMENTS_MAX => reading.faults.push(too_many(left, place)),
+        left if left > ELEMENTS_MAX => reading.faults.push(too_many(left, place)),
         _ => {}
     }
+    reading.elements = Some(all);
+}
+
+/// The disk of each element that has ended is kept where it may not be lost, and counts as an instance.
+fn check_disks(reading: &mut Reading) {
+    let count = reading.elements.as_ref().map_or(0, Vec::len);
+    let may_be_lost = reading.flag("data.disposable") != Some(false)
+        || reading.checkpoint_place() == Some(CheckpointPlace::Remote);
+    if may_be_lost || !(DISKS_KEPT_MAX + 1..=ELEMENTS_MAX).contains(&count) {
+        return;
+    }
+    reading.fault(
+        "array",
+        format!(
+            "each element that has ended would leave its disk behind, billed until all are given up: with \
+             {count} elements there is soon no room for another instance, and at most {DISKS_KEPT_MAX} may"
+        ),
+        "add [data.storage] with `data.checkpoint` and `data.outputs`, which then leave the disk; or [data] \
+         disposable = true, if the command brings its results away by itself",
+    );
 }
 
 /// What is given to all and what is given to each have names of their own.
@@ -164,20 +207,6 @@ fn holds(set: &Parameters, values: &Parameters) -> bool {
         .all(|(name, value)| set.get(name) == Some(value))
 }
 
-/// The parameters of each element; `None`: there is no array, or it was told what is wrong with it.
-pub(super) fn elements(reading: &Reading) -> Option<Vec<Parameters>> {
-    if let Some(sets) = reading.sets("array.values") {
-        return Some(sets.into_iter().map(|set| set.parameters).collect());
-    }
-    let mut all = combinations(&reading.axes("array.matrix")?)?;
-    let without = match reading.sets("array.exclude") {
-        None if reading.given("array.exclude") => return None,
-        without => without.unwrap_or_default(),
-    };
-    all.retain(|set| !without.iter().any(|out| holds(set, &out.parameters)));
-    Some(all)
-}
-
 /// The most characters that the parameters of an element take in its environment.
 pub(super) fn characters(reading: &Reading) -> usize {
     let own = |set: &Parameters| {
@@ -185,15 +214,15 @@ pub(super) fn characters(reading: &Reading) -> usize {
             .map(|(name, value)| name.len() + value.len())
             .sum()
     };
-    let elements = elements(reading).unwrap_or_default();
-    elements.iter().map(own).max().unwrap_or(0)
+    let elements = reading.elements.iter().flatten();
+    elements.map(own).max().unwrap_or(0)
 }
 
 /// The array; `None`: there is none.
 pub(super) fn array(reading: &Reading) -> Option<Array> {
     reading.given("array").then_some(())?;
     Some(Array {
-        elements: elements(reading)?,
+        elements: reading.elements.clone()?,
         max_running: reading.whole("array.max_running")?,
     })
 }

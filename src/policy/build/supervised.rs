@@ -242,13 +242,14 @@ fn check_fit(reading: &mut Reading) {
 fn added_characters(reading: &Reading) -> Option<usize> {
     let name = reading.text("name")?;
     let ports = reading.ports("run.ports").unwrap_or_default();
-    let said = ["HAGGLE_JOB", &name, "HAGGLE_REPLICA", "1000"];
-    let of_arrays = [
-        "HAGGLE_ARRAY_INDEX",
-        "4294967295",
-        "HAGGLE_ARRAY_COUNT",
-        "1000",
-    ];
+    // Elements of an array that change have ever higher numbers.
+    let number = if reading.given("array") {
+        "4294967295"
+    } else {
+        "1000"
+    };
+    let said = ["HAGGLE_JOB", &name, "HAGGLE_REPLICA", number];
+    let of_arrays = ["HAGGLE_ARRAY_INDEX", number, "HAGGLE_ARRAY_COUNT", "1000"];
     let of_arrays = of_arrays.iter().filter(|_| reading.given("array"));
     let said: usize = said.iter().chain(of_arrays).map(|text| text.len()).sum();
     let opened = "-p 65535:65535/udp=1".len() * ports.len();
@@ -345,4 +346,40 @@ pub(super) fn runner(reading: &Reading) -> Option<Runner> {
         storage,
         sync_every: reading.span("data.sync_every")?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use toml::de::DeTable;
+
+    use super::*;
+
+    /// What is added to the environment of the element with the longest number.
+    #[test]
+    fn numbers_of_elements_are_reckoned_with_as_long_as_they_can_be() {
+        let added = |array: &str| {
+            let text = format!("name = \"abc\"\n{array}");
+            let document = DeTable::parse(&text).unwrap();
+            let mut reading = Reading::of(document.get_ref());
+            array::check(&mut reading);
+            added_characters(&reading).unwrap()
+        };
+        let longest = u32::MAX.to_string();
+        let told = [
+            ("HAGGLE_JOB", "abc"),
+            ("HAGGLE_REPLICA", &longest),
+            ("HAGGLE_ARRAY_INDEX", &longest),
+            ("HAGGLE_ARRAY_COUNT", "1000"),
+            ("seed", "22"),
+        ];
+        let told: usize = told
+            .iter()
+            .map(|(name, value)| name.len() + value.len())
+            .sum();
+        assert_eq!(
+            added("[array]\nvalues = [{ seed = 1 }, { seed = 22 }]"),
+            told
+        );
+        assert_eq!(added(""), "HAGGLE_JOBabcHAGGLE_REPLICA1000".len());
+    }
 }

@@ -79,7 +79,7 @@ fn a_thousand_elements_are_taken_and_no_more() {
     };
     let matrix = |first: usize, second: usize| {
         format!(
-            "max_running = 1\nmatrix = {{ a = [{}], b = [{}] }}",
+            "max_running = 1\nmatrix = {{ a = [{}], b = [{}] }}\n[data]\ndisposable = true",
             seeds(first),
             seeds(second)
         )
@@ -99,6 +99,71 @@ fn a_thousand_elements_are_taken_and_no_more() {
         &text("", "", &values),
         &["12:10", "at most 1000", "these are 1001"],
     );
+}
+
+/// Policies are read at each tick: what is looked at to find the elements is bounded.
+#[test]
+fn only_so_many_combinations_are_looked_at() {
+    let list = |count: usize| {
+        let all: Vec<String> = (0..count).map(|at| at.to_string()).collect();
+        all.join(", ")
+    };
+    let file = |second: usize, name: &str, excluded: usize| {
+        let sets: Vec<String> = (0..excluded)
+            .map(|at| format!("{{ {name} = {at} }}"))
+            .collect();
+        format!(
+            "max_running = 1\nmatrix = {{ a = [{}], b = [{}] }}\nexclude = [{}]\n[data]\ndisposable = true",
+            list(100),
+            list(second),
+            sets.join(", ")
+        )
+    };
+    assert_eq!(array(&file(100, "a", 90)).elements.len(), 1000);
+    one_mistake(
+        &text("", "", &file(101, "b", 92)),
+        &["12:10", "10100 combinations", "92 sets", "at most 10000"],
+    );
+    one_mistake(
+        &text("", "", &file(100, "a = 1, b", 101)),
+        &["12:10", "10000 combinations", "101 sets", "at most 9900"],
+    );
+}
+
+/// Each disk that is kept is billed, and counts as an instance.
+#[test]
+fn many_elements_may_not_leave_their_disks_behind() {
+    let values = |count: usize, data: &str| {
+        let sets: Vec<String> = (0..count).map(|seed| format!("{{ s = {seed} }}")).collect();
+        let sets = sets.join(", ");
+        text(
+            "",
+            "",
+            &format!("max_running = 1\nvalues = [{sets}]\n{data}"),
+        )
+    };
+    one_mistake(
+        &values(17, ""),
+        &[
+            "10:2",
+            "with 17 elements",
+            "at most 16",
+            "[data.storage]",
+            "disposable = true",
+        ],
+    );
+    one_mistake(
+        &values(17, "[data]\noutputs = \"/out\""),
+        &["10:2", "with 17"],
+    );
+    assert!(parse("a.toml", &values(16, "")).is_ok());
+    let stored = "[data]\ncheckpoint = \"/c\"\noutputs = \"/out\"\n[data.storage]\n\
+                  endpoint = \"https://s3.example\"\nbucket = \"abc\"\n\
+                  access_key = { env = \"A\" }\nsecret_key = { env = \"B\" }";
+    for data in ["[data]\ndisposable = true", stored] {
+        let job = parse("a.toml", &values(17, data)).unwrap();
+        assert!(job.may_lose_disks(), "{data}");
+    }
 }
 
 #[test]
@@ -134,6 +199,14 @@ fn what_is_wrong_is_told_where_it_is() {
             &["12:24", "looks like a secret", "secrets = {"],
         ),
         (set("{ a = 0x10 }"), &["12:28", "put it in quotes"]),
+        (
+            set("{ a = \"x\\ny\" }"),
+            &["12:28", "the value of `a`", "control character", "one line"],
+        ),
+        (
+            matrix("a = [\"x\\u0000\"]"),
+            &["12:17", "control character"],
+        ),
         (
             set("{ a = [1] }"),
             &["12:28", "a text, a number, true or false"],
