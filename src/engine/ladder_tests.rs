@@ -131,6 +131,11 @@ fn a_runner_is_not_silent_because_a_clock_was_set() {
             whole: true,
         });
         scene.after(61 * MINUTE);
+        scene.moved.ahead_ms = 0;
+        if let Some(heard) = &mut scene.heard {
+            heard.at = Time(heard.at.0 + MINUTE);
+        }
+        scene.after(MINUTE);
         scene.held().runner.clone().unwrap().verdict
     };
     assert_eq!(verdict(0), Some(Verdict::Silent));
@@ -153,7 +158,8 @@ fn the_same_message_for_ten_minutes_is_too_long_and_a_new_one_begins_anew() {
     scene.minutes(1);
     assert_eq!(scene.fault(), Some(StartFault::Stalled));
     assert!(scene.is_cooled_down());
-    assert_eq!(scene.destroyed(), Some(DestroyWhy::StartFailed));
+    // The time for the whole of it is over, too.
+    assert_eq!(scene.destroyed(), Some(DestroyWhy::ProvisionTimeout));
     let text = &scene.events[0].text;
     assert!(
         text.contains("for 10m00s (\"b2: Pull complete\")"),
