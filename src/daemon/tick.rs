@@ -189,7 +189,7 @@ impl Daemon {
             Ask::ResumeAll => {
                 let asleep = self.state.jobs.values().filter(|job| match job.wish {
                     Wish::Pause | Wish::Stop => true,
-                    Wish::Run => job.starts.hold.is_some(),
+                    Wish::Run => job.starts.hold.is_some() || !job.setbacks.is_empty(),
                     Wish::Done => false,
                 });
                 let mut changes: Vec<Change> = asleep

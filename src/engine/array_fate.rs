@@ -55,7 +55,7 @@ impl Fold<'_> {
                 index: *index,
             };
             let replica = state.replicas.get(&id);
-            replica.is_some_and(|replica| replica.failures > 0)
+            replica.is_some_and(|replica| replica.failures > 0 || replica.broken > 0)
         };
         record.setbacks.retain(failed);
     }

@@ -219,6 +219,7 @@ impl Fold<'_> {
             .state
             .replicas
             .insert(replica.id.clone(), replica);
+        self.sets_back(held, job);
     }
 
     /// A machine on which the command was begun was fit for it.

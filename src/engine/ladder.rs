@@ -396,6 +396,10 @@ impl Fold<'_> {
         held.coming_up = None;
         held.start_fault = None;
         if let Some(replica) = self.draft.state.replicas.get_mut(&held.replica) {
+            if replica.failed_starts > 0 {
+                // It got on after all, and waits for nothing.
+                replica.retry_at = None;
+            }
             replica.failed_starts = 0;
         }
         let Some(job) = self.job(&held.replica.job) else {

@@ -123,19 +123,18 @@ fn a_runner_is_not_silent_because_a_clock_was_set() {
         scene.job.run.runner = Some(Box::new(given));
         scene.runs();
         scene.moved.ahead_ms = ahead_ms;
-        scene.heard = Some(Heard {
-            mark: None,
-            at: Time(scene.now.0 + 61 * MINUTE),
-            lines: Vec::new(),
-            signs: false,
-            whole: true,
-        });
-        scene.after(61 * MINUTE);
-        scene.moved.ahead_ms = 0;
-        if let Some(heard) = &mut scene.heard {
-            heard.at = Time(heard.at.0 + MINUTE);
+        // Two reads have to show it.
+        for ms in [61 * MINUTE, MINUTE] {
+            scene.heard = Some(Heard {
+                mark: None,
+                at: Time(scene.now.0 + ms),
+                lines: Vec::new(),
+                signs: false,
+                whole: true,
+            });
+            scene.after(ms);
+            scene.moved.ahead_ms = 0;
         }
-        scene.after(MINUTE);
         scene.held().runner.clone().unwrap().verdict
     };
     assert_eq!(verdict(0), Some(Verdict::Silent));
@@ -373,5 +372,6 @@ fn a_start_that_was_given_up_and_paused_is_begun_anew() {
     assert!(scene.fault().is_some());
     scene.held_mut().stop_asked = true;
     scene.shows(MINUTE, Some(RawState::Stopped), None);
-    assert_eq!((scene.fault(), scene.destroyed()), (None, None));
+    assert_eq!(scene.fault(), None);
+    assert_ne!(scene.destroyed(), Some(DestroyWhy::StartFailed));
 }

@@ -568,20 +568,25 @@ impl Fold<'_> {
         let added = work(job, held, &mut replica, ms);
         // Of a command that is looked after it is known whether it comes further.
         let long_enough = held.run_ms > millis(job.min_run) && is_at_work(job, held);
+        let judged = held
+            .runner
+            .as_ref()
+            .is_some_and(|view| view.verdict.is_some());
         let runs_well = held.runner.is_none() && long_enough;
-        if runs_well && replica.failures > 0 {
+        // A service comes to no end, and may have nothing to tell: what it got over is not in a row.
+        let serves = job.finish == Finish::Never && long_enough && !judged;
+        if (runs_well || serves) && replica.failures > 0 {
             replica.failures = 0;
             replica.retry_at = None;
+        }
+        if serves {
+            replica.broken = 0;
         }
         self.draft
             .state
             .replicas
             .insert(held.replica.clone(), replica);
         // What was found unfit or broken goes on running until it is parked.
-        let judged = held
-            .runner
-            .as_ref()
-            .is_some_and(|view| view.verdict.is_some());
         if held.run_ms > millis(job.min_run) && !judged && held.destroying.is_none() {
             self.trust(held.slot.machine);
         }

@@ -104,7 +104,8 @@ impl Base {
 /// Whether a replica has an instance at the host's fixed rate, or is being rented one.
 fn is_on_demand(world: &World, job: &Job, index: u32) -> bool {
     let is_it = |of: &ReplicaId| of.job == job.name && of.index == index;
-    let stands = |held: &&Held| is_it(&held.replica) && held.destroying.is_none();
+    // One that is parked serves nobody, and may never again.
+    let stands = |held: &&Held| is_it(&held.replica) && held.destroying.is_none() && !held.parked;
     let newest = world.state.held.values().filter(stands);
     let newest = newest.max_by_key(|held| (held.generation, held.intent, held.id));
     let renting = world.state.intents.values().any(|intent| {

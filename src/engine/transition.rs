@@ -209,14 +209,13 @@ impl Fold<'_> {
                 is_result && view.exit == Some(0)
             };
             let done = view.map_or(long_enough, told);
-            let is_judged =
-                |view: &RunnerView| matches!(view.verdict, Some(Verdict::Ended | Verdict::Broken));
-            if view.is_some_and(is_judged) {
-                // It was judged when the command ended.
-                self.interrupted(held);
-            } else if job.finish == Finish::Exit && done {
+            let judged = view.is_some_and(|view| view.verdict.is_some()) || held.gpu_use.over;
+            if job.finish == Finish::Exit && done && !judged {
                 self.outputs(held);
                 self.finished(held, "its container ended");
+            } else if judged {
+                // It was judged before, and is not to be counted twice.
+                self.interrupted(held);
             } else {
                 self.interrupted(held);
                 let ran = human(Duration::from_millis(u64::try_from(ran_ms).unwrap_or(0)));
@@ -347,7 +346,9 @@ impl Fold<'_> {
             Some(why) => {
                 // What was given up before was blamed then.
                 let fails = matches!(why, DestroyWhy::ProvisionTimeout | DestroyWhy::HostLost);
-                if fails && held.start_fault.is_none() {
+                // Nor is it its machine's failure that a rival stopped it first.
+                let outbid = why == DestroyWhy::ProvisionTimeout && held.phase == Phase::Stopped;
+                if fails && held.start_fault.is_none() && !outbid {
                     self.blame(&held, Whose::Machine);
                 }
                 self.never_came_up(&held, why);

@@ -351,10 +351,16 @@ impl RunnerView {
         unfit && self.worked
     }
 
-    /// The clock was set ahead by so many milliseconds, at most, and shows `now`: what has not begun its
-    /// command is not silent for longer, nor tries for longer to get its checkpoint.
+    /// The clock was set ahead by so many milliseconds, at most, and shows `now`: nothing is silent, without
+    /// progress, or without its checkpoint for longer for that.
     pub fn set_ahead(&mut self, ms: i64, now: Time) {
-        let marks = [&mut self.heard_at, &mut self.restoring_since];
+        self.overdue_since = None;
+        let marks = [
+            &mut self.heard_at,
+            &mut self.restoring_since,
+            &mut self.progress_at,
+            &mut self.result_at,
+        ];
         for at in marks.into_iter().flatten() {
             *at = Time(at.0.saturating_add(ms)).min(now);
         }
@@ -560,9 +566,9 @@ impl Held {
         if let Some(idle) = &mut self.gpu_use.idle {
             idle.set_ahead(ms, now);
         }
-        if let Some(view) = self.runner.as_mut().filter(|view| !view.worked) {
+        if let Some(view) = &mut self.runner {
             view.set_ahead(ms, now);
-            if self.phase == Phase::Running {
+            if !view.worked && self.phase == Phase::Running {
                 self.phase_since = Time(self.phase_since.0.saturating_add(ms)).min(now);
             }
         }

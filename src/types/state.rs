@@ -252,7 +252,8 @@ impl ReplicaRecord {
     /// Whether any instance of its is known to have worked, or to have been unfit for it.
     pub fn was_tried(&self) -> bool {
         let worked = self.done_gpu_ms() > 0 || self.lost_gpu_ms > 0 || self.furthest.is_some();
-        worked || self.failures > 0 || self.unfit > 0 || self.outbids > 0
+        let failed = self.failures > 0 || self.unfit > 0 || self.broken > 0;
+        worked || failed || self.outbids > 0
     }
 
     /// Useful GPU-milliseconds done so far.
