@@ -648,7 +648,7 @@ async fn what_the_market_plays_is_what_the_script_does() {
     let mut stored = run("HAGGLE_MARKET_RUN_FOR=1 mkdir out");
     stored.checkpoint = Some("checkpoint".to_owned());
     // At its end alone: whether a command of a moment is seen at work is chance.
-    stored.sync_every = Duration::from_mins(10);
+    stored.sync_every = Duration::from_hours(24);
     stored.outputs = Some("out".to_owned());
     stored.control = Some(format!("{}/control", bench.store));
     bench.rent(&stored, None, says(1, "go", until));

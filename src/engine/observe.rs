@@ -13,7 +13,7 @@ use crate::types::ids::{
 };
 use crate::types::instance::{Held, Instance, Listing, Phase, RawState, Rental, RunnerView};
 use crate::types::intent::{Effect, Intent, IntentState};
-use crate::types::job::Job;
+use crate::types::job::{Finish, Job};
 use crate::types::ledger::{Component, EntryKind, Line};
 use crate::types::money::{BID_PARKED, Rate};
 use crate::types::mutant::Mutant;

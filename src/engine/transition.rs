@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::types::ids::MachineId;
-use crate::types::instance::{DestroyWhy, Held, Phase, Rental, RunnerView, Verdict};
+use crate::types::instance::{DestroyWhy, Held, Phase, Rental, RunnerView};
 use crate::types::intent::{Effect, Intent, IntentState};
 use crate::types::job::{Finish, Job};
 use crate::types::ledger::{Component, EntryKind, Line, month_of};
