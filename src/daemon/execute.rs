@@ -631,7 +631,7 @@ impl Daemon {
             Effect::Destroy { why, .. } => (
                 "destroy",
                 Severity::Info,
-                format!("{place}: destroyed ({})", destroy_word(*why)),
+                format!("{place}: destroyed ({})", why.words()),
             ),
             // A lease is renewed every hour, of every instance.
             Effect::Rent { .. } | Effect::Relabel { .. } => return None,
@@ -681,31 +681,5 @@ fn revalidated(
             Err("on-demand-cheaper")
         }
         _ => Ok(()),
-    }
-}
-
-fn destroy_word(why: DestroyWhy) -> &'static str {
-    match why {
-        DestroyWhy::Finished => "finished",
-        DestroyWhy::UserRequest => "as asked",
-        DestroyWhy::ProvisionTimeout => "it did not come up in time",
-        DestroyWhy::StartFailed => "its start came to nothing",
-        DestroyWhy::EndedTooSoon => "it ended too soon",
-        DestroyWhy::NotAsAsked => "it is not what was asked",
-        DestroyWhy::Leftover => "a refused create left it behind",
-        DestroyWhy::Orphan => "nothing wants it",
-        DestroyWhy::Moved => "moved elsewhere",
-        DestroyWhy::RentalEnding => "its rental ends",
-        DestroyWhy::Limit => "a limit forces it",
-        DestroyWhy::Drained => "its policy is gone",
-        DestroyWhy::WindowClosed => "its window closed",
-        DestroyWhy::MaxLifetime => "it lived as long as it may",
-        DestroyWhy::HostLost => "its host is lost",
-        DestroyWhy::Refused => "its machine is not fit for the job",
-        DestroyWhy::Broken => "a GPU of its machine broke",
-        DestroyWhy::Silent => "nothing was heard of its runner",
-        DestroyWhy::Hung => "its command made no progress",
-        DestroyWhy::Idle => "its GPUs were hardly used",
-        DestroyWhy::Exit => "haggle ends",
     }
 }

@@ -125,6 +125,19 @@ pub(crate) fn expendable(world: &World, job: &Job, held: &Held) -> bool {
     by_policy || never_ran(world, held) || never_worked(held)
 }
 
+/// The price at which a parked instance may be brought back; `None` where it was given up.
+pub(super) fn resume_bid(held: &Held) -> Option<Rate> {
+    match held.rental {
+        Rental::Bid => held.bid_before_park.filter(|&bid| bid > BID_PARKED),
+        Rental::OnDemand => (!given_up(held)).then_some(held.price),
+    }
+}
+
+/// Whether what is left for this has nothing at work.
+pub(super) fn does_nothing(why: Why) -> bool {
+    matches!(why, Why::Refused | Why::Broken | Why::Silent)
+}
+
 /// Whether what its command made was to be kept in storage.
 pub(crate) fn is_stored(held: &Held) -> bool {
     let given = held.runner.as_ref().and_then(|view| view.given.as_ref());

@@ -23,6 +23,7 @@ pub mod leaks;
 pub mod lease;
 #[cfg(test)]
 mod limit_properties;
+mod moved;
 pub mod observe;
 pub mod price;
 pub mod projection;

@@ -29,17 +29,8 @@ use super::bid::ECHO_LASTS;
 use super::draft::Draft;
 use super::hear::Heard;
 use super::idle::is_at_work;
+pub use super::moved::Moved;
 use super::transition::UNSEEN_WORK_AFTER;
-
-/// How somebody moved the wall clock.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Moved {
-    /// By how many milliseconds it was set back.
-    pub back_ms: i64,
-    /// By how many milliseconds it was set ahead, at most. What happened before is younger than the
-    /// clock makes it.
-    pub ahead_ms: i64,
-}
 
 /// What one poll saw, and what the caller proved by waiting.
 pub struct Observation<'a> {
@@ -151,36 +142,6 @@ impl Fold<'_> {
             if record.payer != payer {
                 record.payer = payer;
                 self.draft.state.jobs.insert(job.name.clone(), record);
-            }
-        }
-    }
-
-    /// The time that a clock which was set back shows once more was billed the first time, and is
-    /// billed again: what was accrued by the clock as it was then is accrued to an earlier moment of
-    /// the clock as it is now.
-    fn clock_set_back(&mut self) {
-        let ms = self.seen.moved.back_ms;
-        for held in self.draft.state.held.values_mut() {
-            held.accrued_to = Time(held.accrued_to.0.saturating_sub(ms));
-        }
-    }
-
-    /// What we bid just before the clock was set ahead shows in the floors as long as without that,
-    /// and what comes up or stands idle has not done so for longer.
-    fn clock_set_ahead(&mut self) {
-        let (now, ahead) = (self.seen.now, self.seen.moved.ahead_ms);
-        if ahead <= 0 {
-            return;
-        }
-        for held in self.draft.state.held.values_mut() {
-            held.set_ahead(ahead, now);
-        }
-        for machine in self.draft.state.machines.values_mut() {
-            let Some((_, at)) = &mut machine.highest_bid else {
-                continue;
-            };
-            if now.ms_since(*at).saturating_sub(ahead) <= EVIDENCE_MS {
-                *at = Time(at.0.saturating_add(ahead)).min(now).max(*at);
             }
         }
     }

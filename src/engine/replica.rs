@@ -16,8 +16,8 @@ use crate::types::state::{Ending, ReplicaRecord, Severity, Wish};
 use crate::types::world::World;
 
 use super::act::{
-    at_rest, busy, destroy, destroy_again, expendable, given_up, lets_go, lower, overpriced, park,
-    plain, row, set_bid, wound_down,
+    at_rest, busy, destroy, destroy_again, does_nothing, expendable, given_up, lets_go, lower,
+    overpriced, park, plain, resume_bid, row, set_bid, wound_down,
 };
 use super::bid::raised_bid;
 use super::budget::{Load, Purse, Saving, begin_margin, horizon, rise, rows_of, stirs};
@@ -379,11 +379,6 @@ fn leave(
     Situation::Clearing
 }
 
-/// Whether what is left for this has nothing at work.
-fn does_nothing(why: Why) -> bool {
-    matches!(why, Why::Refused | Why::Broken | Why::Silent)
-}
-
 fn provisioning(ground: &Ground<'_, '_>, held: &Held, count: usize, step: &mut Step) -> Situation {
     let (now, timeout) = (ground.world.now, ground.job.provision_timeout);
     if held.stop_asked {
@@ -595,14 +590,6 @@ fn rest_or_resume(
         );
     }
     want(ground, step)
-}
-
-/// The price at which a parked instance may be brought back; `None` where it was given up.
-fn resume_bid(held: &Held) -> Option<Rate> {
-    match held.rental {
-        Rental::Bid => held.bid_before_park.filter(|&bid| bid > BID_PARKED),
-        Rental::OnDemand => (!given_up(held)).then_some(held.price),
-    }
 }
 
 /// What an instance comes back at: at its old bid, or over what somebody else was seen to bid more.

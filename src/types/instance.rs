@@ -259,6 +259,35 @@ pub enum DestroyWhy {
     Exit,
 }
 
+impl DestroyWhy {
+    /// The same in a few words, for events.
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::Finished => "finished",
+            Self::UserRequest => "as asked",
+            Self::ProvisionTimeout => "it did not come up in time",
+            Self::StartFailed => "its start came to nothing",
+            Self::EndedTooSoon => "it ended too soon",
+            Self::NotAsAsked => "it is not what was asked",
+            Self::Leftover => "a refused create left it behind",
+            Self::Orphan => "nothing wants it",
+            Self::Moved => "moved elsewhere",
+            Self::RentalEnding => "its rental ends",
+            Self::Limit => "a limit forces it",
+            Self::Drained => "its policy is gone",
+            Self::WindowClosed => "its window closed",
+            Self::MaxLifetime => "it lived as long as it may",
+            Self::HostLost => "its host is lost",
+            Self::Refused => "its machine is not fit for the job",
+            Self::Broken => "a GPU of its machine broke",
+            Self::Silent => "nothing was heard of its runner",
+            Self::Hung => "its command made no progress",
+            Self::Idle => "its GPUs were hardly used",
+            Self::Exit => "haggle ends",
+        }
+    }
+}
+
 /// What the runner on an instance has told, as far as its lines were signed with the run's key. All of
 /// it is the word of a machine that is not ours.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
