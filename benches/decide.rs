@@ -19,7 +19,8 @@ use haggle::types::job::{
 };
 use haggle::types::money::{Money, Rate};
 use haggle::types::offer::{Country, Offer, Snapshot};
-use haggle::types::state::{MachineRecord, State};
+use haggle::types::start::StartRules;
+use haggle::types::state::{MachineRecord, Past, State};
 use haggle::types::time::Time;
 use haggle::types::world::{EngineConfig, World};
 
@@ -143,6 +144,8 @@ fn job(dice: &mut Dice, number: u64) -> Job {
         tags: Vec::new(),
         priority: (number % 3) as i32,
         replicas: 1 + (number % 2) as u32,
+        array: None,
+        service: None,
         run: Run {
             image: Some("pytorch/pytorch:latest".to_owned()),
             login: None,
@@ -197,6 +200,8 @@ fn job(dice: &mut Dice, number: u64) -> Job {
         },
         lifetime_max: None,
         provision_timeout: Duration::from_mins(15),
+        start: StartRules::default(),
+        idle_after: None,
     }
 }
 
@@ -216,6 +221,9 @@ fn world() -> World {
             failures: 1,
             cool_until: Some(NOW),
             highest_bid: Some((Rate(100_000_000), NOW)),
+            failing_until: None,
+            host: None,
+            past: Past::default(),
         };
         state.machines.insert(machine, record);
     }

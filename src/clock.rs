@@ -24,6 +24,11 @@ impl SystemClock {
             started: Instant::now(),
         }
     }
+
+    /// Seconds since the clock began, as finely as the system tells: for measurements.
+    pub fn seconds(&self) -> f64 {
+        self.started.elapsed().as_secs_f64()
+    }
 }
 
 impl Default for SystemClock {

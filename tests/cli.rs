@@ -98,6 +98,7 @@ fn help_and_version_are_data() {
         "init",
         "schema",
         "market",
+        "backtest",
         "doctor",
         "api",
         "completions",

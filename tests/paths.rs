@@ -370,9 +370,10 @@ fn a_day_over(way: Way) {
     world.set_faults("none");
     world.look_at_what_is_left();
 
-    // Nothing is to be rented any more. What is billed late, and what is closed only after a day,
-    // is taken up by the next start.
-    world.jump(25 + world.way.disputed().charges_late_hours);
+    // Nothing is to be rented any more. What is billed late is taken up by the next start. Where the
+    // answer to a destroy was lost, the instance may have ended before its bill seems whole: such a
+    // bill is closed only 36 hours later.
+    world.jump(37 + world.way.disputed().charges_late_hours);
     append_request(&world.database(), world.now(), &Ask::Kill).unwrap();
     let mut once = world.start(&["--once"]);
     let status = once.wait();

@@ -107,7 +107,7 @@ fn against_the_schema(text: &str) -> Vec<String> {
 fn the_examples_are_right_and_fit_the_schema() {
     let examples = examples();
     let names: Vec<&str> = examples.iter().map(|(_, job)| job.name.as_str()).collect();
-    assert_eq!(names, ["finetune", "inference", "overnight"]);
+    assert_eq!(names, ["finetune", "inference", "overnight", "sweep"]);
     for (path, job) in &examples {
         let text = std::fs::read_to_string(path).unwrap();
         assert_eq!(against_the_schema(&text), Vec::<String>::new());

@@ -24,11 +24,17 @@ use axum::extract::{Path as UrlPath, State};
 use axum::http::StatusCode;
 use axum::routing::get;
 use haggle::clock::SimClock;
-use haggle::market::{CreateParams, Market, MarketServer};
+use haggle::market::faults::Faults;
+use haggle::market::transport::InProcess;
+use haggle::market::{CreateParams, Market, MarketOptions, MarketServer, WireOptions};
+use haggle::marketplace::vast::{Vast, VastOptions};
+use haggle::ports::{Clock, Marketplace, Transport};
 use haggle::runner::{Expected, From, Run, SCRIPT, Told, kept_key, told};
-use haggle::types::ids::{Installation, IntentId, Label, ReplicaId};
+use haggle::types::ids::{Installation, InstanceId, IntentId, Label, ReplicaId};
 use haggle::types::offer::Market as Search;
 use haggle::types::time::Time;
+use secrecy::SecretString;
+use serde_json::Value;
 use tokio::net::TcpListener;
 
 use processes::{pause, serve};
@@ -78,6 +84,25 @@ fn says(generation: u64, word: &str, until: Time) -> String {
 
 type Objects = Arc<Mutex<BTreeMap<String, Bytes>>>;
 
+/// Rents the first offer for a run.
+fn rent(market: &mut Market, account: u64, run: &Run, tools: Option<&Path>, says: String) -> u64 {
+    let delivery = run.deliver(0).unwrap();
+    let mut env = delivery.env;
+    env.extend(tools.map(|path| ("PATH".to_owned(), path.display().to_string())));
+    let offers = market.offers(account, Search::OnDemand, 8.0);
+    let params = CreateParams {
+        offer_id: offers[0].id,
+        image: Some("a/b:c".to_owned()),
+        env,
+        runtype: Some("args".to_owned()),
+        onstart: Some("sh".to_owned()),
+        args: vec!["-c".to_owned(), delivery.bootstrap.to_owned()],
+        label: Some(says),
+        ..CreateParams::default()
+    };
+    market.create(account, params).unwrap().new_contract
+}
+
 /// A market whose instances are processes, and a place for objects.
 struct Bench {
     dir: tempfile::TempDir,
@@ -109,24 +134,9 @@ impl Bench {
     /// Rents an instance for a run, on a path of tools of its own where one is given, and lets its
     /// container come up.
     fn rent(&mut self, run: &Run, tools: Option<&Path>, says: String) {
-        let delivery = run.deliver(0).unwrap();
-        let mut env = delivery.env;
-        env.extend(tools.map(|path| ("PATH".to_owned(), path.display().to_string())));
         let account = self.account;
-        self.id = self.server.with_market(|market| {
-            let offers = market.offers(account, Search::OnDemand, 8.0);
-            let params = CreateParams {
-                offer_id: offers[0].id,
-                image: Some("a/b:c".to_owned()),
-                env,
-                runtype: Some("args".to_owned()),
-                onstart: Some("sh".to_owned()),
-                args: vec!["-c".to_owned(), delivery.bootstrap.to_owned()],
-                label: Some(says),
-                ..CreateParams::default()
-            };
-            market.create(account, params).unwrap().new_contract
-        });
+        let rents = |market: &mut Market| rent(market, account, run, tools, says);
+        self.id = self.server.with_market(rents);
         self.pass(Duration::from_hours(1));
     }
 
@@ -606,6 +616,24 @@ async fn a_machine_that_is_less_than_was_promised_is_refused() {
     assert!(!bench.log().lines().any(|line| line == "worked on it"));
 }
 
+#[tokio::test]
+async fn a_gpu_that_is_lost_under_the_command_is_told_of() {
+    for (command, fault) in [
+        ("exit 1", None),
+        (
+            "touch \"$(dirname \"$(command -v nvidia-smi)\")/gone\"; exit 1",
+            Some("gpu-lost"),
+        ),
+    ] {
+        let mut bench = Bench::new().await;
+        let until = bench.now() + Duration::from_hours(5);
+        bench.rent(&run(command), None, says(1, "go", until));
+        let result = bench.until_told("result").await;
+        assert_eq!(result.exit, Some(1));
+        assert_eq!(result.fault.as_deref(), fault);
+    }
+}
+
 #[test]
 fn the_script_is_clean() {
     let Some(shellcheck) = found("shellcheck") else {
@@ -644,4 +672,103 @@ fn it_fits_into_an_instance_and_says_where_it_does_not() {
     let refused = run("true").deliver(32_000).unwrap_err();
     assert_eq!(refused.characters, taken);
     assert_eq!(refused.most, 768);
+}
+
+// ------------------------------------------------------------------------------------- the played one
+
+/// What the lines of a log tell: each state, with its reason and the names of its document's fields.
+fn shapes(log: &str) -> Vec<(String, String, Vec<String>)> {
+    let lines = log.lines().filter(|line| told(line, KEY).is_some());
+    let mut shapes: Vec<_> = lines
+        .map(|line| {
+            assert!(told(line, KEY).unwrap().signed, "{line}");
+            let document = line.strip_prefix("HAGGLE ").unwrap();
+            let document = document.rsplit_once(' ').unwrap().0;
+            let document: Value = serde_json::from_str(document).unwrap();
+            let names = document.as_object().unwrap().keys().cloned().collect();
+            let text = |name: &str| document[name].as_str().unwrap_or_default().to_owned();
+            (text("state"), text("why"), names)
+        })
+        .collect();
+    shapes.dedup();
+    shapes
+}
+
+/// A run in a market without processes: its label says one thing, and then another. Its log in the end,
+/// as a client reads it.
+async fn played(run: &Run, first: &str, second: String) -> String {
+    let start = Time(1_795_478_400_000);
+    let options = MarketOptions {
+        start,
+        machines: Some(8),
+        intensity: 0.0,
+        failures: 0.0,
+        ..MarketOptions::default()
+    };
+    let clock = Arc::new(SimClock::new(start));
+    let market = Market::generated(options);
+    let wire = WireOptions::default();
+    let server = MarketServer::new(market, wire, Faults::none(), clock.clone());
+    let server = Arc::new(server);
+    let until = start + Duration::from_hours(5);
+    let (account, id) = server.with_market(|market| {
+        let account = market.account_for("at_one");
+        let id = rent(market, account, run, None, says(1, first, until));
+        (account, id)
+    });
+    clock.advance(Duration::from_hours(1));
+    server
+        .with_market(|market| market.set_label(account, id, &second))
+        .unwrap();
+    clock.advance(Duration::from_mins(10));
+    let transport = InProcess::native(server, Duration::from_secs(20));
+    let transport: Arc<dyn Transport> = Arc::new(transport);
+    let clock: Arc<dyn Clock> = clock;
+    let options = VastOptions::new(SecretString::from("at_one"));
+    let client = Vast::new(transport, clock, options, &BTreeMap::new());
+    let log = client.logs(InstanceId(id), 1000).await.unwrap();
+    String::from_utf8(log.to_vec()).unwrap()
+}
+
+#[tokio::test]
+async fn what_the_market_plays_is_what_the_script_does() {
+    let mut bench = Bench::new().await;
+    let until = bench.now() + Duration::from_hours(5);
+    let mut ends = run("HAGGLE_MARKET_RUN_FOR=1 HAGGLE_MARKET_EXIT=3 sh -c 'exit 3'");
+    ends.expected = Some(Expected {
+        gpus: Some(1),
+        percent: 70,
+        ..Expected::default()
+    });
+    bench.rent(&ends, None, says(1, "hold", until));
+    bench.until_told("gate").await;
+    bench.relabel(&says(1, "go", until));
+    assert_eq!(bench.until_told("result").await.exit, Some(3));
+    let log = played(&ends, "hold", says(1, "go", until)).await;
+    assert_eq!(shapes(&log), shapes(&bench.log()));
+    let last = log.lines().last().unwrap();
+    assert_eq!(told(last, KEY).unwrap().exit, Some(3));
+
+    let mut bench = Bench::new().await;
+    let lasts = run("sleep 600");
+    bench.rent(&lasts, None, says(1, "go", until));
+    bench.until_told("running").await;
+    bench.relabel(&says(2, "hold", until));
+    bench.until_told("gate").await;
+    let log = played(&lasts, "go", says(2, "hold", until)).await;
+    assert_eq!(shapes(&log), shapes(&bench.log()));
+
+    // A market that plays has no storage: it is as where the document names no places.
+    let mut bench = Bench::new().await;
+    bench.keep("control", "haggle 1\n".to_owned());
+    let mut stored = run("HAGGLE_MARKET_RUN_FOR=1 mkdir out");
+    stored.checkpoint = Some("checkpoint".to_owned());
+    // At its end alone: whether a command of a moment is seen at work is chance.
+    stored.sync_every = Duration::from_hours(24);
+    stored.outputs = Some("out".to_owned());
+    stored.control = Some(format!("{}/control", bench.store));
+    bench.rent(&stored, None, says(1, "go", until));
+    assert_eq!(bench.until_told("result").await.exit, Some(0));
+    let log = played(&stored, "go", says(1, "go", until)).await;
+    assert_eq!(shapes(&log), shapes(&bench.log()));
 }

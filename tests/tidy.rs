@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 const MAY_NAME: &[(&str, &[&str])] = &[
     ("types", &[]),
     ("engine", &["runner", "types"]),
+    ("backtest", &["engine", "types"]),
     ("ports", &["types"]),
     ("policy", &["runner", "types"]),
     ("runner", &["types"]),
@@ -21,7 +22,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("marketplace", &["net", "ports", "types"]),
     ("storage", &["net", "types"]),
     ("store", &["ports", "types"]),
-    ("market", &["net", "ports", "types"]),
+    ("market", &["net", "ports", "runner", "types"]),
     ("daemon", &["engine", "ports", "runner", "storage", "types"]),
     (
         "simulate",

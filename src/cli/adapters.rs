@@ -11,6 +11,7 @@ use super::failure::{Failure, OrFail};
 use crate::daemon::metrics::Metrics;
 use crate::marketplace::counted::{Count, Counted};
 use crate::marketplace::lowcode::{LowCode, LowCodeOptions};
+use crate::marketplace::vast::{Vast, VastOptions};
 use crate::ports::{Clock, Marketplace, Store, Transport};
 use crate::simulate::{Adapters, TOKEN};
 use crate::store::{Reader, SqliteStore, append_request};
@@ -44,13 +45,13 @@ impl Scratch {
         Arc::clone(&self.metrics)
     }
 
-    /// The gateway's client and SQLite, for an embedded market.
-    pub(crate) fn adapters(&self, seed: u64) -> Adapters {
+    /// The gateway's client, or the marketplace's own, and SQLite, for an embedded market.
+    pub(crate) fn adapters(&self, seed: u64, native: bool) -> Adapters {
         let (database, metrics) = (self.database(), self.metrics());
         let (asked, audited) = (database.clone(), database.clone());
         Adapters {
             marketplace: Arc::new(move |transport, clock, remembered| {
-                let inner = play_client(transport, clock, seed, remembered);
+                let inner = play_client(transport, clock, (seed, native), remembered);
                 Arc::new(Counted::new(inner, count(&metrics)))
             }),
             store: Arc::new(move || {
@@ -76,12 +77,20 @@ pub(crate) fn count(metrics: &Arc<Metrics>) -> Count {
 fn play_client(
     transport: Arc<dyn Transport>,
     clock: Arc<dyn Clock>,
-    seed: u64,
+    (seed, native): (u64, bool),
     remembered: &BTreeMap<String, String>,
 ) -> Arc<dyn Marketplace> {
+    let token = SecretString::from(TOKEN.to_owned());
+    if native {
+        let options = VastOptions {
+            jitter_seed: seed,
+            ..VastOptions::new(token)
+        };
+        return Arc::new(Vast::new(transport, clock, options, remembered));
+    }
     let options = LowCodeOptions {
         jitter_seed: seed,
-        ..LowCodeOptions::new(SecretString::from(TOKEN.to_owned()))
+        ..LowCodeOptions::new(token)
     };
     Arc::new(LowCode::new(transport, clock, options, remembered))
 }

@@ -83,6 +83,23 @@ fn unfenced(jobs: &[LoadedJob]) -> Vec<String> {
         .collect()
 }
 
+/// Arrays whose elements each leave a disk behind.
+fn keeping_disks(jobs: &[LoadedJob]) -> Vec<String> {
+    let keeps = |loaded: &&LoadedJob| loaded.job.array.is_some() && !loaded.job.may_lose_disks();
+    jobs.iter()
+        .filter(keeps)
+        .map(|loaded| {
+            let name = &loaded.job.name;
+            format!(
+                "each of the {} elements of `{name}` that has ended leaves its disk behind, which is billed, \
+                 and counts as an instance, until `haggle done {name}` ends them all; [data.storage] with \
+                 `data.checkpoint` and `data.outputs`, or data.disposable = true, lets each go at its end",
+                loaded.job.replicas
+            )
+        })
+        .collect()
+}
+
 /// Limits of owners and tags that no policy has.
 fn unmatched(config: &Config, jobs: &[LoadedJob]) -> Vec<String> {
     let scopes: BTreeSet<Scope> = jobs
@@ -111,8 +128,8 @@ pub(crate) fn run(context: &Context, args: &CheckArgs) -> Done {
     let unmatched = config
         .filter(|_| args.files.is_empty() && errors.is_empty())
         .map_or_else(Vec::new, |config| unmatched(&config, &jobs));
-    let unfenced = unfenced(&jobs);
-    for warning in unmatched.iter().chain(&unfenced) {
+    let of_jobs = [unfenced(&jobs), keeping_disks(&jobs)].concat();
+    for warning in unmatched.iter().chain(&of_jobs) {
         context.output.note(&format!("warning: {warning}"));
     }
     if let Some(warning) = &warning {
@@ -141,7 +158,7 @@ pub(crate) fn run(context: &Context, args: &CheckArgs) -> Done {
         warnings: warning
             .into_iter()
             .chain(unmatched)
-            .chain(unfenced)
+            .chain(of_jobs)
             .collect(),
         not_covered: jobs
             .iter()
@@ -262,5 +279,25 @@ mod tests {
         let told = unfenced(&[free]);
         assert_eq!(told.len(), 1);
         assert!(told[0].contains("`a` has run.fenced = false"), "{told:?}");
+    }
+
+    #[test]
+    fn a_small_array_whose_disks_stay_is_warned_of() {
+        let job = |lines: &str| {
+            let text = format!(
+                "name = \"a\"\n{lines}\n[price]\nmax = \"$1/gpu-hour\"\n[run]\nimage = \"x\"\n\
+                 supervised = true\ncommand = \"c\"\n"
+            );
+            LoadedJob {
+                path: PathBuf::from("a.toml"),
+                job: policy::parse("a.toml", &text).unwrap(),
+            }
+        };
+        let array = "[array]\nmax_running = 1\nvalues = [{ a = 1 }, { a = 2 }]";
+        let free = job(&format!("{array}\n[data]\ndisposable = true"));
+        assert_eq!(keeping_disks(&[job(""), free]), Vec::<String>::new());
+        let told = keeping_disks(&[job(array)]);
+        assert_eq!(told.len(), 1);
+        assert!(told[0].contains("the 2 elements of `a`"), "{told:?}");
     }
 }

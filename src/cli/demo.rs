@@ -179,11 +179,16 @@ fn build(args: &DemoArgs, jobs: &[Arc<Job>], scratch: &Scratch) -> Rig {
         seed: args.seed,
         looking: crate::daemon::Looking::default(),
     };
-    let adapters = scratch.adapters(args.seed);
+    // What runners tell stands in logs, of which a gateway shows none.
+    let native = jobs.iter().any(|job| job.run.runner.is_some());
+    let adapters = scratch.adapters(args.seed, native);
     Rig::new(
         clock,
         Arc::new(server),
-        Way::default(),
+        Way {
+            native,
+            ..Way::default()
+        },
         checker,
         adapters,
         settings,

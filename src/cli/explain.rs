@@ -233,6 +233,7 @@ fn listed(held: &Held) -> Instance {
         ends_at: held.ends_at,
         disk_gb: Some(held.disk_gb),
         ssh: held.ssh.clone(),
+        gpu_util: None,
     }
 }
 
@@ -292,8 +293,14 @@ fn show(
 }
 
 fn held_line(held: &Held, now: Time) -> String {
+    // What is told of one that has not run yet.
+    let told = held
+        .coming_up
+        .as_ref()
+        .and_then(|view| view.message.as_ref());
+    let told = told.map_or_else(String::new, |message| format!(", \"{message}\""));
     format!(
-        "  instance {} of {}: {} for {}, {}x {} on machine {}, {} at {:.4}/h\n",
+        "  instance {} of {}: {} for {}, {}x {} on machine {}, {} at {:.4}/h{told}\n",
         held.id,
         held.replica,
         held_word(held),

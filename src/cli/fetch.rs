@@ -15,7 +15,7 @@ use super::which::Of;
 use crate::config::{Config, resolve_secret};
 use crate::storage::{Objects, Place, Sum, Tree, Turn, download};
 use crate::types::ids::{IntentId, JobName};
-use crate::types::job::{SecretRef, Storage};
+use crate::types::job::{Parameters, SecretRef, Storage};
 use crate::types::state::{ReplicaRecord, State};
 
 /// Brings a job's outputs from storage to this machine.
@@ -24,8 +24,8 @@ pub(crate) struct FetchArgs {
     /// The job, or one of its replicas.
     #[arg(value_name = "JOB[/REPLICA]")]
     of: Of,
-    /// Where to: a folder that is not there yet; the job's name by default. Of several replicas each
-    /// gets a folder `r<number>` in it.
+    /// Where to: a folder that is not there yet; the job's name by default. Of several replicas, and of
+    /// an array, each gets a folder `r<number>` in it.
     #[arg(long, value_name = "DIR")]
     into: Option<PathBuf>,
     /// The last checkpoint instead of the outputs; of a job that has not finished, too.
@@ -41,6 +41,8 @@ pub(crate) struct FetchArgs {
 #[derive(Debug, Serialize)]
 struct FetchedDocument {
     replica: String,
+    /// The parameters of an element of an array.
+    parameters: Option<Parameters>,
     run: String,
     /// The SHA-256 of the manifest.
     manifest: String,
@@ -68,7 +70,9 @@ pub(crate) fn run(context: &Context, args: &FetchArgs) -> Done {
         Some(into) => into.clone(),
         None => PathBuf::from(args.of.job.to_string()),
     };
-    let several = kept.len() > 1;
+    let is_array =
+        args.of.index.is_none() && kept.iter().any(|kept| kept.record.parameters.is_some());
+    let several = kept.len() > 1 || is_array;
     if several {
         std::fs::create_dir(&root).map_err(|why| at(&root, &why))?;
     }
@@ -194,6 +198,7 @@ fn fetch(
     };
     Ok(FetchedDocument {
         replica: kept.record.id.to_string(),
+        parameters: kept.record.parameters.clone(),
         run: kept.run.to_string(),
         manifest: kept.manifest.to_string(),
         files: unpacked.files,
@@ -210,17 +215,26 @@ fn table(context: &Context, fetched: &[FetchedDocument]) -> String {
         ("bytes", Align::Right),
         ("left out", Align::Right),
         ("in", Align::Left),
+        ("parameters", Align::Left),
     ];
+    let is_array = fetched.iter().any(|one| one.parameters.is_some());
+    let shown = columns.len() - usize::from(!is_array);
     let row = |one: &FetchedDocument| {
-        vec![
+        let parameters = one.parameters.iter().flatten();
+        let parameters: Vec<String> = parameters
+            .map(|(name, value)| format!("{name}={value}"))
+            .collect();
+        let mut row = vec![
             one.replica.clone(),
             one.files.to_string(),
             one.bytes.to_string(),
             one.left_out.to_string(),
             one.directory.clone(),
-        ]
+            parameters.join(" "),
+        ];
+        row.truncate(shown);
+        row
     };
-    context
-        .output
-        .table(&columns, fetched.iter().map(row).collect())
+    let rows = fetched.iter().map(row).collect();
+    context.output.table(&columns[..shown], rows)
 }

@@ -5,6 +5,7 @@
 
 mod adapters;
 mod api;
+mod backtest;
 mod backup;
 mod bill;
 mod check;
@@ -127,6 +128,8 @@ enum Command {
     Restore(restore::RestoreArgs),
     /// Check this build's guarantees: the real daemon against a market with faults, over seeds.
     Simulate(simulate::SimulateArgs),
+    /// Run deadline policies on recorded traces, beside the least that they could have cost.
+    Backtest(backtest::BacktestArgs),
     /// Look whether everything is in order.
     Doctor(doctor::DoctorArgs),
     /// Run any operation of the marketplace by hand, or list them all.
@@ -193,6 +196,7 @@ fn dispatch(context: &Context, command: Command) -> Done {
         Command::Backup(args) => backup::run(context, &args),
         Command::Restore(args) => restore::run(context, &args),
         Command::Simulate(args) => simulate::run(context, &args),
+        Command::Backtest(args) => backtest::run(context, &args),
         Command::Doctor(args) => doctor::run(context, &args),
         Command::Api(args) => api::run(context, &args),
         Command::Completions(args) => completions::run(context, &args),

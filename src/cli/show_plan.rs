@@ -391,14 +391,18 @@ fn actions_table(output: Output, actions: &[Action]) -> String {
 /// A job's report for people: its replicas, the best `shown` slots, and why others were refused.
 pub(crate) fn job_text(output: Output, report: &JobReport, now: Time, shown: usize) -> String {
     let mut text = format!("{}\n", report.job);
-    for replica in &report.replicas {
-        let _ = writeln!(
-            text,
-            "  {}: {}",
-            replica.replica,
-            words::situation(&replica.situation, now)
-        );
-        for (recourse, turn) in &replica.recourses {
+    for (first, last) in report.grouped() {
+        let doing = words::situation(&first.situation, now);
+        let _ = if first.replica == last.replica {
+            writeln!(text, "  {}: {doing}", first.replica)
+        } else {
+            writeln!(
+                text,
+                "  {} to {}: {doing}",
+                first.replica, last.replica.index
+            )
+        };
+        for (recourse, turn) in &first.recourses {
             let _ = writeln!(
                 text,
                 "    {}: {}",

@@ -26,7 +26,7 @@ pub(crate) struct ResumeArgs {
     /// The job.
     #[arg(value_name = "JOB")]
     job: Option<JobName>,
-    /// Every job that is paused or stopped; also allows spending again after `kill`.
+    /// Every job that is paused or stopped, or could not be started; also allows spending again after `kill`.
     #[arg(long)]
     all: bool,
 }

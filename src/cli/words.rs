@@ -37,6 +37,7 @@ pub(crate) fn refusal(refusal: Refusal) -> &'static str {
         Refusal::NotRentable => "not rentable now",
         Refusal::Held => "its GPUs are ours already, or might overlap with ours",
         Refusal::StaleOffer => "seen too long ago",
+        Refusal::HostCoolingDown => "several machines of its host are cooling down after failures",
         Refusal::CoolingDown => "the machine is cooling down after failures",
         Refusal::OverCeiling => "over the price ceiling",
         Refusal::PriceUnknown => "the price is unknown",
@@ -58,6 +59,9 @@ pub(crate) fn limit(limit: &Limit) -> String {
         Limit::Consent => "the configuration: the job's secrets may not go through the gateway \
              (provider.share_job_secrets)"
             .to_owned(),
+        Limit::MaxRunning => "array.max_running".to_owned(),
+        Limit::OneHost => "one replica a host (service.one_per_host)".to_owned(),
+        Limit::BaseOnDemand => "service.base_on_demand".to_owned(),
     }
 }
 
@@ -72,14 +76,17 @@ pub(crate) fn why(why: Why) -> &'static str {
         Why::UserRequest => "asked by the user",
         Why::Lease => "its label says for how long it may work",
         Why::Refused => "its runner found less than was advertised",
+        Why::Broken => "a GPU of its machine broke under its command",
         Why::Silent => "nothing was heard of its runner",
         Why::Hung => "its command made no progress",
         Why::Bring => "its checkpoint is brought over from the disk that was left",
         Why::NotBrought => "its checkpoint did not come, or not as it should be",
+        Why::Idle => "its GPUs were hardly used",
         Why::WindowClosed => "outside the job's windows",
         Why::Resume => "may run again",
         Why::Ended => "the replica ended",
         Why::ProvisionTimeout => "it did not come up in time",
+        Why::StartFailed => "its start came to nothing",
         Why::OverCeiling => "the policy's ceiling was lowered under its price",
         Why::RentalEnding => "its rental ends soon",
         Why::HostLost => "its host is not heard from",
@@ -120,6 +127,21 @@ pub(crate) fn situation(situation: &Situation, now: Time) -> String {
         Situation::BackingOff { until } => {
             format!("waits {} after a failure", left(*until))
         }
+        Situation::Queued => "waits for its turn (array.max_running)".into(),
+        Situation::CannotStart {
+            fault,
+            message,
+            until,
+        } => {
+            let ends = match until {
+                Some(until) => format!("tried again in {}", left(*until)),
+                None => "waits for a change of its policy, or `haggle resume`".to_owned(),
+            };
+            format!("cannot start: {} (\"{message}\"); {ends}", fault.what())
+        }
+        Situation::HeldBack => "waits until another element gets on: too many failed in a row \
+             (`haggle resume` lets it begin)"
+            .into(),
         Situation::WindowClosed { opens: Some(at) } => {
             format!("outside its windows, opens in {} ({at})", left(*at))
         }
@@ -178,6 +200,7 @@ pub(crate) fn destroy(why: DestroyWhy) -> &'static str {
         DestroyWhy::Finished => "its work is done",
         DestroyWhy::UserRequest => "asked by the user",
         DestroyWhy::ProvisionTimeout => "it did not come up in time",
+        DestroyWhy::StartFailed => "its start came to nothing",
         DestroyWhy::EndedTooSoon => "its container ended too soon",
         DestroyWhy::NotAsAsked => "it is not what was asked for",
         DestroyWhy::Leftover => "a refused rental left it behind",
@@ -190,9 +213,11 @@ pub(crate) fn destroy(why: DestroyWhy) -> &'static str {
         DestroyWhy::MaxLifetime => "it lived as long as the policy allows",
         DestroyWhy::HostLost => "its host is not heard from",
         DestroyWhy::Refused => "its machine is not fit for the job",
+        DestroyWhy::Broken => "a GPU of its machine broke",
         DestroyWhy::Silent => "nothing was heard of its runner",
         DestroyWhy::Hung => "its command made no progress",
         DestroyWhy::NotBrought => "its checkpoint did not come, or not as it should be",
+        DestroyWhy::Idle => "its GPUs were hardly used",
         DestroyWhy::Exit => "haggle is leaving",
     }
 }

@@ -8,10 +8,13 @@ use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
 
+use super::data::Trouble;
+use super::record::ELEMENT_RESTS;
 use super::tick::Decision;
 use super::verify::mismatch;
 use super::{Daemon, DaemonError};
 use crate::engine::bring::bringing;
+use crate::engine::ladder::still_fails;
 use crate::engine::lease::first_tail;
 use crate::ports::{CreateRequest, Outcome, RefusedWhy};
 use crate::types::ids::{InstanceId, IntentId, Label, OfferId, Permit, Slot, Tail};
@@ -22,11 +25,16 @@ use crate::types::money::{BID_PARKED, Money, Rate};
 use crate::types::mutant::Mutant;
 use crate::types::offer::Offer;
 use crate::types::plan::Action;
+use crate::types::start::Asked;
 use crate::types::state::{Change, Event, Severity};
+use crate::types::time::Time;
 use crate::types::world::World;
 
 /// How long nothing is rented after the account refused to spend.
 pub(super) const ACCOUNT_WAITS: Duration = Duration::from_secs(600);
+
+/// What is invalid for so many elements of an array is what they share.
+const INVALID_FOR: usize = 3;
 
 /// For how many polls a machine is passed over after a create there was refused.
 const PASSED_OVER_POLLS: u32 = 3;
@@ -35,7 +43,10 @@ impl Daemon {
     /// Records and carries out each action in turn.
     pub(super) async fn carry_out(&mut self, decision: &Decision) -> Result<(), DaemonError> {
         for action in &decision.plan.actions {
-            if self.may_have_worked(&action.effect, &decision.world).await {
+            if self
+                .turns_out_otherwise(&action.effect, &decision.world)
+                .await
+            {
                 continue;
             }
             let Effect::Rent { ref replica, .. } = action.effect else {
@@ -44,28 +55,28 @@ impl Daemon {
             };
             let mut jobs = decision.world.jobs.iter();
             let job = jobs.find(|job| job.name == replica.job);
-            if job.is_some_and(|job| self.storage_rests(job, replica)) {
+            let Some(job) = job.filter(|job| !self.storage_rests(job, replica)) else {
                 continue;
-            }
-            let intent = self.record(action)?;
-            match job {
-                Some(job) => Box::pin(self.rent(intent, job, action)).await?,
-                None => self.refused(intent, "job-gone")?,
+            };
+            if let Some(intent) = self.record_rent(action, replica, job)? {
+                Box::pin(self.rent(intent, job, action)).await?;
             }
         }
         Ok(())
     }
 
-    /// Whether an instance that is to be destroyed, and whose disk its policy keeps once it has worked,
-    /// may have worked without having been seen: the listing that it was judged by can be old. It is
-    /// looked at once more, and what cannot be read is left for the next tick.
-    async fn may_have_worked(&self, effect: &Effect, world: &World) -> bool {
+    /// Whether an instance that is to be destroyed turns out not to be what it was judged to be: the
+    /// listing that it was judged by can be old. What may have worked without having been seen, and has a
+    /// disk that its policy keeps, and every start that is given up, is looked at once more, and what
+    /// cannot be read is left for the next tick.
+    async fn turns_out_otherwise(&self, effect: &Effect, world: &World) -> bool {
         let Effect::Destroy { instance, why } = *effect else {
             return false;
         };
-        let keeps_work = matches!(
+        let is_judged = matches!(
             why,
             DestroyWhy::ProvisionTimeout
+                | DestroyWhy::StartFailed
                 | DestroyWhy::EndedTooSoon
                 | DestroyWhy::HostLost
                 | DestroyWhy::Moved
@@ -74,16 +85,23 @@ impl Daemon {
                 | DestroyWhy::WindowClosed
         );
         let held = self.state.held.get(&instance);
-        let Some(held) = held.filter(|held| held.first_ran_at.is_none() && keeps_work) else {
+        let Some(held) = held.filter(|held| held.first_ran_at.is_none() && is_judged) else {
             return false;
         };
         let job = world.jobs.iter().find(|job| job.name == held.replica.job);
-        if held.destroying.is_some() || job.is_none_or(|job| job.may_lose_disks()) {
+        let keeps_disk = job.is_some_and(|job| !job.may_lose_disks());
+        let is_start = matches!(why, DestroyWhy::ProvisionTimeout | DestroyWhy::StartFailed);
+        if held.destroying.is_some() || !(keeps_disk || is_start) {
             return false;
         }
         match self.parts.marketplace.instance(instance).await {
-            Ok(Some(row)) => row.phase() == Phase::Running,
+            Ok(Some(row)) => {
+                let gets_on = why == DestroyWhy::StartFailed && !still_fails(held, &row);
+                row.phase() == Phase::Running || gets_on
+            }
             Ok(None) => false,
+            // Nothing is lost where the whole time for it is over, and it would be billed on.
+            Err(_) if !keeps_disk && why == DestroyWhy::ProvisionTimeout => false,
             Err(error) => {
                 tracing::info!("instance {instance} is not destroyed before it is read: {error}");
                 true
@@ -142,7 +160,10 @@ impl Daemon {
             Ok(control) => control,
             Err(trouble) => {
                 self.tell_storage(job, &replica, &trouble)?;
-                return self.refused(intent, "storage-failed");
+                return match trouble {
+                    Trouble::Missing(_) => self.refused_for_its_own(intent, job, "storage-failed"),
+                    Trouble::Fails(_) => self.refused(intent, "storage-failed"),
+                };
             }
         };
         if let Err(reason) = self
@@ -156,7 +177,7 @@ impl Daemon {
             Err(message) => {
                 let warning = self.warn("not-sendable", message, None);
                 self.commit(&[warning])?;
-                return self.refused(intent, "not-sendable");
+                return self.refused_for_its_own(intent, job, "not-sendable");
             }
         };
         // Nothing comes between this and the create: whose account the token opens may change at any
@@ -208,7 +229,7 @@ impl Daemon {
                 }
                 // While a leftover is being destroyed nothing is rented in its place anyway.
                 let in_doubt = leftover.is_none() && may_be_our_doing(why);
-                self.create_refused(intent, why, message, in_doubt)
+                self.create_refused(intent, job, why, message, in_doubt)
             }
             Outcome::Unknown(_) if self.makes_mistake(Mutant::RetryWithoutLookUp) => {
                 self.refused(intent, "unknown")
@@ -314,6 +335,13 @@ impl Daemon {
             .collect();
         env.push(("HAGGLE_JOB".to_owned(), job.name.to_string()));
         env.push(("HAGGLE_REPLICA".to_owned(), replica.index.to_string()));
+        if let Some(array) = &job.array {
+            let parameters = self.state.replica(replica).parameters;
+            env.extend(parameters.ok_or("its parameters are not known")?);
+            let (index, count) = (replica.index.to_string(), array.elements.len().to_string());
+            env.push(("HAGGLE_ARRAY_INDEX".to_owned(), index));
+            env.push(("HAGGLE_ARRAY_COUNT".to_owned(), count));
+        }
         for (key, reference) in &run.secrets {
             let secret = self.parts.secrets.resolve(reference)?;
             env.push((key.clone(), secret.expose_secret().to_owned()));
@@ -391,6 +419,7 @@ impl Daemon {
         let Some(held) = self.keep(&intent, job, instance, None)? else {
             return Ok(());
         };
+        self.invalid_on.remove(&held.replica);
         let text = format!(
             "rented {} x {} on machine {} at {:.4}/h {} (ceiling {:.4}/h a GPU)",
             slot.gpus,
@@ -463,6 +492,7 @@ impl Daemon {
             runner: runner.map(RunnerView::of),
             bringing: old.map(bringing),
             traffic_prices: row.and_then(|row| row.inet_down_price.zip(row.inet_up_price)),
+            asked: Some(Asked::of(&job.run)),
             ..Held::new(instance, intent.id, replica.clone(), self.now())
         };
         self.commit(&[Change::Held(Box::new(held.clone()))])?;
@@ -474,6 +504,7 @@ impl Daemon {
     fn create_refused(
         &mut self,
         intent: Intent,
+        job: &Job,
         why: RefusedWhy,
         message: String,
         in_doubt: bool,
@@ -484,21 +515,23 @@ impl Daemon {
             let warning = self.warn("account-refused", text, None);
             self.commit(&[warning])?;
         }
-        if let Effect::Rent { slot, .. } = intent.effect
-            && matches!(
-                why,
-                RefusedWhy::NoSuchOffer | RefusedWhy::BidTooLow | RefusedWhy::Invalid
-            )
-        {
+        let polls = self.settings.engine.poll_every * PASSED_OVER_POLLS;
+        let until = match why {
+            RefusedWhy::NoSuchOffer | RefusedWhy::BidTooLow => Some(self.now() + polls),
+            RefusedWhy::Invalid => self.passed_over_until(&intent, job),
+            _ => None,
+        };
+        if let (Effect::Rent { slot, .. }, Some(until)) = (&intent.effect, until) {
             // Not the host's failure, but the next try should be another one.
             let mut machine = self.state.machine(slot.machine);
             let (now, config) = (self.now(), &self.settings.engine);
-            let mut until = now + config.poll_every * PASSED_OVER_POLLS;
             let parked = |held: &Held| held.parked && held.slot.machine == slot.machine;
-            if self.state.held.values().any(parked) {
+            let until = if self.state.held.values().any(parked) {
                 // Taking it back is tried before every other one, and would be again.
-                until = until.max(now + config.cooldown);
-            }
+                until.max(now + config.cooldown)
+            } else {
+                until
+            };
             machine.cool_until = machine.cool_until.max(Some(until));
             self.commit(&[Change::Machine(machine)])?;
         }
@@ -507,7 +540,35 @@ impl Daemon {
                          refused";
             return self.unknown(intent, doubt);
         }
+        if why == RefusedWhy::Invalid {
+            return self.refused_for_its_own(intent, job, why.as_str());
+        }
         self.refused(intent, why.as_str())
+    }
+
+    /// Until when a machine is passed over that refused a rent as invalid; `None`: it is for what an element
+    /// of an array asks, or all of them. That is so where the element was refused elsewhere before, or
+    /// several were: it would take one machine after the other from all jobs.
+    fn passed_over_until(&mut self, intent: &Intent, job: &Job) -> Option<Time> {
+        let Effect::Rent { replica, slot, .. } = &intent.effect else {
+            return None;
+        };
+        let polls = self.now() + self.settings.engine.poll_every * PASSED_OVER_POLLS;
+        if job.array.is_none() {
+            return Some(polls);
+        }
+        let others = self.invalid_on.keys().filter(|one| one.job == job.name);
+        let several = others.count() >= INVALID_FOR;
+        let before = self.invalid_on.get(replica).copied();
+        let is_elsewhere = before.is_some_and(|machine| machine != Some(slot.machine));
+        let known = (!is_elsewhere).then_some(slot.machine);
+        self.invalid_on.insert(replica.clone(), known);
+        if is_elsewhere || (before.is_none() && several) {
+            return None;
+        }
+        // Longer than the element rests: where it has a turn at once, its next try is on another one.
+        let rest = self.now() + ELEMENT_RESTS + self.settings.engine.poll_every;
+        Some(rest.max(polls))
     }
 
     // -------------------------------------------------------------------------------- other acts
@@ -610,7 +671,7 @@ impl Daemon {
             Effect::Destroy { why, .. } => (
                 "destroy",
                 Severity::Info,
-                format!("{place}: destroyed ({})", destroy_word(*why)),
+                format!("{place}: destroyed ({})", why.words()),
             ),
             Effect::Copy { from, .. } => (
                 "copy",
@@ -665,29 +726,5 @@ fn revalidated(
             Err("on-demand-cheaper")
         }
         _ => Ok(()),
-    }
-}
-
-fn destroy_word(why: DestroyWhy) -> &'static str {
-    match why {
-        DestroyWhy::Finished => "finished",
-        DestroyWhy::UserRequest => "as asked",
-        DestroyWhy::ProvisionTimeout => "it did not come up in time",
-        DestroyWhy::EndedTooSoon => "it ended too soon",
-        DestroyWhy::NotAsAsked => "it is not what was asked",
-        DestroyWhy::Leftover => "a refused create left it behind",
-        DestroyWhy::Orphan => "nothing wants it",
-        DestroyWhy::Moved => "moved elsewhere",
-        DestroyWhy::RentalEnding => "its rental ends",
-        DestroyWhy::Limit => "a limit forces it",
-        DestroyWhy::Drained => "its policy is gone",
-        DestroyWhy::WindowClosed => "its window closed",
-        DestroyWhy::MaxLifetime => "it lived as long as it may",
-        DestroyWhy::HostLost => "its host is lost",
-        DestroyWhy::Refused => "its machine is not fit for the job",
-        DestroyWhy::Silent => "nothing was heard of its runner",
-        DestroyWhy::Hung => "its command made no progress",
-        DestroyWhy::NotBrought => "its checkpoint did not come",
-        DestroyWhy::Exit => "haggle ends",
     }
 }

@@ -621,6 +621,7 @@ mod tests {
     use crate::types::ledger::{Entry, Payer};
     use crate::types::money::Rate;
     use crate::types::plan::{Action, Why};
+    use crate::types::start::{GpuUse, StartRules};
 
     fn replica() -> ReplicaId {
         ReplicaId {
@@ -675,6 +676,10 @@ mod tests {
             runner: None,
             bringing: None,
             lost_work: std::collections::BTreeMap::new(),
+            asked: None,
+            coming_up: None,
+            start_fault: None,
+            gpu_use: GpuUse::default(),
         }
     }
 
@@ -876,6 +881,8 @@ mod tests {
             tags: Vec::new(),
             priority: 0,
             replicas: 1,
+            array: None,
+            service: None,
             run: Run {
                 image: Some("image".into()),
                 login: None,
@@ -920,6 +927,8 @@ mod tests {
             },
             lifetime_max: None,
             provision_timeout: Duration::from_mins(15),
+            start: StartRules::default(),
+            idle_after: None,
         }
     }
 

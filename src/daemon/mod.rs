@@ -40,7 +40,7 @@ pub use tick::TickView;
 
 use crate::engine::leaks::Told;
 use crate::ports::{Clock, Marketplace, ReadError, Store, StoreError};
-use crate::types::ids::{AccountId, InstanceId, JobName, OfferId, ReplicaId};
+use crate::types::ids::{AccountId, InstanceId, JobName, MachineId, OfferId, ReplicaId};
 use crate::types::instance::Held;
 use crate::types::job::{Job, SecretRef};
 use crate::types::money::Rate;
@@ -260,6 +260,9 @@ pub struct Daemon {
     storage_failed: BTreeMap<JobName, Mono>,
     /// When a replica's storage last did not have what it is to begin with.
     storage_lacks: BTreeMap<ReplicaId, Mono>,
+    /// On which machine a rent for an element of an array was refused as invalid, since one was made for it;
+    /// `None`: on several.
+    invalid_on: BTreeMap<ReplicaId, Option<MachineId>>,
 }
 
 impl Daemon {
@@ -307,6 +310,7 @@ impl Daemon {
             storage_told: BTreeMap::new(),
             storage_failed: BTreeMap::new(),
             storage_lacks: BTreeMap::new(),
+            invalid_on: BTreeMap::new(),
         };
         daemon.remember_bids();
         daemon.recover()?;

@@ -209,13 +209,22 @@ impl Searches {
                 !offers.any(|offer| same_model(name, &offer.gpu_name))
             })
             .count();
-        let of_some = self.records.iter().filter(|(part, _)| {
+        let mut expected = known + unknown * ROWS_UNKNOWN;
+        for (part, record) in &self.records {
+            // Only what would change the answer is compared name by name: there are hundreds.
+            let Some(rows) = record.rows.filter(|&rows| rows > expected) else {
+                continue;
+            };
             let named = names(part).next().is_some();
-            let same_kind = part.market == query.market && !self.is_for_history(part);
-            named && same_kind && names(part).all(|name| names(query).any(|other| name == other))
-        });
-        let least = of_some.filter_map(|(_, record)| record.rows).max();
-        (known + unknown * ROWS_UNKNOWN).max(least.unwrap_or(0))
+            let of_some = named
+                && part.market == query.market
+                && names(part).all(|name| names(query).any(|other| name == other))
+                && !self.is_for_history(part);
+            if of_some {
+                expected = rows;
+            }
+        }
+        expected
     }
 
     /// Asks in turn what is due, as long as there is room.

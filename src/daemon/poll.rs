@@ -7,8 +7,9 @@ use std::time::Duration;
 use super::plan_searches::{Round, Wanted};
 use super::settle::APART;
 use super::{Daemon, DaemonError, PolicySet};
+use crate::engine::array::Standing;
 use crate::ports::ReadError;
-use crate::types::ids::{InstanceId, JobName, MachineId, OfferId, ReplicaId};
+use crate::types::ids::{InstanceId, JobName, MachineId, OfferId};
 use crate::types::instance::{Account, Listing};
 use crate::types::intent::Effect;
 use crate::types::job::Job;
@@ -300,14 +301,7 @@ impl Daemon {
 
     /// Whether every replica of a job has ended, so that it takes no slot any more.
     fn is_over(&self, job: &Job) -> bool {
-        (0..job.replicas).all(|index| {
-            let id = ReplicaId {
-                job: job.name.clone(),
-                index,
-            };
-            let record = self.state.replicas.get(&id);
-            record.is_some_and(|record| record.ending.is_some())
-        })
+        Standing::of(&self.state, job).is_over()
     }
 
     /// Whether an answer can be trusted to hold all that matches.

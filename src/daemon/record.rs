@@ -4,10 +4,14 @@
 //! transaction; what came of it, with the release of its reservation, in another. A process that
 //! dies in between leaves an open intent, which the next one takes as unknown.
 
+use std::time::Duration;
+
 use super::{Daemon, DaemonError};
+use crate::engine::array::member;
 use crate::types::ids::{InstanceId, IntentId, MachineId, Permit, ReplicaId};
 use crate::types::instance::{DestroyWhy, Rental};
 use crate::types::intent::{Effect, Intent, IntentState};
+use crate::types::job::{Job, Parameters};
 use crate::types::ledger::{EntryKind, Line};
 use crate::types::money::{BID_PARKED, Money, Rate};
 use crate::types::plan::Action;
@@ -16,6 +20,15 @@ use crate::types::time::Time;
 
 /// For how many first coolings a machine is left alone after we were driven from it.
 const LEFT_ALONE: u32 = 3;
+
+/// So long an element of an array rests after a rent was refused for what it alone is given.
+pub(super) const ELEMENT_RESTS: Duration = Duration::from_mins(5);
+
+fn because(reason: &str) -> IntentState {
+    IntentState::Refused {
+        reason: reason.to_owned(),
+    }
+}
 
 impl Daemon {
     /// Intents that a dead process left open: the request may have left, so they are unknown.
@@ -41,12 +54,37 @@ impl Daemon {
         self.record_effect(action.effect.clone(), action.reserve)
     }
 
+    /// Records a rent, with the parameters of the replica where it is an element of an array: its number
+    /// is theirs from now on. `None`: no element has that number, so there is nothing to rent for.
+    pub(super) fn record_rent(
+        &mut self,
+        action: &Action,
+        replica: &ReplicaId,
+        job: &Job,
+    ) -> Result<Option<Intent>, DaemonError> {
+        let Some(member) = member(&self.state, job, replica.index) else {
+            return Ok(None);
+        };
+        let parameters = member.parameters.cloned();
+        self.record_all(action.effect.clone(), action.reserve, parameters)
+            .map(Some)
+    }
+
     /// One transaction: the intent, its reservation, and what the request makes true of the things
     /// it is about even if its answer is lost.
     pub(super) fn record_effect(
         &mut self,
         effect: Effect,
         reserved: Money,
+    ) -> Result<Intent, DaemonError> {
+        self.record_all(effect, reserved, None)
+    }
+
+    fn record_all(
+        &mut self,
+        effect: Effect,
+        reserved: Money,
+        parameters: Option<Parameters>,
     ) -> Result<Intent, DaemonError> {
         let now = self.now();
         let id = IntentId::next(self.last_intent(), now.0);
@@ -63,7 +101,7 @@ impl Daemon {
             let instance = intent.effect.instance();
             changes.push(self.line(now, EntryKind::Reserve, replica, id, instance, reserved));
         }
-        changes.extend(self.foreseen(&intent));
+        changes.extend(self.foreseen(&intent, parameters));
         self.commit(&changes)?;
         Ok(intent)
     }
@@ -76,7 +114,7 @@ impl Daemon {
     }
 
     /// What holds from the moment that a request may leave.
-    fn foreseen(&self, intent: &Intent) -> Vec<Change> {
+    fn foreseen(&self, intent: &Intent, parameters: Option<Parameters>) -> Vec<Change> {
         let now = intent.at;
         if let Effect::Rent {
             replica,
@@ -90,6 +128,7 @@ impl Daemon {
             let mut record = self.state.replica(replica);
             record.generation = record.generation.max(*generation);
             record.starts += 1;
+            record.parameters = parameters;
             let mut changes = vec![Change::Replica(record)];
             if *rental == Rental::Bid {
                 changes.push(self.bid_mark(slot.machine, *price, now));
@@ -182,10 +221,25 @@ impl Daemon {
     }
 
     pub(super) fn refused(&mut self, intent: Intent, reason: &str) -> Result<(), DaemonError> {
-        let state = IntentState::Refused {
-            reason: reason.to_owned(),
-        };
-        self.close(intent, state, None)
+        self.close(intent, because(reason), None)
+    }
+
+    /// A rent that was refused for what its replica is given. An element of an array leaves its place to
+    /// the others for a while, or they would never have their turn.
+    pub(super) fn refused_for_its_own(
+        &mut self,
+        intent: Intent,
+        job: &Job,
+        reason: &str,
+    ) -> Result<(), DaemonError> {
+        let replica = self.replica_of(&intent.effect);
+        let element = replica.filter(|_| job.array.is_some());
+        let rests = element.map(|replica| {
+            let mut record = self.state.replica(&replica);
+            record.retry_at = record.retry_at.max(Some(self.now() + ELEMENT_RESTS));
+            Change::Replica(record)
+        });
+        self.close_with(intent, because(reason), None, rests)
     }
 
     /// Nobody knows: the reservation stays until the marketplace shows or refutes it.
@@ -208,8 +262,19 @@ impl Daemon {
         state: IntentState,
         story: Option<(&str, Severity, String)>,
     ) -> Result<(), DaemonError> {
+        self.close_with(intent, state, story, None)
+    }
+
+    /// Closes an intent, and keeps what else follows from it in the same transaction.
+    fn close_with(
+        &mut self,
+        intent: Intent,
+        state: IntentState,
+        story: Option<(&str, Severity, String)>,
+        follows: Option<Change>,
+    ) -> Result<(), DaemonError> {
         let now = self.now();
-        let mut changes = Vec::new();
+        let mut changes: Vec<Change> = follows.into_iter().collect();
         let owner = self.replica_of(&intent.effect);
         let reserved = self
             .state

@@ -10,7 +10,7 @@ use super::poll::Polled;
 use crate::engine::hear::Heard;
 use crate::engine::lease::{first_tail, term};
 use crate::ports::ReadError;
-use crate::runner::{Delivery, Expected, From, Run, kept_key, key_of, told};
+use crate::runner::{Delivery, Expected, From, Run, gpu_mark, kept_key, key_of, told};
 use crate::types::ids::{InstanceId, Label, OfferId, Permit, Tail};
 use crate::types::instance::{Held, Phase};
 use crate::types::job::{Job, Runner};
@@ -120,6 +120,7 @@ impl Daemon {
             let all = Heard {
                 at,
                 lines,
+                mark: gpu_mark(&text),
                 signs,
                 whole,
             };

@@ -251,6 +251,7 @@ mod tests {
             ends_at: None,
             disk_gb: None,
             ssh: None,
+            gpu_util: None,
         }
     }
 

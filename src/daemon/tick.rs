@@ -16,12 +16,12 @@ use crate::engine::leaks::leaks;
 use crate::engine::observe::{Observation, observe};
 use crate::engine::reconcile::{BILL_BACK_MAX, Books, bill_from, reconcile};
 use crate::ports::ReadError;
-use crate::types::ids::{InstanceId, IntentId, Label};
+use crate::types::ids::{InstanceId, IntentId, JobName, Label};
 use crate::types::instance::{Held, Listing};
 use crate::types::money::Rate;
 use crate::types::mutant::Mutant;
 use crate::types::plan::{Action, Limit, Notice, Plan, Report};
-use crate::types::state::{Ask, Change, Event, Severity, State, Wish};
+use crate::types::state::{Ask, Change, Event, ReplicaRecord, Severity, State, Wish};
 use crate::types::time::Time;
 use crate::types::world::World;
 
@@ -183,26 +183,47 @@ impl Daemon {
     }
 
     fn wishes(&self, ask: &Ask) -> Vec<Change> {
-        let wish_for = |name, wish| {
-            let mut record = self.state.job(name);
-            record.wish = wish;
-            Change::Job(record)
-        };
         match ask {
-            Ask::Job { job, wish } => vec![wish_for(job, *wish)],
+            Ask::Job { job, wish } => self.wish_for(job, *wish),
             Ask::Kill => vec![Change::Killed { killed: true }],
             Ask::ResumeAll => {
-                let asleep = self
-                    .state
-                    .jobs
-                    .values()
-                    .filter(|job| matches!(job.wish, Wish::Pause | Wish::Stop));
-                let mut changes: Vec<Change> =
-                    asleep.map(|job| wish_for(&job.name, Wish::Run)).collect();
+                let asleep = self.state.jobs.values().filter(|job| match job.wish {
+                    Wish::Pause | Wish::Stop => true,
+                    Wish::Run => job.starts.hold.is_some() || !job.setbacks.is_empty(),
+                    Wish::Done => false,
+                });
+                let mut changes: Vec<Change> = asleep
+                    .flat_map(|job| self.wish_for(&job.name, Wish::Run))
+                    .collect();
                 changes.push(Change::Killed { killed: false });
                 changes
             }
         }
+    }
+
+    /// What a wish for a job changes. What could not be started may be mended elsewhere, such as by
+    /// pushing its image: whoever wants it to run wants it tried now.
+    fn wish_for(&self, job: &JobName, wish: Wish) -> Vec<Change> {
+        let mut record = self.state.job(job);
+        record.wish = wish;
+        let mut changes = Vec::new();
+        if wish == Wish::Run {
+            record.starts.hold = None;
+            record.starts.failed.clear();
+            // Whoever resumes an array has seen what its elements failed of.
+            record.setbacks.clear();
+            let failed =
+                |replica: &&ReplicaRecord| replica.id.job == *job && replica.failed_starts > 0;
+            for replica in self.state.replicas.values().filter(failed) {
+                changes.push(Change::Replica(ReplicaRecord {
+                    failed_starts: 0,
+                    retry_at: None,
+                    ..replica.clone()
+                }));
+            }
+        }
+        changes.push(Change::Job(record));
+        changes
     }
 
     fn remember_wire(&mut self) -> Result<(), DaemonError> {

@@ -118,12 +118,13 @@ fn summary(view: &TickView<'_>) -> String {
     };
     let mut text = format!("haggle, {mode}\nlast tick {}\n\n", view.world.now);
     for job in &view.report.jobs {
-        for replica in &job.replicas {
-            text.push_str(&format!(
-                "{:<24} {:?}\n",
-                replica.replica.to_string(),
-                replica.situation
-            ));
+        for (first, last) in job.grouped() {
+            let which = if first.replica == last.replica {
+                first.replica.to_string()
+            } else {
+                format!("{} to {}", first.replica, last.replica.index)
+            };
+            text.push_str(&format!("{which:<24} {:?}\n", first.situation));
         }
     }
     for policy in view.broken_policies {

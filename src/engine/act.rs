@@ -126,6 +126,22 @@ pub(crate) fn expendable(world: &World, job: &Job, held: &Held) -> bool {
     by_policy || never_ran(world, held) || never_worked(held) || holds_nothing(world, held)
 }
 
+/// The price at which a parked instance may be brought back; `None` where it was given up.
+pub(super) fn resume_bid(held: &Held) -> Option<Rate> {
+    match held.rental {
+        Rental::Bid => held.bid_before_park.filter(|&bid| bid > BID_PARKED),
+        Rental::OnDemand => (!given_up(held)).then_some(held.price),
+    }
+}
+
+/// Whether what is left for this has nothing at work.
+pub(super) fn does_nothing(why: Why) -> bool {
+    matches!(
+        why,
+        Why::Refused | Why::Broken | Why::Silent | Why::NotBrought
+    )
+}
+
 /// Whether what its command made was to be kept in storage.
 pub(crate) fn is_stored(held: &Held) -> bool {
     let given = held.runner.as_ref().and_then(|view| view.given.as_ref());
@@ -230,6 +246,22 @@ pub(crate) fn wound_down(
     (action, at_limit(held, limit, gone))
 }
 
+/// By which word of the user's a disk is let go, and what else that does: it is said of a whole job, and
+/// so of every element of an array.
+pub(crate) fn lets_go(job: &Job, word: &str, does: &str) -> String {
+    let name = &job.name;
+    match (&job.array, word) {
+        (None, _) => format!("`haggle {word} {name}` {does}"),
+        (Some(_), "stop") => format!(
+            "`haggle stop {name}` {does}, but it stops every element of {name} and destroys all their disks"
+        ),
+        (Some(_), _) => format!(
+            "`haggle {word} {name}` {does}, but it ends every element of {name}, those that run and those \
+             that wait too, and destroys all their disks"
+        ),
+    }
+}
+
 fn at_limit(held: &Held, limit: &Limit, gone: bool) -> Notice {
     let what = if gone {
         "is destroyed"
@@ -253,6 +285,28 @@ mod tests {
     use super::super::properties::list;
     use super::*;
     use crate::types::instance::RawState;
+
+    #[test]
+    fn what_is_said_to_let_a_disk_go_says_what_else_it_ends() {
+        let mut job = job("a");
+        assert_eq!(
+            lets_go(&job, "done", "destroys it"),
+            "`haggle done a` destroys it"
+        );
+        job.array = Some(crate::types::job::Array {
+            elements: Vec::new(),
+            max_running: 1,
+        });
+        for word in ["done", "stop"] {
+            let told = lets_go(&job, word, "destroys it");
+            let parts = [
+                &format!("`haggle {word} a` destroys it, but"),
+                "every element of a",
+                "all their disks",
+            ];
+            assert!(parts.iter().all(|part| told.contains(*part)), "{told}");
+        }
+    }
 
     #[test]
     fn a_row_that_does_not_say_what_it_does_is_no_proof_that_it_never_ran() {

@@ -51,8 +51,7 @@ pub fn assign(needs: &[Need], limit: usize) -> Vec<(ReplicaId, Candidate)> {
             taken.extend(new.iter().map(|(_, candidate)| candidate.slot.machine));
             served.extend(new);
         }
-        served.sort_by(|(a, _), (b, _)| a.replica.cmp(&b.replica));
-        given.extend(in_turn(served));
+        given.extend(in_turn(class, &served));
     }
     given
 }
@@ -145,22 +144,25 @@ fn assign_batch<'a>(
 }
 
 /// Replicas of a job that could take the same are interchangeable: the first gets the cheapest, so
-/// that who gets what depends on nothing but the market.
-fn in_turn(mut served: Vec<(&Need, &Candidate)>) -> Vec<(ReplicaId, Candidate)> {
-    let alike = |a: &(&Need, &Candidate), b: &(&Need, &Candidate)| {
-        a.0.replica.job == b.0.replica.job && a.0.candidates == b.0.candidates
-    };
-    for group in served.chunk_by_mut(alike) {
-        let mut candidates: Vec<&Candidate> = group.iter().map(|(_, c)| *c).collect();
+/// that who gets what depends on nothing but the market, and who gets nothing are the last.
+fn in_turn(class: &[&Need], served: &[(&Need, &Candidate)]) -> Vec<(ReplicaId, Candidate)> {
+    let mut got: BTreeMap<&ReplicaId, &Candidate> = served
+        .iter()
+        .map(|(need, candidate)| (&need.replica, *candidate))
+        .collect();
+    let mut order = class.to_vec();
+    order.sort_by(|a, b| a.replica.cmp(&b.replica));
+    let alike =
+        |a: &&Need, b: &&Need| a.replica.job == b.replica.job && a.candidates == b.candidates;
+    let mut given = Vec::new();
+    for group in order.chunk_by(alike) {
+        let of_group = group.iter().filter_map(|need| got.remove(&need.replica));
+        let mut candidates: Vec<&Candidate> = of_group.collect();
         candidates.sort_by_key(|c| (cost(c), c.slot, c.offer));
-        for (place, candidate) in group.iter_mut().zip(candidates) {
-            place.1 = candidate;
-        }
+        let pairs = group.iter().zip(candidates);
+        given.extend(pairs.map(|(need, candidate)| (need.replica.clone(), candidate.clone())));
     }
-    served
-        .into_iter()
-        .map(|(need, candidate)| (need.replica.clone(), candidate.clone()))
-        .collect()
+    given
 }
 
 #[cfg(test)]
@@ -248,6 +250,16 @@ mod tests {
         let needs = [need("a", 1, 0, &market), need("a", 0, 0, &market)];
         let want = [("a/0".to_owned(), 2), ("a/1".to_owned(), 3)];
         assert_eq!(given(&needs, 8), want);
+        let needs: Vec<Need> = (0..5)
+            .rev()
+            .map(|i| need("a", i, 0, &market[..2]))
+            .collect();
+        let want = [("a/0".to_owned(), 3), ("a/1".to_owned(), 4)];
+        assert_eq!(
+            given(&needs, 8),
+            want,
+            "where there are too few, the first get them"
+        );
     }
 
     #[test]

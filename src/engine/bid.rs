@@ -217,6 +217,9 @@ mod tests {
                 failures: 0,
                 cool_until: None,
                 highest_bid: Some((bid, at)),
+                failing_until: None,
+                host: None,
+                past: crate::types::state::Past::default(),
             },
         );
     }

@@ -59,6 +59,8 @@ struct Checker<'a> {
     ahead: i128,
     machines_begun: BTreeSet<MachineId>,
     replicas_begun: BTreeSet<ReplicaId>,
+    /// What this plan rents.
+    rented: Vec<(ReplicaId, MachineId, Rental)>,
     touched: BTreeSet<InstanceId>,
 }
 
@@ -109,6 +111,7 @@ impl<'a> Checker<'a> {
             ahead: 0,
             machines_begun: BTreeSet::new(),
             replicas_begun: BTreeSet::new(),
+            rented: Vec::new(),
             touched: BTreeSet::new(),
         };
         checker.count_posted();
@@ -348,6 +351,8 @@ impl<'a> Checker<'a> {
         }
         self.own_slots(slot)?;
         self.fence(replica, None)?;
+        self.element(job, replica)?;
+        self.service(job, replica, slot.machine, rental)?;
         let rate = i128::from(price.0) + i128::from(storage.0);
         let step = Step {
             amount: 0,
@@ -357,6 +362,7 @@ impl<'a> Checker<'a> {
         };
         self.limits(job, action, step)?;
         self.machines_begun.insert(slot.machine);
+        self.rented.push((replica.clone(), slot.machine, rental));
         self.replicas_begun.insert(replica.clone());
         Ok(())
     }
@@ -369,6 +375,7 @@ impl<'a> Checker<'a> {
             self.own_slots(held.slot)?;
         }
         self.fence(&held.replica, Some(held.id))?;
+        self.max_running(job, &held.replica)?;
         let step = Step {
             amount: 0,
             rate: rise(held, &action.effect),
@@ -448,6 +455,116 @@ impl<'a> Checker<'a> {
         });
         if might_run || renting || self.replicas_begun.contains(replica) {
             return Err(Limit::Fence);
+        }
+        Ok(())
+    }
+
+    /// An element of an array is begun under a number that is its own, and not after it has ended.
+    fn element(&self, job: &Job, replica: &ReplicaId) -> Result<(), Limit> {
+        let Some(array) = &job.array else {
+            return Ok(());
+        };
+        if let Some(record) = self.world.state.replicas.get(replica) {
+            let parameters = record.parameters.as_ref();
+            let known = parameters.is_some_and(|own| array.elements.contains(own));
+            if record.ending.is_some() || !known {
+                return Err(Limit::Fence);
+            }
+        }
+        self.max_running(job, replica)
+    }
+
+    /// Whether a replica may be at work beside the others of its array that are, or might be.
+    fn max_running(&self, job: &Job, replica: &ReplicaId) -> Result<(), Limit> {
+        let (Some(array), state) = (&job.array, &self.world.state) else {
+            return Ok(());
+        };
+        let held = state.held.values().filter(|held| !held.parked);
+        let held = held.map(|held| &held.replica);
+        let begun = state
+            .intents
+            .values()
+            .filter_map(|intent| match &intent.effect {
+                Effect::Rent { replica, .. } => Some(replica),
+                Effect::SetBid { instance, bid } if *bid > BID_PARKED => {
+                    Some(&state.held.get(instance)?.replica)
+                }
+                Effect::Start { instance } => Some(&state.held.get(instance)?.replica),
+                _ => None,
+            });
+        let is_open = |of: &&ReplicaId| {
+            let record = state.replicas.get(*of);
+            of.job == job.name && record.is_none_or(|record| record.ending.is_none())
+        };
+        let all = held.chain(begun).chain(&self.replicas_begun);
+        let at_work: BTreeSet<&ReplicaId> = all.filter(is_open).collect();
+        let fits = at_work.len() < array.max_running as usize;
+        if fits || at_work.contains(replica) {
+            Ok(())
+        } else {
+            Err(Limit::MaxRunning)
+        }
+    }
+
+    /// A replica of a service has a host of its own, and leaves as many at the fixed rate as there have
+    /// to be.
+    fn service(
+        &self,
+        job: &Job,
+        replica: &ReplicaId,
+        machine: MachineId,
+        rental: Rental,
+    ) -> Result<(), Limit> {
+        let (Some(service), state) = (job.service, &self.world.state) else {
+            return Ok(());
+        };
+        let is_other = |of: &ReplicaId| of.job == job.name && of != replica;
+        let host_of = |machine: MachineId| {
+            let mut rows = self.world.market.offers.iter();
+            rows.find_map(|row| row.host.filter(|_| row.machine == machine))
+        };
+        let held = state.held.values().filter(|held| is_other(&held.replica));
+        let renting = state
+            .intents
+            .values()
+            .filter_map(|intent| match &intent.effect {
+                Effect::Rent {
+                    replica,
+                    slot,
+                    rental,
+                    ..
+                } => Some((replica, slot.machine, *rental)),
+                _ => None,
+            });
+        let planned = self
+            .rented
+            .iter()
+            .map(|(of, machine, rental)| (of, *machine, *rental));
+        let rents: Vec<_> = renting
+            .chain(planned)
+            .filter(|(of, ..)| is_other(of))
+            .collect();
+        if service.one_per_host {
+            let own = host_of(machine).ok_or(Limit::OneHost)?;
+            let hosts = held
+                .clone()
+                .map(|held| held.host.or_else(|| host_of(held.slot.machine)));
+            let mut hosts = hosts.chain(rents.iter().map(|(_, machine, _)| host_of(*machine)));
+            if hosts.any(|host| host.is_none_or(|host| host == own)) {
+                return Err(Limit::OneHost);
+            }
+        }
+        let on_bids = held
+            .filter(|held| held.rental == Rental::Bid && !held.parked && held.destroying.is_none());
+        let bids = rents
+            .iter()
+            .filter(|(_, _, rental)| *rental == Rental::Bid)
+            .map(|(of, ..)| *of);
+        let bids: BTreeSet<&ReplicaId> = on_bids.map(|held| &held.replica).chain(bids).collect();
+        let most = job.replicas.saturating_sub(service.base_on_demand) as usize;
+        let is_base = service.base_on_demand > 0 && rental == Rental::Bid;
+        if is_base && bids.len() >= most {
+            return Err(Limit::BaseOnDemand);
         }
         Ok(())
     }

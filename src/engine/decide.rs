@@ -2,28 +2,31 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::types::ids::{InstanceId, MachineId, ReplicaId};
+use crate::types::ids::{HostId, InstanceId, JobName, MachineId, ReplicaId};
 use crate::types::instance::{DestroyWhy, Held, Rental};
 use crate::types::intent::Effect;
 use crate::types::job::Job;
 use crate::types::money::{BID_PARKED, Money};
 use crate::types::offer::Offer;
 use crate::types::plan::{
-    Action, Candidate, JobReport, Limit, Missing, Notice, Plan, ReplicaReport, Report, Situation,
-    Why,
+    Action, Candidate, JobReport, Limit, Missing, Notice, Plan, Refusal, ReplicaReport, Report,
+    Situation, Why,
 };
 use crate::types::recourse::{Recourse, Turn};
 use crate::types::state::{Severity, Wish};
 use crate::types::world::World;
 
-use super::act::{destroy, destroy_again, expendable, never_ran, park, wound_down};
+use super::act::{destroy, destroy_again, expendable, lets_go, never_ran, park, wound_down};
+use super::array::{members, queued};
 use super::assign::{Need, assign};
 use super::bring;
 use super::budget::{Load, Purse, Saving, begin_margin, rent_reserve, rows_of, wind_down};
+use super::ladder::cannot_start;
 use super::lease::relabel;
 use super::projection;
 use super::rank::{MarketIndex, Ranking, rank};
 use super::replica::{Ground, step};
+use super::service::{Base, as_ranked, host_of, hosts_of_others, is_spread};
 
 /// Best slots that a report shows for a job.
 const BEST_SHOWN: usize = 5;
@@ -31,14 +34,24 @@ const BEST_SHOWN: usize = 5;
 /// What this tick should do, and why. Saving comes first, then what spends by priority.
 pub fn decide(world: &World) -> (Plan, Report) {
     let saving = wind_down(world);
+    let wanted = |job: &Job| {
+        let members = members(&world.state, job);
+        members.into_iter().map(|member| member.index).collect()
+    };
     let mut tick = Tick {
         world,
+        wanted: world
+            .jobs
+            .iter()
+            .map(|job| (&job.name, wanted(job)))
+            .collect(),
         saving: &saving,
         purse: Purse::of(world),
         actions: Vec::new(),
         needs: Vec::new(),
         reclaims: BTreeSet::new(),
         from: BTreeMap::new(),
+        hosts: BTreeSet::new(),
         report: Report::default(),
     };
     tick.leftovers();
@@ -54,6 +67,8 @@ pub fn decide(world: &World) -> (Plan, Report) {
 /// A decision under way.
 struct Tick<'a> {
     world: &'a World,
+    /// The replicas that each job asks for.
+    wanted: BTreeMap<&'a JobName, BTreeSet<u32>>,
     saving: &'a BTreeMap<InstanceId, Saving>,
     purse: Purse<'a>,
     /// With the place of its job in the order of priority.
@@ -63,6 +78,8 @@ struct Tick<'a> {
     reclaims: BTreeSet<ReplicaId>,
     /// The instances from whose disks replicas go on.
     from: BTreeMap<ReplicaId, InstanceId>,
+    /// The hosts of what is rented in this tick, by job.
+    hosts: BTreeSet<(&'a JobName, HostId)>,
     report: Report,
 }
 
@@ -120,21 +137,30 @@ impl<'a> Tick<'a> {
     fn job(&mut self, order: usize, job: &'a Job, index: &MarketIndex<'_>) {
         let world = self.world;
         let over = matches!(world.state.job(&job.name).wish, Wish::Stop | Wish::Done);
+        let ranked = as_ranked(world, job);
         let ranking = if over {
             Ranking::default()
         } else {
-            rank(world, job, index)
+            rank(world, &ranked, index)
         };
         let mut replicas = Vec::new();
-        for number in 0..job.replicas {
+        let members = members(&world.state, job);
+        let queued = queued(world, job, &members);
+        let mut base = if over {
+            Base::default()
+        } else {
+            Base::of(world, &ranked, &members, index)
+        };
+        for member in members {
             let id = ReplicaId {
                 job: job.name.clone(),
-                index: number,
+                index: member.index,
             };
+            let waits = queued.get(&member.index).cloned();
             let (situation, recourses) = if world.state.killed {
                 (Situation::Killed, Vec::new())
             } else {
-                self.replica(order, job, &id, &ranking)
+                self.replica(order, job, &id, (&ranking, &mut base), waits)
             };
             replicas.push(ReplicaReport {
                 replica: id,
@@ -163,7 +189,8 @@ impl<'a> Tick<'a> {
         order: usize,
         job: &'a Job,
         id: &ReplicaId,
-        ranking: &Ranking,
+        (ranking, base): (&Ranking, &mut Base),
+        queued: Option<Situation>,
     ) -> (Situation, Vec<(Recourse, Turn)>) {
         let world = self.world;
         let mut held: Vec<&Held> = world
@@ -174,6 +201,8 @@ impl<'a> Tick<'a> {
             .collect();
         held.sort_by_key(|held| std::cmp::Reverse((held.generation, held.intent, held.id)));
         let blind = self.blind();
+        let may_rent =
+            world.config.keeps_back(&job.run).is_none() && cannot_start(world, job).is_none();
         let step = step(&mut Ground {
             world,
             job,
@@ -184,8 +213,9 @@ impl<'a> Tick<'a> {
             cheapest: ranking
                 .candidates
                 .first()
-                .filter(|_| world.config.keeps_back(&job.run).is_none())
+                .filter(|_| may_rent)
                 .map(|candidate| candidate.parts.total()),
+            queued,
             purse: &mut self.purse,
         });
         self.actions
@@ -196,19 +226,30 @@ impl<'a> Tick<'a> {
             return (step.situation, recourses);
         }
         self.from.extend(step.from.map(|from| (id.clone(), from)));
-        let reclaims = step.reclaims.map(|slot| self.need(job, id, &[slot]));
+        let own = step.reclaims.map(|slot| Ranking {
+            candidates: vec![slot],
+            ..Ranking::default()
+        });
+        let reclaims = own.map(|own| self.need(job, id, &own));
+        let got = self.needs.last().is_some_and(|need| need.replica == *id);
         let situation = match reclaims {
-            Some(situation) if self.needs.last().is_some_and(|need| need.replica == *id) => {
+            Some(situation) if got => {
                 self.reclaims.insert(id.clone());
+                // It is at the host's fixed rate.
+                base.wanted = base.wanted.saturating_sub(1);
                 situation
             }
-            _ => self.need(job, id, &ranking.candidates),
+            _ if base.wanted > 0 => {
+                base.wanted -= 1;
+                self.need(job, id, &base.ranking)
+            }
+            _ => self.need(job, id, ranking),
         };
         (situation, recourses)
     }
 
     /// Keeps the candidates that the limits leave a replica; its situation while it has none.
-    fn need(&mut self, job: &Job, id: &ReplicaId, candidates: &[Candidate]) -> Situation {
+    fn need(&mut self, job: &Job, id: &ReplicaId, ranking: &Ranking) -> Situation {
         if let Some(kept_back) = self.world.config.keeps_back(&job.run) {
             self.report.notices.push(Notice {
                 severity: Severity::Warning,
@@ -221,9 +262,26 @@ impl<'a> Tick<'a> {
             };
         }
         let mut limit = None;
-        let affordable: Vec<Candidate> = candidates
+        let others = is_spread(job).then(|| hosts_of_others(self.world, job, id));
+        let may_be_there = |candidate: &Candidate| match &others {
+            None => true,
+            Some(others) => {
+                let own = host_of(self.world, candidate.slot.machine);
+                own.zip(others.as_ref())
+                    .is_some_and(|(own, others)| !others.contains(&own))
+            }
+        };
+        let denied = ranking.refused.contains_key(&Refusal::HostDenied);
+        let mut crowded = others.is_some() && denied;
+        let affordable: Vec<Candidate> = ranking
+            .candidates
             .iter()
             .filter(|candidate| !self.purse.begun.contains(&candidate.slot.machine))
+            .filter(|candidate| {
+                let may = may_be_there(candidate);
+                crowded |= !may;
+                may
+            })
             .filter(|candidate| match self.affords(job, id, candidate) {
                 Ok(()) => true,
                 Err(passed) => {
@@ -234,6 +292,7 @@ impl<'a> Tick<'a> {
             .cloned()
             .collect();
         if affordable.is_empty() {
+            let limit = limit.or(crowded.then_some(Limit::OneHost));
             return limit.map_or(Situation::NoOffer, |limit| Situation::OverLimit { limit });
         }
         self.needs.push(Need {
@@ -319,9 +378,16 @@ impl<'a> Tick<'a> {
             let mut refused = None;
             let mut found = None;
             for candidate in std::iter::once(&first).chain(others) {
+                let spread = is_spread(job).then_some(candidate.slot.machine);
+                let host = spread.and_then(|machine| host_of(self.world, machine));
+                if host.is_some_and(|host| self.hosts.contains(&(&job.name, host))) {
+                    refused = refused.or(Some(Limit::OneHost));
+                    continue;
+                }
                 let (reserve, margin, load) = self.price(job, &replica, candidate);
                 match self.purse.take(job, reserve, margin, load) {
                     Ok(()) => {
+                        self.hosts.extend(host.map(|host| (&job.name, host)));
                         found = Some((candidate.clone(), reserve));
                         break;
                     }
@@ -410,12 +476,8 @@ impl<'a> Tick<'a> {
     }
 
     fn wanted(&self, held: &Held) -> bool {
-        let job = self
-            .world
-            .jobs
-            .iter()
-            .find(|job| job.name == held.replica.job);
-        job.is_some_and(|job| held.replica.index < job.replicas)
+        let wanted = self.wanted.get(&held.replica.job);
+        wanted.is_some_and(|wanted| wanted.contains(&held.replica.index))
     }
 
     fn unwanted(&mut self, held: &Held) -> Option<Action> {
@@ -453,14 +515,18 @@ impl<'a> Tick<'a> {
         if may_go {
             return Some(destroy(held, DestroyWhy::Drained, Why::Orphan));
         }
+        let let_go = job.map_or_else(
+            || format!("`haggle done {}` destroys it", held.replica.job),
+            |job| lets_go(job, "done", "destroys it"),
+        );
         self.report.notices.push(Notice {
             severity: Severity::Warning,
             kind: "drained".to_owned(),
             replica: Some(held.replica.clone()),
             text: format!(
                 "no policy asks for {} any more; instance {} is parked, and its disk costs \
-                 {:.4}/h; `haggle done {}` destroys it",
-                held.replica, held.id, held.storage, held.replica.job
+                 {:.4}/h; {let_go}",
+                held.replica, held.id, held.storage
             ),
         });
         park(world, held, Why::Orphan)

@@ -31,6 +31,12 @@ impl<'a> Draft<'a> {
         }
     }
 
+    /// Whether a replica had ended before.
+    pub(crate) fn had_ended(&self, id: &ReplicaId) -> bool {
+        let record = self.was.replicas.get(id);
+        record.is_some_and(|record| record.ending.is_some())
+    }
+
     /// Whether an instance was known before.
     pub(crate) fn was_known(&self, id: InstanceId) -> bool {
         self.was.held.contains_key(&id)

@@ -3,9 +3,9 @@
 //! The reasons are checked in a fixed order, the order of [`Refusal`], and the first one against
 //! an offer is the one that is told. A requirement that meets an unknown field is not met.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use crate::types::ids::{InstanceId, MachineId, ReplicaId};
+use crate::types::ids::{HostId, InstanceId, MachineId, ReplicaId};
 use crate::types::instance::{Held, Rental};
 use crate::types::intent::Effect;
 use crate::types::job::{CheckpointPlace, Job};
@@ -18,6 +18,7 @@ use crate::types::time::{Time, millis};
 use crate::types::world::World;
 
 use super::act::elsewhere;
+use super::array::members;
 use super::price::Terms;
 
 /// Whether a job may take an offer, its price aside.
@@ -48,11 +49,12 @@ pub(crate) fn factor_ppm(job: &Job, gpu_name: &str) -> u32 {
 /// have to do it again.
 fn work_left_gpu_ms(state: &State, job: &Job) -> Option<i64> {
     let share = job.work_share_gpu_ms()?;
-    (0..job.replicas)
-        .map(|index| {
+    members(state, job)
+        .into_iter()
+        .map(|member| {
             let id = ReplicaId {
                 job: job.name.clone(),
-                index,
+                index: member.index,
             };
             state
                 .replicas
@@ -97,6 +99,8 @@ pub(crate) struct Scope<'a> {
     pub(crate) terms: Terms,
     /// What is ours, by machine.
     pub(crate) ours: BTreeMap<MachineId, Ours<'a>>,
+    /// Hosts that machine after machine fails of.
+    failing: BTreeSet<HostId>,
     /// The most that a replica still has to do, in useful GPU-milliseconds, where the rental must
     /// last until it is done.
     work_gpu_ms: Option<i64>,
@@ -122,6 +126,7 @@ impl<'a> Scope<'a> {
             job,
             terms: Terms::new(job, work_left),
             ours: ours(&world.state),
+            failing: failing(world),
             work_gpu_ms: work_left.filter(|_| !movable),
             stay_least_ms: millis(job.requirements.remaining_min).max(lead_ms),
             lead_ms,
@@ -274,6 +279,8 @@ impl<'a> Scope<'a> {
             .and_then(|record| record.cool_until)
             .is_some_and(|until| until > self.world.now);
         require(!cooling, Refusal::CoolingDown)?;
+        let host_fails = offer.host.is_some_and(|host| self.failing.contains(&host));
+        require(!host_fails, Refusal::HostCoolingDown)?;
         Ok(record)
     }
 
@@ -380,6 +387,33 @@ fn too_old(world: &World, seen: Time) -> bool {
     world.now.ms_since(seen) > millis(world.config.offers_max_age)
 }
 
+/// So many machines of a host that fail at once are the host's failure, where they are such a share of
+/// those that it lists.
+const FAILING_MACHINES: usize = 2;
+const FAILING_SHARE: usize = 4;
+
+/// Hosts whose machines fail one after another: what ails several at once is likely in the others, too.
+fn failing(world: &World) -> BTreeSet<HostId> {
+    let mut machines: BTreeMap<HostId, usize> = BTreeMap::new();
+    for record in world.state.machines.values() {
+        let fails = record.failing_until.is_some_and(|at| at > world.now);
+        if let Some(host) = record.host.filter(|_| fails) {
+            *machines.entry(host).or_default() += 1;
+        }
+    }
+    machines.retain(|_, failing| *failing >= FAILING_MACHINES);
+    machines.retain(|host, failing| {
+        let of_host = world
+            .market
+            .offers
+            .iter()
+            .filter(|row| row.host == Some(*host));
+        let listed: BTreeSet<MachineId> = of_host.map(|row| row.machine).collect();
+        *failing * FAILING_SHARE >= listed.len()
+    });
+    machines.into_keys().collect()
+}
+
 fn require(met: bool, otherwise: Refusal) -> Result<(), Refusal> {
     if met { Ok(()) } else { Err(otherwise) }
 }
@@ -416,6 +450,7 @@ pub(crate) mod samples {
     };
     use crate::types::money::{Money, Rate};
     use crate::types::offer::{Country, Snapshot};
+    use crate::types::start::{GpuUse, StartRules};
     use crate::types::world::EngineConfig;
     use crate::types::{ids::AccountId, state::State};
 
@@ -492,6 +527,8 @@ pub(crate) mod samples {
             tags: Vec::new(),
             priority: 0,
             replicas: 1,
+            array: None,
+            service: None,
             run: Run {
                 image: Some("image".to_owned()),
                 login: None,
@@ -536,6 +573,8 @@ pub(crate) mod samples {
             },
             lifetime_max: None,
             provision_timeout: Duration::from_mins(15),
+            start: StartRules::default(),
+            idle_after: None,
         }
     }
 
@@ -613,6 +652,10 @@ pub(crate) mod samples {
             runner: None,
             bringing: None,
             lost_work: std::collections::BTreeMap::new(),
+            asked: None,
+            coming_up: None,
+            start_fault: None,
+            gpu_use: GpuUse::default(),
         }
     }
 }
@@ -985,11 +1028,36 @@ mod tests {
                 id: MachineId(1),
                 failures: 1,
                 cool_until: Some(Time(NOW.0 + 1)),
-                highest_bid: None,
+                ..world.state.machine(MachineId(1))
             },
         );
         assert_eq!(eligible(&world, &job, &offer(1)), Err(Refusal::CoolingDown));
         world.now = Time(NOW.0 + 1);
         assert_eq!(eligible(&world, &job, &offer(1)), Ok(()));
+    }
+
+    #[test]
+    fn a_host_is_passed_over_while_two_of_its_machines_cool_down() {
+        let (mut world, job) = (world(vec![offer(1), offer(2), offer(3)]), job("a"));
+        let host = offer(1).host;
+        assert!(host.is_some(), "the sample says whose it is");
+        let mut fails = |id: u64, failing: bool, host: Option<HostId>| {
+            let until = Some(Time(NOW.0 + id as i64));
+            let record = MachineRecord {
+                failures: 1,
+                cool_until: until,
+                failing_until: until.filter(|_| failing),
+                host,
+                ..world.state.machine(MachineId(id))
+            };
+            world.state.machines.insert(MachineId(id), record);
+            eligible(&world, &job, &offer(1))
+        };
+        assert_eq!(fails(11, true, host), Ok(()), "one machine may fail");
+        assert_eq!(fails(12, false, host), Ok(()), "we were outbid there");
+        assert_eq!(fails(13, true, Some(HostId(99))), Ok(()), "another host's");
+        assert_eq!(fails(14, true, host), Err(Refusal::HostCoolingDown));
+        world.now = Time(NOW.0 + 11);
+        assert_eq!(eligible(&world, &job, &offer(1)), Ok(()), "one is over it");
     }
 }

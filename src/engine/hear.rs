@@ -14,18 +14,23 @@ use crate::types::money::Rate;
 use crate::types::state::{KeptCheckpoint, KeptOutputs, Severity};
 use crate::types::time::{Time, human, millis};
 
-use super::act::{UNSAVED_KEPT, given_up, is_stored};
+use super::act::{UNSAVED_KEPT, given_up, is_stored, lets_go};
 use super::bring;
 use super::observe::Fold;
+use super::transition::{Whose, backoff};
 use super::view::{judged, restore_patience};
 
 /// After a machine that was unfit nothing is rented for so long, twice as long after the next, and so on
 /// up to the second.
-const UNFIT_WAIT: Duration = Duration::from_mins(1);
-const UNFIT_WAIT_MAX: Duration = Duration::from_hours(6);
+pub(super) const UNFIT_WAIT: Duration = Duration::from_mins(1);
+pub(super) const UNFIT_WAIT_MAX: Duration = Duration::from_hours(6);
 
 /// So many unfit machines in a row are told of.
 const UNFIT_TOLD: u32 = 5;
+
+/// So many machines in a row may break under a command before it counts as the command's failure: one
+/// that says so itself, or breaks them, must not go through the whole market for nothing.
+const BROKEN_MAX: u32 = 3;
 
 /// So many machines have to say that a checkpoint is not what it should be.
 const BAD_BY: usize = 2;
@@ -37,6 +42,8 @@ pub struct Heard {
     pub at: Time,
     /// The runner's signed lines, in their order.
     pub lines: Vec<Told>,
+    /// What its last lines say of a broken GPU.
+    pub mark: Option<&'static str>,
     /// Whether there is any line of a runner, signed or not. A key can be lost, and what works all the
     /// same is not to be taken for silent.
     pub signs: bool,
@@ -68,13 +75,19 @@ impl Fold<'_> {
         }
         if let Some(heard) = self.seen.heard.get(&held.id) {
             view.read_at = Some(heard.at);
+            let worked = view.worked;
             let news = view.take_up(&heard.lines, heard.at);
+            self.measured(held, &heard.lines);
             if news.any || (heard.signs && view.line.is_none()) || !heard.whole {
                 view.heard_at = Some(heard.at);
+                view.overdue_since = None;
             }
             self.comes_further(held, view.progress);
             if view.worked {
                 self.is_fit(held);
+            }
+            if view.worked && !worked {
+                self.finds_fit(held);
             }
             // What stays on a disk goes with it.
             if view
@@ -118,17 +131,26 @@ impl Fold<'_> {
         let replica = self.draft.state.replicas.get(&held.replica);
         let from = replica.and_then(|record| record.checkpoints.iter().find(of_others));
         let patience = restore_patience(from.map_or(0, |kept| kept.bytes));
-        let verdict = judged(view, &runner, patience, read)
-            .or_else(|| (late && !anew).then_some(Verdict::NotBrought));
+        let mut verdict = judged(view, &runner, patience, read);
+        let failed = verdict == Some(Verdict::Ended) && view.exit != Some(0);
+        let fault = view.fault.clone().or(heard.mark.map(str::to_owned));
+        if failed && fault.is_some() {
+            verdict = Some(Verdict::Broken);
+        }
+        // One that failed for its GPUs are idle is on its way to be begun anew: it has not failed once more.
+        let over = held.gpu_use.over;
+        let done = |verdict: &Verdict| *verdict == Verdict::Ended && view.exit == Some(0);
+        let verdict = verdict.filter(|verdict| !over || done(verdict));
+        let verdict = verdict.or_else(|| (late && !anew).then_some(Verdict::NotBrought));
         view.verdict = verdict;
-        if matches!(verdict, Some(Verdict::Refused | Verdict::Silent)) && view.worked {
+        if view.is_replaced() {
             // It is replaced, and not woken on the same machine.
             held.bid_before_park = Some(Rate::ZERO);
         }
         match verdict {
             Some(Verdict::Ended) => self.command_ended(held, &job),
             Some(Verdict::Refused) => {
-                self.blame(held.slot.machine);
+                self.blame(held, Whose::Machine);
                 let why = held.runner.as_ref().map(why_unfit).unwrap_or_default();
                 let text = format!(
                     "machine {} is not fit for the job: {why}",
@@ -137,8 +159,9 @@ impl Fold<'_> {
                 self.tell(Severity::Warning, "machine-refused", held, text);
                 self.waits(held, &job);
             }
+            Some(Verdict::Broken) => self.broke(held, &job, &fault.unwrap_or_default()),
             Some(Verdict::Silent) => {
-                self.blame(held.slot.machine);
+                self.blame(held, Whose::Machine);
                 let text = format!(
                     "nothing was heard of its runner for {}",
                     human(heard.at.since(held.phase_since))
@@ -213,7 +236,7 @@ impl Fold<'_> {
         let Some(from) = held.bringing.as_ref().map(|bringing| bringing.from) else {
             return;
         };
-        self.blame(held.slot.machine);
+        self.blame(held, Whose::Machine);
         let why = held.runner.as_ref().and_then(|view| view.why.clone());
         let text = format!(
             "the checkpoint of instance {from} did not come to instance {}, which is given up: {}; the \
@@ -247,9 +270,8 @@ impl Fold<'_> {
     fn waits(&mut self, held: &Held, job: &Job) {
         let mut replica = self.draft.state.replica(&held.replica);
         replica.unfit = replica.unfit.saturating_add(1);
-        let doubled = 1_u32 << (replica.unfit - 1).min(16);
-        let wait = job.retries.backoff.max(UNFIT_WAIT).saturating_mul(doubled);
-        let until = self.seen.now + wait.min(UNFIT_WAIT_MAX);
+        let first = job.retries.backoff.max(UNFIT_WAIT);
+        let until = self.seen.now + backoff(first, UNFIT_WAIT_MAX, replica.unfit);
         replica.retry_at = replica.retry_at.max(Some(until));
         if replica.unfit == UNFIT_TOLD {
             let text = format!(
@@ -263,6 +285,40 @@ impl Fold<'_> {
             .state
             .replicas
             .insert(replica.id.clone(), replica);
+        self.sets_back(held, job);
+    }
+
+    /// A GPU broke under the command, as its machine or its log says: the machine's failure, and not the
+    /// job's.
+    fn broke(&mut self, held: &mut Held, job: &Job, fault: &str) {
+        self.blame(held, Whose::Machine);
+        self.interrupted(held);
+        let what = match fault {
+            "gpu-lost" => "a GPU was lost",
+            "gpu-ecc" => "a GPU's memory has errors that cannot be corrected",
+            _ => "the driver reported a broken GPU (Xid)",
+        };
+        let mut replica = self.draft.state.replica(&held.replica);
+        if replica.broken >= BROKEN_MAX {
+            // It goes elsewhere all the same.
+            let how = format!("its command failed and {what}, as on {BROKEN_MAX} machines before");
+            self.failed(held, job, &how);
+            return;
+        }
+        replica.broken += 1;
+        let wait = job.retries.backoff.max(UNFIT_WAIT);
+        replica.retry_at = replica.retry_at.max(Some(self.seen.now + wait));
+        let text = format!(
+            "machine {} broke under the command: {what}; it does not count as a failure of the job, \
+             {} in a row at most do not",
+            held.slot.machine, BROKEN_MAX
+        );
+        self.tell(Severity::Warning, "machine-broken", held, text);
+        self.draft
+            .state
+            .replicas
+            .insert(replica.id.clone(), replica);
+        self.sets_back(held, job);
     }
 
     /// A machine on which the command was begun was fit for it.
@@ -273,6 +329,20 @@ impl Fold<'_> {
         replica.unfit = 0;
     }
 
+    /// Remembers what its runner measured of the machine.
+    fn measured(&mut self, held: &Held, lines: &[Told]) {
+        let last = |of: fn(&Told) -> Option<u32>| lines.iter().rev().find_map(of);
+        let (disk, down) = (last(|told| told.disk), last(|told| told.down));
+        if disk.is_none() && down.is_none() {
+            return;
+        }
+        let mut record = self.draft.state.machine(held.slot.machine);
+        record.host = held.host.or(record.host);
+        record.past.disk_mb_s = disk.or(record.past.disk_mb_s);
+        record.past.down_mbit_s = down.or(record.past.down_mbit_s);
+        self.draft.state.machines.insert(record.id, record);
+    }
+
     /// A command that gets further than it ever was has not failed in a row. How long it runs says
     /// nothing: one that fails after hours fails after hours again.
     fn comes_further(&mut self, held: &Held, progress: Option<f64>) {
@@ -281,8 +351,12 @@ impl Fold<'_> {
         else {
             return;
         };
+        if self.is_furthest(&held.replica.job, progress) {
+            self.gets_on(held);
+        }
         replica.furthest = Some(progress);
         replica.failures = 0;
+        replica.broken = 0;
         self.draft
             .state
             .replicas
@@ -295,6 +369,7 @@ impl Fold<'_> {
             return;
         }
         let mut replica = self.draft.state.replica(&held.replica);
+        replica.broken = 0;
         for kept in kept {
             replica.keeps(KeptCheckpoint {
                 run: held.intent,
@@ -357,13 +432,16 @@ impl Fold<'_> {
                     .insert(replica.id.clone(), replica);
             }
             Some(Outputs::Here) if is_stored(held) => {
+                let let_go = self.job(&held.replica.job).map_or_else(
+                    || format!("`haggle stop {}` lets them go", held.replica.job),
+                    |job| lets_go(&job, "stop", "lets them go"),
+                );
                 let text = format!(
                     "the outputs could not be brought to storage and are on the disk of instance {} \
-                     alone, which is kept for {}; `haggle api copy` copies from a stopped disk, and \
-                     `haggle stop {}` lets them go",
+                     alone, which is kept for {}; `haggle api copy` copies from a stopped disk, and {}",
                     held.id,
                     human(UNSAVED_KEPT),
-                    held.replica.job
+                    let_go
                 );
                 self.tell(Severity::Alarm, "outputs-here", held, text);
             }
@@ -395,7 +473,7 @@ impl Fold<'_> {
         // What fails at once on one machine after another is the command; but a machine that kills it
         // within seconds is passed over first.
         if held.run_ms < millis(job.min_run) {
-            self.blame(held.slot.machine);
+            self.blame(held, Whose::Either);
         }
     }
 }
@@ -422,6 +500,8 @@ mod tests {
         row: Instance,
         now: Time,
         told: Vec<String>,
+        /// What the log's last lines say of a broken GPU.
+        mark: Option<&'static str>,
     }
 
     fn line(boot: &str, seq: u64, state: &str) -> Told {
@@ -443,6 +523,9 @@ mod tests {
             waits: None,
             brought: None,
             outputs: None,
+            fault: None,
+            disk: None,
+            down: None,
             bad: None,
             signed: true,
         }
@@ -480,6 +563,7 @@ mod tests {
                 ends_at: None,
                 disk_gb: None,
                 ssh: None,
+                gpu_util: None,
             };
             let mut state = world(Vec::new()).state;
             state.held.insert(held.id, held);
@@ -489,6 +573,7 @@ mod tests {
                 row,
                 now: NOW,
                 told: Vec::new(),
+                mark: None,
             }
         }
 
@@ -523,6 +608,7 @@ mod tests {
                     let heard = Heard {
                         at,
                         lines,
+                        mark: self.mark,
                         signs,
                         whole,
                     };
@@ -876,6 +962,11 @@ mod tests {
         assert_eq!(scene.hears(1, Some(Vec::new())), None);
         assert_eq!(scene.hears(60, None), None, "it could not be read");
         assert!(!scene.is_cooled_down());
+        assert_eq!(
+            scene.hears(1, Some(Vec::new())),
+            None,
+            "one read proves nothing"
+        );
         assert_eq!(scene.hears(1, Some(Vec::new())), Some(Verdict::Silent));
         assert!(scene.is_cooled_down());
         // A line whose key is not ours any more is a sign all the same.
@@ -884,7 +975,28 @@ mod tests {
         let view = scene.state.held.get_mut(&scene.row.id).unwrap();
         view.runner.as_mut().unwrap().heard_at = Some(at);
         assert_eq!(scene.hears(9, Some(Vec::new())), None);
-        assert_eq!(scene.hears(2, Some(Vec::new())), Some(Verdict::Silent));
+        assert_eq!(scene.hears(2, Some(Vec::new())), None);
+        assert_eq!(scene.hears(1, Some(Vec::new())), Some(Verdict::Silent));
+    }
+
+    #[test]
+    fn one_read_without_a_new_line_is_no_silence() {
+        let mut scene = Scene::new();
+        let known = vec![line("1.1", 1, "boot"), line("1.1", 2, "gate")];
+        scene.hears(1, Some(known.clone()));
+        assert_eq!(
+            scene.hears(2, Some(known.clone())),
+            None,
+            "nothing is overdue"
+        );
+        // Cut short on its way, after a poll that was long ago.
+        assert_eq!(scene.hears(11, Some(known[..1].to_vec())), None);
+        let mut more = known.clone();
+        more.push(line("1.1", 3, "preflight"));
+        assert_eq!(scene.hears(1, Some(more.clone())), None);
+        assert_eq!(scene.hears(11, Some(more.clone())), None);
+        assert_eq!(scene.hears(1, Some(more)), Some(Verdict::Silent));
+        assert!(scene.is_cooled_down());
     }
 
     #[test]
@@ -907,6 +1019,74 @@ mod tests {
         scene.hears(1, None);
         scene.row.cur_state = Some(RawState::Running);
         assert_eq!(scene.hears(1, None), None, "nothing was read of it yet");
+    }
+
+    fn failures(scene: &Scene) -> (u32, u32) {
+        let replica = &scene.state.held[&scene.row.id].replica;
+        let record = scene.state.replica(replica);
+        (record.failures, record.broken)
+    }
+
+    /// Another instance of the same replica fails with a GPU that is lost.
+    fn breaks(scene: &mut Scene, boot: &str) -> Option<Verdict> {
+        scene.row.cur_state = Some(RawState::Stopped);
+        scene.hears(1, None);
+        scene.row.cur_state = Some(RawState::Running);
+        scene.hears(1, None);
+        let fails = Told {
+            fault: Some("gpu-lost".to_owned()),
+            ..result(boot, 2, 1)
+        };
+        scene.hears(1, Some(vec![line(boot, 1, "running"), fails]))
+    }
+
+    #[test]
+    fn a_gpu_that_breaks_is_the_machines_failure() {
+        let mut scene = Scene::new();
+        assert_eq!(breaks(&mut scene, "1.1"), Some(Verdict::Broken));
+        assert!(scene.is_cooled_down());
+        assert_eq!(failures(&scene), (0, 1));
+        assert!(scene.told.contains(&"machine-broken".to_owned()));
+        assert_eq!(
+            scene.state.held[&scene.row.id].bid_before_park,
+            Some(Rate::ZERO)
+        );
+    }
+
+    #[test]
+    fn what_breaks_every_machine_is_the_job() {
+        let mut scene = Scene::new();
+        for boot in ["1.1", "2.1", "3.1"] {
+            assert_eq!(breaks(&mut scene, boot), Some(Verdict::Broken));
+        }
+        assert_eq!(failures(&scene), (0, 3));
+        assert_eq!(
+            breaks(&mut scene, "4.1"),
+            Some(Verdict::Broken),
+            "it goes elsewhere"
+        );
+        assert_eq!(failures(&scene), (1, 3));
+        // One that gets further than ever was not broken in a row.
+        let further = Told {
+            progress: Some(7.0),
+            ..line("5.1", 1, "running")
+        };
+        scene.hears(1, Some(vec![further]));
+        assert_eq!(failures(&scene), (0, 0));
+    }
+
+    #[test]
+    fn what_a_log_says_of_a_gpu_counts_only_where_the_command_failed() {
+        for (exit, verdict, ending) in [
+            (0, Verdict::Ended, Some(Ending::Finished)),
+            (1, Verdict::Broken, None),
+        ] {
+            let mut scene = Scene::new();
+            scene.mark = Some("gpu-xid");
+            let lines = vec![line("1.1", 1, "running"), result("1.1", 2, exit)];
+            assert_eq!(scene.hears(1, Some(lines)), Some(verdict));
+            assert_eq!(scene.ending(), ending);
+        }
     }
 
     #[test]

@@ -5,20 +5,26 @@
 
 mod accrue;
 mod act;
+pub mod array;
+mod array_fate;
 pub mod assign;
 pub mod bid;
 pub(crate) mod bring;
 pub mod budget;
 pub mod check;
+pub mod deadline;
 pub mod decide;
 mod draft;
 pub mod eligible;
 pub mod forgotten;
 pub mod hear;
+mod idle;
+pub(crate) mod ladder;
 pub mod leaks;
 pub mod lease;
 #[cfg(test)]
 mod limit_properties;
+mod moved;
 pub mod observe;
 mod outbid;
 pub mod price;
@@ -32,5 +38,9 @@ pub mod runway;
 #[cfg(test)]
 mod scenarios;
 pub mod searches;
+mod service;
+mod start_words;
 pub(crate) mod transition;
 mod view;
+#[cfg(test)]
+mod watched;

@@ -13,11 +13,12 @@ use crate::types::ids::{
 };
 use crate::types::instance::{Held, Instance, Listing, Phase, RawState, Rental, RunnerView};
 use crate::types::intent::{Effect, Intent, IntentState};
-use crate::types::job::Job;
+use crate::types::job::{Finish, Job};
 use crate::types::ledger::{Component, EntryKind, Line};
 use crate::types::money::{BID_PARKED, Rate};
 use crate::types::mutant::Mutant;
 use crate::types::offer::{Offer, Snapshot};
+use crate::types::start::Asked;
 use crate::types::state::{Change, Severity, State};
 use crate::types::time::{Time, millis};
 use crate::types::world::EngineConfig;
@@ -27,17 +28,9 @@ use super::act::given_up;
 use super::bid::ECHO_LASTS;
 use super::draft::Draft;
 use super::hear::Heard;
+use super::idle::is_at_work;
+pub use super::moved::Moved;
 use super::transition::UNSEEN_WORK_AFTER;
-
-/// How somebody moved the wall clock.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Moved {
-    /// By how many milliseconds it was set back.
-    pub back_ms: i64,
-    /// By how many milliseconds it was set ahead, at most. What happened before is younger than the
-    /// clock makes it.
-    pub ahead_ms: i64,
-}
 
 /// What one poll saw, and what the caller proved by waiting.
 pub struct Observation<'a> {
@@ -89,6 +82,7 @@ pub fn observe(
         seen,
     };
     fold.payers();
+    fold.holds();
     fold.clock_set_back();
     fold.clock_set_ahead();
     if let Some(listing) = seen.listing {
@@ -97,6 +91,7 @@ pub fn observe(
     fold.traffic_prices();
     fold.absences();
     fold.voids();
+    fold.arrays_end();
     fold.draft.finish()
 }
 
@@ -147,32 +142,6 @@ impl Fold<'_> {
             if record.payer != payer {
                 record.payer = payer;
                 self.draft.state.jobs.insert(job.name.clone(), record);
-            }
-        }
-    }
-
-    /// The time that a clock which was set back shows once more was billed the first time, and is
-    /// billed again: what was accrued by the clock as it was then is accrued to an earlier moment of
-    /// the clock as it is now.
-    fn clock_set_back(&mut self) {
-        let ms = self.seen.moved.back_ms;
-        for held in self.draft.state.held.values_mut() {
-            held.accrued_to = Time(held.accrued_to.0.saturating_sub(ms));
-        }
-    }
-
-    /// What we bid just before the clock was set ahead shows in the floors as long as without that.
-    fn clock_set_ahead(&mut self) {
-        let (now, ahead) = (self.seen.now, self.seen.moved.ahead_ms);
-        if ahead <= 0 {
-            return;
-        }
-        for machine in self.draft.state.machines.values_mut() {
-            let Some((_, at)) = &mut machine.highest_bid else {
-                continue;
-            };
-            if now.ms_since(*at).saturating_sub(ahead) <= EVIDENCE_MS {
-                *at = Time(at.0.saturating_add(ahead)).min(now).max(*at);
             }
         }
     }
@@ -343,6 +312,7 @@ impl Fold<'_> {
             disk_gb: *disk_gb,
             runner: self.runner_of(replica),
             bringing: old.map(super::bring::bringing),
+            asked: self.job(&replica.job).map(|job| Asked::of(&job.run)),
             traffic_prices: seen.and_then(|o| o.inet_down_price.zip(o.inet_up_price)),
             // It was not made before the intent, and its disk is billed from then on at most.
             created_at: intent.at,
@@ -440,6 +410,7 @@ impl Fold<'_> {
         self.refresh(&mut held, row);
         let again = !known && self.seen.ended.contains_key(&held.id);
         let sight = if again { Sight::Again } else { sight(row) };
+        let no_fault = self.watch_start(&mut held, row);
         let ran_ms = self.account(&mut held, before, known, (sight, self.seen.now));
         self.settle_changes(&held, row);
         if held.destroying.is_some() {
@@ -449,7 +420,13 @@ impl Fold<'_> {
         if known || before.phase != held.phase {
             self.transition(&mut held, before.phase, ran_ms);
         }
+        if no_fault && (before.phase, held.phase) == (Phase::Exited, Phase::Exited) {
+            // It was taken for a start that came to nothing; then it ended.
+            self.exited(&mut held, 0);
+        }
         self.judge(&mut held);
+        self.judge_start(&mut held);
+        self.watch_gpus(&mut held, row);
         self.give_up_waiting(&mut held);
         self.remember_bid(&held, EVIDENCE_RENEWED_MS);
         self.draft.state.held.insert(held.id, held);
@@ -504,7 +481,10 @@ impl Fold<'_> {
         if self.config.mutant == Some(Mutant::OldOneNotParked) {
             held.parked |= held.phase == Phase::Stopped;
         }
-        if held.phase == Phase::Running && held.price > BID_PARKED && !held.stop_asked {
+        // One that is to be replaced stays so until it is parked.
+        let replaced = held.runner.as_ref().is_some_and(RunnerView::is_replaced);
+        let runs = held.phase == Phase::Running && held.price > BID_PARKED;
+        if runs && !held.stop_asked && !replaced {
             held.bid_before_park = None;
         }
     }
@@ -552,16 +532,27 @@ impl Fold<'_> {
         let mut replica = self.draft.state.replica(&held.replica);
         let added = work(job, held, &mut replica, ms);
         // Of a command that is looked after it is known whether it comes further.
-        let runs_well = held.runner.is_none() && held.run_ms > millis(job.min_run);
-        if runs_well && replica.failures > 0 {
+        let long_enough = held.run_ms > millis(job.min_run) && is_at_work(job, held);
+        let judged = held
+            .runner
+            .as_ref()
+            .is_some_and(|view| view.verdict.is_some());
+        let runs_well = held.runner.is_none() && long_enough;
+        // A service comes to no end, and may have nothing to tell: what it got over is not in a row.
+        let serves = job.finish == Finish::Never && long_enough && !judged;
+        if (runs_well || serves) && replica.failures > 0 {
             replica.failures = 0;
             replica.retry_at = None;
+        }
+        if serves {
+            replica.broken = 0;
         }
         self.draft
             .state
             .replicas
             .insert(held.replica.clone(), replica);
-        if held.run_ms > millis(job.min_run) {
+        // What was found unfit or broken goes on running until it is parked.
+        if held.run_ms > millis(job.min_run) && !judged && held.destroying.is_none() {
             self.trust(held.slot.machine);
         }
         if held.run_ms >= RAISE_AGAIN_AFTER_MS {
@@ -783,6 +774,7 @@ mod tests {
                 ends_at: None,
                 disk_gb: Some(48),
                 ssh: None,
+                gpu_util: None,
             };
             state.held.insert(made.id, made);
             Self {

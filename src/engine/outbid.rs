@@ -9,12 +9,12 @@ use crate::types::money::{BID_PARKED, Rate};
 use crate::types::plan::{Action, Candidate, Missing, Refusal, Situation, Why};
 use crate::types::recourse::{Recourse, Turn};
 
-use super::act::{busy, destroy, expendable, given_up, lower, park, row, set_bid};
+use super::act::{busy, expendable, given_up, lower, park, resume_bid, row, set_bid};
 use super::bid::raised_bid;
 use super::budget::{Load, begin_margin, rent_reserve, rows_of};
 use super::lease::may_wake;
 use super::rank;
-use super::replica::{Ground, PARKED_MAX, Step, due, leave, resume, resume_bid, spend, spendable};
+use super::replica::{Ground, PARKED_MAX, Step, due, leave, resume, spend, spendable};
 
 /// So long a raised bid may take to win the slot back before the next step is taken.
 const RAISE_TAKES: Duration = Duration::from_mins(5);
@@ -34,14 +34,6 @@ pub(super) fn stopped(
         return Situation::Clearing;
     }
     let until = held.phase_since + ground.job.patience;
-    if held.first_ran_at.is_none()
-        && world.now >= held.created_at + ground.job.provision_timeout
-        && expendable(world, ground.job, held)
-    {
-        let why = (DestroyWhy::ProvisionTimeout, Why::ProvisionTimeout);
-        step.actions.push(destroy(held, why.0, why.1));
-        return Situation::Clearing;
-    }
     if let Some((why @ (Why::RentalEnding | Why::OverCeiling), destroy_why)) = due(ground, held) {
         return leave(ground, held, why, destroy_why, count, step);
     }

@@ -18,6 +18,7 @@ use crate::types::ledger::Scope;
 use crate::types::limit::Bounds;
 use crate::types::money::{BID_PARKED, Money, Rate};
 use crate::types::plan::Plan;
+use crate::types::start::StartFault;
 use crate::types::state::{JobRecord, Wish};
 use crate::types::world::World;
 
@@ -44,6 +45,7 @@ fn row(held: &Held) -> Instance {
         ends_at: held.ends_at,
         disk_gb: Some(held.disk_gb),
         ssh: None,
+        gpu_util: None,
     }
 }
 
@@ -101,6 +103,8 @@ pub(crate) fn act(world: &mut World, plan: &Plan) {
                 };
                 let mut record = world.state.replica(replica);
                 record.generation = *generation;
+                let member = super::array::member(&world.state, job, replica.index);
+                record.parameters = member.and_then(|member| member.parameters.cloned());
                 world.state.replicas.insert(replica.clone(), record);
                 world.state.held.insert(made.id, made);
             }
@@ -197,6 +201,8 @@ struct HeldSketch {
     age_min: u64,
     lag_min: u64,
     open_bid: bool,
+    /// Whether its start was given up.
+    no_start: bool,
 }
 
 fn job_sketch() -> impl Strategy<Value = JobSketch> {
@@ -256,13 +262,14 @@ fn held_sketch() -> impl Strategy<Value = HeldSketch> {
             0..300_u64,
             0..20_u64,
             prop::bool::weighted(0.2),
+            prop::bool::weighted(0.2),
         ),
     )
         .prop_map(
             |(
                 (job, replica, machine, generation, phase),
                 (on_demand, price, parked, stop_asked, ran),
-                (given_up, destroying, age, lag, open_bid),
+                (given_up, destroying, age, lag, open_bid, no_start),
             )| HeldSketch {
                 job,
                 replica,
@@ -279,6 +286,7 @@ fn held_sketch() -> impl Strategy<Value = HeldSketch> {
                 age_min: age,
                 lag_min: lag,
                 open_bid,
+                no_start,
             },
         )
 }
@@ -360,6 +368,7 @@ fn build_held(world: &mut World, jobs: &[Job], number: usize, sketch: &HeldSketc
             made.price = BID_PARKED;
         }
     }
+    made.start_fault = sketch.no_start.then_some(StartFault::HostError);
     made.destroying = sketch.destroying.then_some(DestroyWhy::UserRequest);
     made.destroy_sent_at = sketch.destroying.then_some(NOW - age);
     if sketch.open_bid {

@@ -11,19 +11,20 @@ use crate::types::ids::InstanceId;
 use crate::types::instance::{DestroyWhy, Held, Phase, Rental, Verdict};
 use crate::types::intent::Effect;
 use crate::types::job::Job;
-use crate::types::money::{BID_PARKED, Rate};
+use crate::types::money::Rate;
 use crate::types::plan::{Action, Candidate, Limit, Missing, Notice, Refusal, Situation, Why};
 use crate::types::recourse::{Recourse, Turn};
 use crate::types::state::{Ending, ReplicaRecord, Severity, Wish};
 use crate::types::world::World;
 
 use super::act::{
-    at_rest, busy, destroy, destroy_again, expendable, given_up, lower, overpriced, park, plain,
-    row, set_bid, wound_down,
+    at_rest, busy, destroy, destroy_again, does_nothing, expendable, given_up, lets_go, lower,
+    overpriced, park, plain, resume_bid, row, set_bid, wound_down,
 };
 use super::bid::raised_bid;
 use super::bring::{bring, is_carried_on, source};
 use super::budget::{Load, Purse, Saving, begin_margin, horizon, rise, rows_of, stirs};
+use super::ladder::{cannot_start, failed_start, names_fault};
 use super::lease::may_wake;
 use super::outbid::{reclaim, stopped};
 use super::price::over_ceiling;
@@ -66,6 +67,8 @@ pub(crate) struct Ground<'a, 'p> {
     pub(crate) blind: Option<Missing>,
     /// The least landed price at which another slot would take the job now; `None`: none does.
     pub(crate) cheapest: Option<f64>,
+    /// What it waits for, where it is an element of an array that has no turn.
+    pub(crate) queued: Option<Situation>,
     pub(crate) purse: &'p mut Purse<'a>,
 }
 
@@ -154,6 +157,10 @@ fn aim(ground: &Ground<'_, '_>) -> Aim {
         let situation = Situation::WindowClosed { opens };
         return Aim::Close(Why::WindowClosed, DestroyWhy::WindowClosed, situation);
     }
+    if let Some(situation) = ground.queued.clone() {
+        // It can be days until its turn: a disk that may be lost is not paid for meanwhile.
+        return Aim::Close(Why::Limit, DestroyWhy::Orphan, situation);
+    }
     Aim::Run
 }
 
@@ -169,9 +176,11 @@ fn close(ground: &Ground<'_, '_>, held: &Held, why: Why, destroy_why: DestroyWhy
             kind: "disk-kept".to_owned(),
             replica: Some(held.replica.clone()),
             text: format!(
-                "{} has ended; the disk of instance {} is kept and costs {:.4}/h; \
-                 `haggle done {}` destroys it",
-                held.replica, held.id, held.storage, held.replica.job
+                "{} has ended; the disk of instance {} is kept and costs {:.4}/h; {}",
+                held.replica,
+                held.id,
+                held.storage,
+                lets_go(ground.job, "done", "destroys it")
             ),
         });
     }
@@ -230,12 +239,18 @@ fn run(ground: &mut Ground<'_, '_>, standing: &[&Held], clearing: bool, step: &m
         step.actions.extend(park(world, current, Why::Superseded));
         return;
     }
+    if let Some(action) = failed_start(world, ground.job, current) {
+        step.actions.push(action);
+        step.situation = Situation::Clearing;
+        return;
+    }
     step.situation = match current.phase {
         _ if current.parked => rest_or_resume(ground, current, alone, standing.len(), step),
         Phase::Running => running(ground, current, alone, standing.len(), step),
-        Phase::Provisioning => provisioning(ground, current, standing.len(), step),
         Phase::Stopped => stopped(ground, current, alone, standing.len(), step),
-        Phase::Exited => begin_anew(ground, current, ENDED, step),
+        Phase::Exited if !names_fault(current) => begin_anew(ground, current, ENDED, step),
+        // What a message says of a start has to be said for a while.
+        Phase::Provisioning | Phase::Exited => provisioning(ground, current, standing.len(), step),
         Phase::Offline | Phase::Unclear => silent(ground, current, step),
     };
 }
@@ -260,6 +275,9 @@ fn set_aside(ground: &Ground<'_, '_>, held: &Held, step: &mut Step) {
 /// Asks for an instance, where one may be had.
 fn want(ground: &Ground<'_, '_>, step: &mut Step) -> Situation {
     let now = ground.world.now;
+    if let Some(situation) = cannot_start(ground.world, ground.job) {
+        return situation;
+    }
     if let Some(until) = ground.record.retry_at.filter(|&until| until > now) {
         return Situation::BackingOff { until };
     }
@@ -282,8 +300,9 @@ fn running(
     let verdict = held.runner.as_ref().and_then(|view| view.verdict);
     if held.stop_asked {
         // It was to be parked, and is wanted again; or the cut did not take. What has ended or hangs is
-        // wanted, too, but has to stop before it begins anew.
-        let goes_on = alone && verdict.is_none();
+        // wanted, too, but has to stop before it begins anew; as has what waits for its next try.
+        let waits = ground.record.retry_at.is_some_and(|at| at > world.now);
+        let goes_on = alone && verdict.is_none() && !held.gpu_use.over && !waits;
         if let Some(action) = goes_on.then(|| keep_running(ground, held)).flatten() {
             step.actions.push(action);
             return Situation::Running;
@@ -302,6 +321,10 @@ fn running(
             let (why, destroy_why) = (Why::Refused, DestroyWhy::Refused);
             return leave(ground, held, why, destroy_why, count, step);
         }
+        Some(Verdict::Broken) => {
+            let (why, destroy_why) = (Why::Broken, DestroyWhy::Broken);
+            return leave(ground, held, why, destroy_why, count, step);
+        }
         Some(Verdict::Silent) => {
             let (why, destroy_why) = (Why::Silent, DestroyWhy::Silent);
             return leave(ground, held, why, destroy_why, count, step);
@@ -310,6 +333,9 @@ fn running(
             let (why, destroy_why) = (Why::NotBrought, DestroyWhy::NotBrought);
             return leave(ground, held, why, destroy_why, count, step);
         }
+    }
+    if held.gpu_use.over {
+        return begin_anew(ground, held, (Why::Idle, DestroyWhy::Idle), step);
     }
     if let Some((why, destroy_why)) = due(ground, held) {
         return leave(ground, held, why, destroy_why, count, step);
@@ -356,8 +382,9 @@ pub(super) fn leave(
 ) -> Situation {
     if expendable(ground.world, ground.job, held) {
         step.actions.push(destroy(held, destroy_why, why));
-    } else if count <= PARKED_MAX || why == Why::OverCeiling {
-        // What may not cost what it costs is parked, however many disks there are.
+    } else if count <= PARKED_MAX || does_nothing(why) || why == Why::OverCeiling {
+        // What may not cost what it costs, or costs it for nothing, is parked, however many disks there
+        // are.
         step.actions.extend(park(ground.world, held, why));
     } else {
         step.notices.push(Notice {
@@ -389,11 +416,6 @@ fn provisioning(ground: &Ground<'_, '_>, held: &Held, count: usize, step: &mut S
     }
     if held.first_ran_at.is_none() {
         let until = held.created_at + timeout;
-        if now >= until && expendable(ground.world, ground.job, held) {
-            let why = (DestroyWhy::ProvisionTimeout, Why::ProvisionTimeout);
-            step.actions.push(destroy(held, why.0, why.1));
-            return Situation::Clearing;
-        }
         step.actions.extend(lower(ground.world, ground.job, held));
         return Situation::Provisioning { until };
     }
@@ -458,8 +480,10 @@ fn silent(ground: &Ground<'_, '_>, held: &Held, step: &mut Step) -> Situation {
         replica: Some(held.replica.clone()),
         text: format!(
             "the host of instance {} has not been heard from since {}; its disk holds work that \
-             is nowhere else, so it is neither destroyed nor replaced; `haggle stop {}` gives it up",
-            held.id, held.phase_since, held.replica.job
+             is nowhere else, so it is neither destroyed nor replaced; {}",
+            held.id,
+            held.phase_since,
+            lets_go(ground.job, "stop", "gives it up")
         ),
     });
     Situation::Provisioning { until }
@@ -529,14 +553,6 @@ fn rest_or_resume(
         );
     }
     want(ground, step)
-}
-
-/// The price at which a parked instance may be brought back; `None` where it was given up.
-pub(super) fn resume_bid(held: &Held) -> Option<Rate> {
-    match held.rental {
-        Rental::Bid => held.bid_before_park.filter(|&bid| bid > BID_PARKED),
-        Rental::OnDemand => (!given_up(held)).then_some(held.price),
-    }
 }
 
 /// What an instance comes back at: at its old bid, or over what somebody else was seen to bid more.
@@ -655,6 +671,7 @@ mod tests {
     use super::*;
     use crate::types::instance::RunnerView;
     use crate::types::job::CheckpointPlace;
+    use crate::types::money::BID_PARKED;
 
     #[test]
     fn what_hangs_stops_before_it_is_begun_anew() {
@@ -681,5 +698,44 @@ mod tests {
         for verdict in [Verdict::Hung, Verdict::Ended] {
             assert_eq!(plans(Some(verdict)), 0, "{verdict:?}");
         }
+    }
+
+    #[test]
+    fn what_broke_is_parked_however_many_disks_there_are() {
+        let mut job = job("a");
+        job.checkpoint_place = Some(CheckpointPlace::Disk);
+        let mut given = runner("true");
+        given.lease = None;
+        job.run.runner = Some(Box::new(given.clone()));
+        let mut world = world(Vec::new());
+        for id in 1..=3 {
+            let mut held = held(id, &job, &offer(id), usd(0.3));
+            let mut view = RunnerView::of(&given);
+            view.worked = true;
+            if id == 3 {
+                view.verdict = Some(Verdict::Broken);
+            } else {
+                held.phase = Phase::Stopped;
+                held.stop_asked = true;
+                held.parked = true;
+                held.price = BID_PARKED;
+                held.bid_before_park = Some(Rate::ZERO);
+            }
+            held.runner = Some(view);
+            world.state.held.insert(held.id, held);
+        }
+        world.jobs = vec![Arc::new(job)];
+        list(&mut world, true);
+        let (plan, _) = decide(&world);
+        let broken: Vec<&Action> = plan
+            .actions
+            .iter()
+            .filter(|action| action.why == Why::Broken)
+            .collect();
+        assert!(
+            matches!(broken[..], [Action { effect: Effect::SetBid { bid, .. }, .. }] if *bid == BID_PARKED),
+            "{:?}",
+            plan.actions
+        );
     }
 }

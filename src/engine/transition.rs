@@ -3,16 +3,18 @@
 use std::time::Duration;
 
 use crate::types::ids::MachineId;
-use crate::types::instance::{DestroyWhy, Held, Phase, Rental, RunnerView, Verdict};
+use crate::types::instance::{DestroyWhy, Held, Phase, Rental, RunnerView};
 use crate::types::intent::{Effect, Intent, IntentState};
 use crate::types::job::{Finish, Job};
 use crate::types::ledger::{Component, EntryKind, Line, month_of};
 use crate::types::money::Money;
+use crate::types::start::StartFault;
 use crate::types::state::{Ending, Severity};
 use crate::types::time::{Time, human, millis};
 
 use super::accrue::{Before, Sight, lose_disk, lose_volatile, work_cost};
 use super::budget::unbilled_traffic;
+use super::ladder::names_fault;
 use super::observe::Fold;
 
 /// A wait that doubles with each failure in a row, to a longest.
@@ -28,6 +30,15 @@ fn hours(gpu_ms: i64) -> f64 {
 /// An instance that was not seen for so long before it stood still may have worked meanwhile, so its
 /// disk may hold work.
 pub(crate) const UNSEEN_WORK_AFTER: Duration = Duration::from_mins(5);
+
+/// What a failure speaks against.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Whose {
+    /// The machine, and its host.
+    Machine,
+    /// The machine or the job: what ended within seconds.
+    Either,
+}
 
 impl Fold<'_> {
     /// Takes up that an instance went from one state to another; `ran_ms` is how long at most it
@@ -70,6 +81,11 @@ impl Fold<'_> {
         held.run_ms = 0;
         if held.first_ran_at.is_none() {
             held.first_ran_at = Some(now);
+            let mut record = self.draft.state.machine(held.slot.machine);
+            record.host = held.host.or(record.host);
+            record.past.came_up(now.ms_since(held.created_at));
+            self.draft.state.machines.insert(record.id, record);
+            self.start_succeeded(held);
             let took = human(now.since(held.created_at));
             let text = format!(
                 "running on machine {} ({} x {}), {took} after it was rented",
@@ -177,14 +193,19 @@ impl Fold<'_> {
     }
 
     /// The container ended while its contract runs on: the end of the work, or a failure.
-    fn exited(&mut self, held: &mut Held, ran_ms: i64) {
-        if held.is_behind_gate() {
-            // The command has not begun: that says nothing of the job.
-            self.blame(held.slot.machine);
+    pub(crate) fn exited(&mut self, held: &mut Held, ran_ms: i64) {
+        self.finish_when_done(held);
+        if names_fault(held) {
+            // It never began: that is judged as a start.
             held.run_ms = 0;
             return;
         }
-        self.finish_when_done(held);
+        if held.is_behind_gate() {
+            // The command has not begun: that says nothing of the job.
+            self.blame(held, Whose::Machine);
+            held.run_ms = 0;
+            return;
+        }
         let job = self.job(&held.replica.job);
         let ended = self.draft.state.replica(&held.replica).ending.is_some();
         if let (Some(job), false) = (&job, ended || held.destroying.is_some()) {
@@ -196,12 +217,13 @@ impl Fold<'_> {
                 is_result && view.exit == Some(0)
             };
             let done = view.map_or(long_enough, told);
-            if view.is_some_and(|view| view.verdict == Some(Verdict::Ended)) {
-                // It was judged when the command ended.
-                self.interrupted(held);
-            } else if job.finish == Finish::Exit && done {
+            let judged = view.is_some_and(|view| view.verdict.is_some()) || held.gpu_use.over;
+            if job.finish == Finish::Exit && done && !judged {
                 self.outputs(held);
                 self.finished(held, "its container ended");
+            } else if judged {
+                // It was judged before, and is not to be counted twice.
+                self.interrupted(held);
             } else {
                 self.interrupted(held);
                 let ran = human(Duration::from_millis(u64::try_from(ran_ms).unwrap_or(0)));
@@ -211,7 +233,7 @@ impl Fold<'_> {
                     &format!("its container ended after {ran} at most"),
                 );
                 if !long_enough {
-                    self.blame(held.slot.machine);
+                    self.blame(held, Whose::Either);
                 }
             }
         }
@@ -246,6 +268,7 @@ impl Fold<'_> {
             .replicas
             .insert(replica.id.clone(), replica);
         self.tell(Severity::Info, "finished", held, text);
+        self.gets_on(held);
     }
 
     /// Counts a failure: the replica waits, or has failed for good.
@@ -281,11 +304,15 @@ impl Fold<'_> {
             .replicas
             .insert(replica.id.clone(), replica);
         self.tell(severity, "failed", held, text);
+        self.sets_back(held, job);
     }
 
     /// A machine failed us: nothing is rented there for a while, longer each time.
-    pub(crate) fn blame(&mut self, machine: MachineId) {
+    pub(crate) fn blame(&mut self, held: &Held, whose: Whose) {
+        let machine = held.slot.machine;
         let mut record = self.draft.state.machine(machine);
+        record.host = held.host.or(record.host);
+        record.past.failures = record.past.failures.saturating_add(1);
         record.failures += 1;
         let wait = backoff(
             self.config.cooldown,
@@ -294,6 +321,9 @@ impl Fold<'_> {
         );
         let until: Time = self.seen.now + wait;
         record.cool_until = record.cool_until.max(Some(until));
+        if whose == Whose::Machine {
+            record.failing_until = record.cool_until;
+        }
         self.draft.state.machines.insert(machine, record);
     }
 
@@ -322,9 +352,14 @@ impl Fold<'_> {
         match held.destroying {
             None => self.lost(&mut held, if at_work { ran_ms } else { 0 }),
             Some(why) => {
-                if matches!(why, DestroyWhy::ProvisionTimeout | DestroyWhy::HostLost) {
-                    self.blame(held.slot.machine);
+                // What was given up before was blamed then.
+                let fails = matches!(why, DestroyWhy::ProvisionTimeout | DestroyWhy::HostLost);
+                // Nor is it its machine's failure that a rival stopped it first.
+                let outbid = why == DestroyWhy::ProvisionTimeout && held.phase == Phase::Stopped;
+                if fails && held.start_fault.is_none() && !outbid {
+                    self.blame(&held, Whose::Machine);
                 }
+                self.never_came_up(&held, why);
                 let text = format!(
                     "instance {} is gone; it cost {:.4} in all",
                     held.id,
@@ -356,6 +391,21 @@ impl Fold<'_> {
         self.keep_for_traffic(&mut held);
         self.draft.state.held.insert(held.id, held.clone());
         self.draft.gone(held.id, now);
+    }
+
+    /// Counts an instance that was given up for it did not come up in time.
+    fn never_came_up(&mut self, held: &Held, why: DestroyWhy) {
+        let job = self.job(&held.replica.job);
+        // One that a rival stopped before it ran says nothing of its start, and one that was given up before
+        // was counted then.
+        let starts = matches!(held.phase, Phase::Provisioning | Phase::Exited);
+        let too_late = why == DestroyWhy::ProvisionTimeout
+            && held.first_ran_at.is_none()
+            && held.start_fault.is_none()
+            && starts;
+        if let Some(job) = job.filter(|_| too_late) {
+            self.counts_start(held, &job, StartFault::TimedOut);
+        }
     }
 
     /// What traffic may still be billed for an instance that is gone is posted, and given back once
@@ -395,7 +445,7 @@ impl Fold<'_> {
             }
             return;
         }
-        self.blame(held.slot.machine);
+        self.blame(held, Whose::Machine);
         if held.first_ran_at.is_some() {
             let mut replica = self.draft.state.replica(&held.replica);
             replica.outbids += 1;

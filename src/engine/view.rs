@@ -82,6 +82,9 @@ impl RunnerView {
         self.state = Some(told.state.clone());
         self.progress = told.progress.or(self.progress);
         self.exit = told.exit;
+        if told.fault.is_some() {
+            self.fault.clone_from(&told.fault);
+        }
         self.why = told
             .bad
             .clone()
@@ -177,7 +180,7 @@ pub(super) fn restore_patience(bytes: u64) -> Duration {
 /// What is to be said of an instance by what its runner told or did not tell. It may take so long to get
 /// the checkpoint to begin with.
 pub(super) fn judged(
-    view: &RunnerView,
+    view: &mut RunnerView,
     runner: &Runner,
     restore: Duration,
     (read_at, phase_since): (Time, Time),
@@ -202,8 +205,12 @@ pub(super) fn judged(
         ),
         None => (phase_since, runner.silent_after),
     };
+    // What one read shows may be cut short, or from before: two have to show that a line is overdue.
     if read_at >= since + after {
-        return Some(Verdict::Silent);
+        let overdue_since = *view.overdue_since.get_or_insert(read_at);
+        if overdue_since < read_at {
+            return Some(Verdict::Silent);
+        }
     }
     let hung = runner.hung_after.zip(view.progress_at);
     let hangs = view.state.as_deref() == Some("running")

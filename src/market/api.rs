@@ -249,6 +249,19 @@ pub struct Standing {
     pub rivals: usize,
 }
 
+/// What a runner does that is played.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AtWork {
+    /// The generation that its label must carry.
+    pub generation: u64,
+    /// Whether it heeds its label at all.
+    pub fenced: bool,
+    /// Whether its command works now.
+    pub works: bool,
+    /// When its command ended by itself, in the start of the container that goes on now.
+    pub ended: Option<Time>,
+}
+
 /// What is true of an instance's machine, as one sees it from inside, whatever the listing says.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Inside {

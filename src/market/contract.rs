@@ -143,6 +143,8 @@ pub(crate) struct Task {
     pub(crate) floor_then: Rate,
     /// Traffic while the image is pulled, as a rate.
     pub(crate) pull_rate: Rate,
+    /// When the pull of its image began, and how many milliseconds it takes.
+    pub(crate) pull: Option<(Time, i64)>,
     /// Traffic while it runs, down and up, as rates.
     pub(crate) traffic: (Rate, Rate),
     /// Whether the image is there.

@@ -8,13 +8,19 @@ use super::api::Happening;
 use super::contract::{Container, Contract, Task};
 use super::hosts::Lie;
 use super::sim::{Due, Market};
+use crate::types::hex::hex;
 use crate::types::money::{Money, Rate};
+use crate::types::time::Time;
 
 /// A container whose image the host has comes up in so many milliseconds, as documented.
 const CACHED_MS: i64 = 30_000;
+/// A registry refuses within so many milliseconds; no pull is as short.
+const REFUSED_MS: i64 = 3_000;
 /// No pull takes longer.
 const PULL_MS_MAX: i64 = 2 * HOUR_MS;
 const HOUR_MS: i64 = 3_600_000;
+/// An image has so many layers: the slowest pull shows a new one every five minutes.
+const LAYERS: i64 = 24;
 
 impl Market {
     /// A contract that got its GPUs makes its container, or starts it again.
@@ -65,8 +71,12 @@ impl Market {
                     row.map_or((0.0, 0.0), |row| (row.inet_down, row.inet_down_cost));
                 let cached = held.cached.contains(image.as_str());
                 let speed = speed * held.lie.as_ref().map_or(1.0, Lie::bandwidth);
-                let (ms, rate) = pull(&image, speed, price, cached);
+                let (ms, rate) = match refused(&image, task.params.image_login.is_some()) {
+                    Some(_) => (REFUSED_MS, Rate::ZERO),
+                    None => pull(&image, speed, price, cached),
+                };
                 task.pull_rate = rate;
+                task.pull = (ms != REFUSED_MS).then_some((now, ms));
                 task.status_msg = Some(format!("Pulling from {image}").into());
                 Some(ms)
             }
@@ -101,6 +111,13 @@ impl Market {
         let held = &mut self.machines[machine];
         let failure = held.failure * self.options.failures;
         let image: Arc<str> = task.params.image.clone().unwrap_or_default().into();
+        if let Some(words) = refused(&image, task.params.image_login.is_some()) {
+            task.goes_down(now, Container::Stuck);
+            task.status_msg = Some(words.into());
+            contract.retune(now, true);
+            self.tell(machine, Happening::ProvisioningFailed { instance: id });
+            return;
+        }
         // A container that came up once on this host comes up again.
         if !task.image_ready && task.dice.chance(failure) {
             if task.dice.chance(0.6) {
@@ -129,6 +146,7 @@ impl Market {
             self.later(ms, Due::Container(id, version));
         }
         self.tell(machine, Happening::Running { instance: id });
+        self.runner_boots(id, version);
     }
 
     /// A running container ends by itself, as its environment says.
@@ -228,13 +246,51 @@ impl Market {
             .map_or(5_000, |task| task.dice.seconds(5, 50));
         self.close_books(contract);
         self.extras.written.remove(&id);
+        self.extras.players.remove(&id);
         self.renew_ask(machine, slice);
         self.later(ms, Due::Auction(machine));
         Some(machine)
     }
 }
 
+/// What a registry says to those that pull an image which they may not, whatever their host. Which
+/// images these are is in their names, so that it can be tried; there is no such registry.
+fn refused(image: &str, has_login: bool) -> Option<String> {
+    let (registry, name) = image.split_once('/')?;
+    match registry {
+        "missing.invalid" => Some(format!(
+            "Error response from daemon: manifest for {image} not found: manifest unknown: manifest unknown"
+        )),
+        "private.invalid" if !has_login => Some(format!(
+            "Error response from daemon: Head \"https://{registry}/v2/{name}\": unauthorized"
+        )),
+        "quota.invalid" if !has_login => Some(
+            "Error response from daemon: toomanyrequests: You have reached your pull rate limit."
+                .to_owned(),
+        ),
+        _ => None,
+    }
+}
+
 impl Task {
+    /// The marketplace's words on it. While its image is pulled they change with each layer.
+    pub(super) fn words(&self, now: Time) -> Option<Arc<str>> {
+        let pulls = self.container == Container::Loading && !self.image_ready;
+        let Some((from, ms)) = self.pull.filter(|_| pulls) else {
+            return self.status_msg.clone();
+        };
+        let layers = now.ms_since(from).max(0) / (ms / LAYERS).max(1);
+        if layers == 0 {
+            return self.status_msg.clone();
+        }
+        let name = format!(
+            "{layers} {}",
+            self.params.image.as_deref().unwrap_or_default()
+        );
+        let digest = hex(&Sha256::digest(name.as_bytes())[..6]);
+        Some(format!("{digest}: Pull complete").into())
+    }
+
     /// Milliseconds of running until the container ends by itself.
     fn ends_itself_in(&self) -> Option<i64> {
         let after = match (self.run_for, self.self_destroy) {

@@ -26,6 +26,7 @@ mod offered;
 pub mod offers_file;
 mod operations;
 mod ops;
+mod played;
 mod query;
 pub mod raw;
 mod records;
@@ -43,12 +44,13 @@ mod view;
 mod wire;
 
 pub use api::{
-    CreateParams, Created, ExactBill, Happening, Inside, MarketError, MarketEvent, MarketOptions,
-    Payments, Rented, Standing, Started,
+    AtWork, CreateParams, Created, ExactBill, Happening, Inside, MarketError, MarketEvent,
+    MarketOptions, Payments, Rented, Standing, Started,
 };
 pub use contract::{RUN_FOR, SELF_DESTROY};
 pub use disputed::{Disputed, DisputedError};
 pub use models::compute_cap;
+pub use played::{EXITS, HANGS_AFTER};
 pub use raw::{Field, RawCharge, RawInstance, RawOffer, RawUser};
 pub use router::{Envelope, Handled, MarketServer, Paths, Quirks, Wire, WireOptions};
 pub use sim::Market;

@@ -132,6 +132,7 @@ impl Market {
             ),
             floor_then,
             pull_rate: Rate::ZERO,
+            pull: None,
             traffic: traffic(id, row.inet_down_cost, row.inet_up_cost),
             image_ready: false,
             container: Container::Exited,
@@ -165,6 +166,7 @@ impl Market {
         held.contracts.insert(id);
         self.contracts.insert(id, contract);
         self.ends_at(id, ends);
+        self.takes_up_runner(id);
         id
     }
 

@@ -1,13 +1,14 @@
 //! What an account does with an instance beside renting, bidding and ending: it is started anew,
 //! prepaid, copied from, looked into.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use sha2::{Digest, Sha256};
 
 use super::api::MarketError;
 use super::containers::Copied;
 use super::contract::{Container, Contract, Task};
+use super::played::Player;
 use super::sim::Market;
 use crate::types::hex::hex;
 use crate::types::money::Money;
@@ -42,6 +43,10 @@ pub(super) struct Extras {
     pub(super) is_real: bool,
     /// What they have written then, by instance.
     pub(super) written: BTreeMap<u64, Vec<String>>,
+    /// The runners that are played, by instance.
+    pub(super) players: BTreeMap<u64, Player>,
+    /// Instances that their runners destroyed.
+    pub(super) ended_themselves: BTreeSet<u64>,
     /// Copies that are to be made then.
     pub(super) to_copy: Vec<Copied>,
 }
@@ -143,6 +148,7 @@ impl Market {
                 task.ran_ms = 0;
             }
         }
+        self.takes_up_runner(id);
         if granted {
             self.recycle(account, id)
         } else {
@@ -390,6 +396,8 @@ impl Market {
             daemon_lines(id, task)
         } else if self.extras.is_real {
             self.extras.written.get(&id).cloned().unwrap_or_default()
+        } else if let Some(player) = self.extras.players.get(&id) {
+            player.log()
         } else {
             container_lines(id, task, self.now)
         })

@@ -86,6 +86,8 @@ pub(super) enum Due {
     Auction(usize),
     /// A container's next step, if its version is still this.
     Container(u64, u64),
+    /// A runner's next step, if its container's version is still this.
+    Runner(u64, u64),
     /// A slice's shown floor changes, if its version is still this.
     Echo(usize, usize, u64, Option<Rate>),
     /// A rental ends.
@@ -258,6 +260,7 @@ impl Market {
             Due::RivalLeaves(contract) => self.rival_leaves(contract),
             Due::Auction(machine) => self.settle(machine),
             Due::Container(contract, version) => self.container_steps(contract, version),
+            Due::Runner(contract, version) => self.runner_steps(contract, version),
             Due::Echo(machine, slice, version, echo) => {
                 let slice = &mut self.machines[machine].slices[slice];
                 if slice.echo_version == version {

@@ -84,7 +84,7 @@ impl Market {
             intended_status: intended.into(),
             cur_state: cur.into(),
             next_state: next.into(),
-            status_msg: task.status_msg.clone(),
+            status_msg: task.words(self.now),
             is_bid: contract.bid.is_some(),
             dph_base: gpu,
             dph_total: total,

@@ -18,6 +18,10 @@ const BLANK: &str = "[redacted]";
 /// The longest message kept, in characters: enough for a person, too little for a dump.
 const MESSAGE_CHARS_MAX: usize = 300;
 
+/// The longest text that is judged by its words, in characters: errors of container runtimes quote each
+/// other, and what matters stands last.
+const WORDS_CHARS_MAX: usize = 8_000;
+
 /// Secrets shorter than this are not looked for: they would blank ordinary words.
 const SECRET_BYTES_MIN: usize = 6;
 
@@ -149,7 +153,7 @@ impl Redactor {
                 clean = blank_after(&clean, name);
             }
         }
-        blank_url_queries(&clean)
+        blank_url_queries(&blank_logins(&clean))
     }
 
     /// A text with every known secret blanked, and nothing else.
@@ -166,16 +170,64 @@ impl Redactor {
 
     /// A text fit to be shown: cleaned, on one line, cut to some 300 characters.
     pub fn show(&self, text: &str) -> String {
+        // Cut last: a cut secret is not known.
+        cut(&self.line(text), MESSAGE_CHARS_MAX)
+    }
+
+    /// A text fit to be judged by its words: cleaned, on one line, and whole up to some 8,000
+    /// characters; of a longer one both ends.
+    pub fn words(&self, text: &str) -> String {
+        let line = self.line(text);
+        let count = line.chars().count();
+        if count <= WORDS_CHARS_MAX {
+            return line;
+        }
+        let half = WORDS_CHARS_MAX / 2;
+        let begin = line.chars().take(half);
+        begin
+            .chain(['…'])
+            .chain(line.chars().skip(count - half))
+            .collect()
+    }
+
+    /// A text cleaned, on one line, without what a terminal obeys.
+    fn line(&self, text: &str) -> String {
         // Cleaned before the lines are joined, for a secret may have line breaks of its own, and
-        // after, for what was broken apart may be one then. Cut last: a cut secret is not known.
+        // after, for what was broken apart may be one then.
         let line = one_line(&self.clean(text)).replace(is_obeyed, "");
-        cut(&self.clean(&line), MESSAGE_CHARS_MAX)
+        self.clean(&line)
     }
 
     /// What an error's body says, fit to be shown: its message fields and nothing else of it.
     pub fn message(&self, body: &str) -> String {
         self.show(&message_of(body))
     }
+}
+
+/// Blanks what stands after `-p`, `--password` or `--password=` in a text that shows a login: hosts say
+/// with which command they failed.
+fn blank_logins(text: &str) -> String {
+    if !text.contains("login") {
+        return text.to_owned();
+    }
+    let mut secret = false;
+    let blanked = text.split_inclusive(char::is_whitespace).map(|word| {
+        let bare = word.trim_end();
+        let blank = word.len() - bare.len();
+        let space = &word[word.len() - blank..];
+        if bare.is_empty() {
+            return word.to_owned();
+        }
+        if std::mem::take(&mut secret) {
+            return format!("{BLANK}{space}");
+        }
+        secret = matches!(bare, "-p" | "--password");
+        match bare.split_once("--password=") {
+            Some((before, _)) => format!("{before}--password={BLANK}{space}"),
+            None => word.to_owned(),
+        }
+    });
+    blanked.collect()
 }
 
 /// Words in a field's name by which its value is secret. Compared in lower case.
@@ -517,6 +569,31 @@ mod tests {
     const TOKEN: &str = "at_c4n/ry+S3 cret";
 
     #[test]
+    fn passwords_of_logins_are_blanked() {
+        let redactor = Redactor::default();
+        for (said, shown) in [
+            (
+                "docker login -u me -p hunter2 ghcr.io: unauthorized",
+                format!("docker login -u me -p {BLANK} ghcr.io: unauthorized"),
+            ),
+            (
+                "docker login --username me --password=hunter2 x",
+                format!("docker login --username me --password={BLANK} x"),
+            ),
+            (
+                "docker login --password hunter2",
+                format!("docker login --password {BLANK}"),
+            ),
+            (
+                "docker run -p 8080:80 image",
+                "docker run -p 8080:80 image".to_owned(),
+            ),
+        ] {
+            assert_eq!(redactor.clean(said), shown);
+        }
+    }
+
+    #[test]
     fn blanks_every_form_of_a_secret() {
         let redactor = Redactor::new(TOKEN);
         for text in [
@@ -669,6 +746,17 @@ mod tests {
         let shown = redactor.show(&format!("{}{TOKEN}", "x".repeat(MESSAGE_CHARS_MAX - 3)));
         assert!(!shown.contains("at_"), "{shown}");
         assert!(shown.chars().count() <= MESSAGE_CHARS_MAX + 1);
+    }
+
+    #[test]
+    fn words_are_whole_and_of_very_many_both_ends_are_kept() {
+        let redactor = Redactor::new(TOKEN);
+        let text = format!("begin\n{} {TOKEN} end", "x".repeat(MESSAGE_CHARS_MAX));
+        let words = redactor.words(&text);
+        assert!(words.starts_with("begin x") && words.ends_with(&format!("{BLANK} end")));
+        let words = redactor.words(&format!("begin {} end", "x".repeat(3 * WORDS_CHARS_MAX)));
+        assert!(words.starts_with("begin x") && words.ends_with("x end"));
+        assert_eq!(words.chars().count(), WORDS_CHARS_MAX + 1);
     }
 
     #[test]

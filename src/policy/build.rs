@@ -1,6 +1,8 @@
 //! From what was read to a job, with the checks that concern more than one field.
 
+mod array;
 mod run;
+mod service;
 mod supervised;
 
 use std::collections::BTreeMap;
@@ -14,6 +16,7 @@ use crate::types::job::{
 };
 use crate::types::money::{Money, Rate};
 use crate::types::schedule::{Schedule, Window};
+use crate::types::start::StartRules;
 use crate::types::time::human;
 
 /// Longest stretch of work on bids that may be lost without the policy saying so.
@@ -50,6 +53,8 @@ getters! {
     secret: Secret -> crate::types::job::SecretRef;
     factors: Factors -> BTreeMap<String, u32>;
     zone: Zone -> chrono_tz::Tz;
+    sets: Sets -> Vec<super::sets::Set>;
+    axes: Axes -> Vec<super::sets::Axis>;
 }
 
 impl Reading {
@@ -91,7 +96,11 @@ impl Reading {
     /// be heard of.
     fn finish(&self) -> Option<Finish> {
         if !self.given("finish") {
-            return Some(if self.given("work.gpu_hours") {
+            return Some(if self.given("array") {
+                Finish::Exit
+            } else if self.given("service") {
+                Finish::Never
+            } else if self.given("work.gpu_hours") {
                 Finish::Work
             } else if self.supervised()? {
                 Finish::Exit
@@ -107,6 +116,14 @@ impl Reading {
             "never" => Some(Finish::Never),
             _ => None,
         }
+    }
+
+    /// How many replicas there are: of an array, one for each element.
+    fn replicas(&self) -> Option<u32> {
+        if self.given("array") {
+            return u32::try_from(self.elements.as_ref()?.len()).ok();
+        }
+        self.whole("replicas")
     }
 
     /// How often the job checkpoints; of a directory that the runner keeps, as often as it is kept.
@@ -147,12 +164,16 @@ impl Reading {
 /// Notes what is wrong between fields. A field that is itself wrong was told already, and what
 /// depends on it is passed over.
 pub(super) fn check(reading: &mut Reading) -> Vec<Window> {
+    // First, for what the others reckon with.
+    array::check(reading);
     run::check(reading);
     supervised::check(reading);
+    service::check(reading);
     check_rental(reading);
     check_work(reading);
     check_loss(reading);
     check_bounds(reading);
+    check_start(reading);
     windows(reading)
 }
 
@@ -219,7 +240,7 @@ fn check_loss(reading: &mut Reading) {
         || reading.flag("restartable") != Some(false);
     let (Some(work), Some(replicas), Some(gpus)) = (
         reading.number("work.gpu_hours"),
-        reading.integer("replicas"),
+        reading.replicas().map(i64::from),
         reading.integer("gpu.count"),
     ) else {
         return;
@@ -308,6 +329,33 @@ fn check_bounds(reading: &mut Reading) {
     }
 }
 
+/// What has no effect beside another field.
+fn check_start(reading: &mut Reading) {
+    for path in ["start.status_within", "start.loading_unchanged"] {
+        let both = reading.span(path).zip(reading.span("provision_timeout"));
+        if let Some((step, whole)) = both.filter(|_| reading.given(path))
+            && step >= whole
+        {
+            reading.fault(
+                path,
+                format!(
+                    "`{path}` ({}) has no effect: the whole start may take {} (`provision_timeout`)",
+                    human(step),
+                    human(whole)
+                ),
+                "make it the shorter of the two, or write \"off\"",
+            );
+        }
+    }
+    if reading.given("run.idle_after") && reading.finish() == Some(Finish::Never) {
+        reading.fault(
+            "run.idle_after",
+            "`run.idle_after` has no effect with finish = \"never\": a service may wait for work",
+            "remove it; that its GPUs are not used is told in any case",
+        );
+    }
+}
+
 fn windows(reading: &mut Reading) -> Vec<Window> {
     let mut windows = Vec::new();
     for index in 0..reading.count("window") {
@@ -331,6 +379,22 @@ fn windows(reading: &mut Reading) -> Vec<Window> {
     windows
 }
 
+/// How long the steps of a start may take.
+fn start(reading: &Reading) -> Option<StartRules> {
+    /// The message of a pull changes with each layer; large ones take their time.
+    const UNCHANGED: Duration = Duration::from_mins(10);
+    let whole = reading.span("provision_timeout")?;
+    let unchanged = if reading.given("start.loading_unchanged") {
+        reading.span("start.loading_unchanged")
+    } else {
+        Some(UNCHANGED.max(whole * 2 / 3))
+    };
+    Some(StartRules {
+        status_within: reading.span("start.status_within"),
+        loading_unchanged: unchanged,
+    })
+}
+
 /// The job, where nothing is wrong. `None` only if a required field is absent, which was told.
 pub(super) fn job(reading: &Reading, windows: Vec<Window>) -> Option<Job> {
     Some(Job {
@@ -338,7 +402,9 @@ pub(super) fn job(reading: &Reading, windows: Vec<Window>) -> Option<Job> {
         owner: reading.text("owner"),
         tags: reading.texts("tags").unwrap_or_default(),
         priority: i32::try_from(reading.integer("priority")?).ok()?,
-        replicas: reading.whole("replicas")?,
+        replicas: reading.replicas()?,
+        array: array::array(reading),
+        service: service::service(reading),
         run: run::run(reading)?,
         requirements: requirements(reading)?,
         traffic_down_gb: reading.number("traffic.down")?,
@@ -374,6 +440,8 @@ pub(super) fn job(reading: &Reading, windows: Vec<Window>) -> Option<Job> {
         },
         lifetime_max: reading.span("max_lifetime"),
         provision_timeout: reading.span("provision_timeout")?,
+        start: start(reading)?,
+        idle_after: reading.span("run.idle_after"),
     })
 }
 

@@ -3,6 +3,7 @@
 
 use super::forms::{BUCKET, DIRECTORY, ENDPOINT, FILE, PREFIX, REGION};
 use super::kind::Kind;
+use super::sets::ELEMENTS_MAX;
 use crate::types::units::{
     BUS_SPEED, DISK, DISK_SPEED, DOLLARS, MEMORY, NETWORK, PER_GB, PER_GB_MONTH, PER_GPU_HOUR,
     PER_HOUR, TRAFFIC,
@@ -71,8 +72,9 @@ impl Applies {
 use Absent::{Is, Required, Unset};
 use Applies::{Live, NextRental, NotYet};
 use Kind::{
-    Choice, Countries, Cron, Driver, Env, Factors, Flag, Form, Ids, Instant, Integer, Margin,
-    Number, Ports, Price, Quantity, Secret, Secrets, Span, Text, Texts, Version, Zone,
+    Axes, Choice, Countries, Cron, Driver, Env, Factors, Flag, Form, Ids, Instant, Integer, Margin,
+    Number, Ports, Price, Quantity, Secret, Secrets, Sets, Span, SpanOrOff, Text, Texts, Version,
+    Zone,
 };
 
 const HOUR: u64 = 3600;
@@ -112,7 +114,7 @@ pub(super) const SECTIONS: &[Section] = &[
             field("priority", Integer(-1000, 1000), Is("0"), Live, "Higher is served first"),
             field("replicas", Integer(1, 1000), Is("1"), Live, "How many copies run"),
             field("rental", Choice(&["interruptible", "on-demand", "auto"]), Is("\"auto\""), NextRental, "Bids only, the host's fixed rate only, or bids, and on-demand where it is no dearer or takes an outbid machine back"),
-            field("finish", Choice(&["work", "exit", "gone", "manual", "never"]), Unset("`work` if `[work] gpu_hours` is given, else `exit` with `run.supervised`, else `manual`"), Live, "When a replica is finished: its share of the work is done; its container ended; its instance destroyed itself; you said `done`; never, a service"),
+            field("finish", Choice(&["work", "exit", "gone", "manual", "never"]), Unset("`exit` with `[array]`, `never` with `[service]`, else `work` if `[work] gpu_hours` is given, else `exit` with `run.supervised`, else `manual`"), Live, "When a replica is finished: its share of the work is done; its container ended; its instance destroyed itself; you said `done`; never, a service"),
             field("min_run", Span(0, 30 * DAY), Is("\"1m\""), Live, "A container that ends sooner has failed"),
             field("patience", Span(0, 7 * DAY), Is("\"10m\""), Live, "How long an outbid instance is waited for before the replica moves"),
             field("provision_timeout", Span(60, DAY), Is("\"15m\""), Live, "How long an instance may take to come up before another host is tried"),
@@ -138,6 +140,7 @@ pub(super) const SECTIONS: &[Section] = &[
             field("env", Env, Unset("none"), NextRental, "Environment variables, each with its name at most 256 characters, 32,768 in all"),
             field("secrets", Secrets, Unset("none"), NextRental, "Environment variables whose values are read from haggle's own environment or from files when an instance is made"),
             field("ports", Ports, Unset("none"), NextRental, "Ports to open"),
+            field("idle_after", Span(300, 30 * DAY), Unset("that is told, and no more"), Live, "A run whose GPUs are used less than 5 % for so long has failed and is begun anew, as `[retries]` says; that they are idle is told after 20m, or after half of this. Not for `finish = \"never\"`"),
             field("supervised", Flag, Is("false"), NextRental, "Whether haggle's runner looks after `command` on the machine; the image or template must have a POSIX shell. What follows here, and `[data]` but for `disposable`, is for it alone"),
             field("fenced", Flag, Is("true"), NextRental, "Whether the command works only while the instance's label lets it; without that it goes on, and is billed, when haggle is gone"),
             field("lease", Span(600, 7 * DAY), Is("\"2h\""), NextRental, "For how long the label lets it work without being renewed: then the command is ended, and as long after that the instance destroys itself"),
@@ -158,6 +161,16 @@ pub(super) const SECTIONS: &[Section] = &[
             field("registry", Text(200), Required, NextRental, "The registry's host"),
             field("user", Text(200), Required, NextRental, "The user"),
             field("password", Secret, Required, NextRental, "The password, by reference"),
+        ],
+    },
+    Section {
+        path: "start",
+        repeated: false,
+        required: false,
+        meaning: "How long the steps of a start may take, within `provision_timeout`",
+        fields: &[
+            field("status_within", SpanOrOff(60, DAY), Is("\"3m\""), Live, "From when an instance was listed first until the marketplace tells anything of it"),
+            field("loading_unchanged", SpanOrOff(60, DAY), Unset("`\"10m\"`, or two thirds of `provision_timeout` where that is longer"), Live, "For how long it may load its image with the same message"),
         ],
     },
     Section {
@@ -279,6 +292,33 @@ pub(super) const SECTIONS: &[Section] = &[
             field("prefix", Form(&PREFIX), Is("\"\""), NextRental, "What the keys of objects begin with"),
             field("access_key", Secret, Required, NextRental, "The id of the access key, by reference"),
             field("secret_key", Secret, Required, NextRental, "The access key's secret, by reference"),
+        ],
+    },
+    Section {
+        path: "array",
+        repeated: false,
+        required: false,
+        meaning: "The same command for many sets of parameters, each an element that ends by itself; for supervised jobs",
+        fields: &[
+            field("values", Sets, Unset("`matrix`"), Live, "The sets, each with its variables; an element is known by them, not by its place"),
+            field("matrix", Axes, Unset("`values`"), Live, "The values of each variable: every combination is a set"),
+            field("exclude", Sets, Unset("none"), Live, "Combinations of `matrix` that are left out: those with all of these values"),
+            field("max_running", Integer(1, ELEMENTS_MAX as i64), Required, Live, "How many elements are at work at once, at most"),
+        ],
+    },
+    Section {
+        path: "service",
+        repeated: false,
+        required: false,
+        meaning: "What holds of the replicas of a service together",
+        fields: &[
+            field("one_per_host", Flag, Is("true"), NextRental, "Whether no two replicas are on machines of one host; what is not known to be of another one is not taken"),
+            field("base_on_demand", Integer(0, 1000), Is("0"), NextRental, "How many replicas, at least, are at the host's fixed rate, whatever `rental` says"),
+            field("replace_first", Flag, Unset("false"), NotYet, "Whether a replacement is up before a replica ends that is known to end"),
+            field("health", Text(1024), Unset("none"), NotYet, "Where a replica says that it is healthy"),
+            field("interval", Span(1, 3600), Unset("none"), NotYet, "How often it is asked"),
+            field("healthy_after", Span(0, DAY), Unset("none"), NotYet, "For how long it answers well before it is healthy"),
+            field("unhealthy_after", Span(1, DAY), Unset("none"), NotYet, "For how long it answers badly before it is replaced"),
         ],
     },
     Section {

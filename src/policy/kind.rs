@@ -13,6 +13,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::error::Fault;
 use super::forms::Form;
+use super::sets::{self, Axis, Set};
 use crate::types::ids::JobName;
 use crate::types::job::{BidMargin, SecretRef};
 use crate::types::money::{Money, Rate};
@@ -42,6 +43,8 @@ pub(super) enum Kind {
     Quantity(&'static Unit, f64, f64),
     /// A span of time within bounds, in seconds.
     Span(u64, u64),
+    /// The same, or `off`.
+    SpanOrOff(u64, u64),
     /// More than nothing, and at most so many dollars.
     Price(&'static Price, i64),
     /// A share or a rate per GPU, over the floor.
@@ -66,6 +69,10 @@ pub(super) enum Kind {
     Secret,
     /// A table of factors by GPU model.
     Factors,
+    /// A list of sets of parameters.
+    Sets,
+    /// A table of the values of each parameter.
+    Axes,
     /// A cron expression; its meaning depends on the zone beside it and is checked there.
     Cron,
     /// A time zone.
@@ -82,6 +89,7 @@ pub(super) enum Value {
     Integer(i64),
     Number(f64),
     Span(Duration),
+    Off,
     Nanos(i64),
     Margin(BidMargin),
     Texts(Vec<String>),
@@ -92,6 +100,8 @@ pub(super) enum Value {
     Secrets(BTreeMap<String, SecretRef>),
     Secret(SecretRef),
     Factors(BTreeMap<String, u32>),
+    Sets(Vec<Set>),
+    Axes(Vec<Axis>),
     Zone(Tz),
     Instant(Time),
 }
@@ -102,7 +112,7 @@ pub(super) const ENV_ENTRY_MAX: usize = 256;
 /// Most that a factor may be: a GPU a hundred times the reference.
 const FACTOR_MAX: f64 = 100.0;
 
-type Read = Result<Value, Vec<Fault>>;
+pub(super) type Read = Result<Value, Vec<Fault>>;
 
 impl Kind {
     /// Reads a value of the document.
@@ -163,6 +173,8 @@ impl Kind {
                 .map(Value::Secret)
                 .map_err(|fault| vec![fault]),
             (Self::Factors, DeValue::Table(table)) => read_factors(table),
+            (Self::Sets, DeValue::Array(list)) => sets::read(list, span),
+            (Self::Axes, DeValue::Table(table)) => sets::read_axes(table, span),
             (Self::Instant, DeValue::Datetime(moment)) => {
                 instant(&moment.to_string()).ok_or_else(|| self.out_of_range(span))
             }
@@ -203,7 +215,8 @@ impl Kind {
                     Err(self.out_of_range(span))
                 }
             }
-            Self::Span(least, most) => {
+            Self::SpanOrOff(..) if text == "off" => Ok(Value::Off),
+            Self::Span(least, most) | Self::SpanOrOff(least, most) => {
                 let time = units::duration(text).map_err(explained)?;
                 let bounds = Duration::from_secs(least)..=Duration::from_secs(most);
                 if bounds.contains(&time) {
@@ -282,6 +295,9 @@ impl Kind {
             Self::Span(least, most) => {
                 format!("a span of time from {} to {}", spelt(least), spelt(most))
             }
+            Self::SpanOrOff(least, most) => {
+                format!("{}, or \"off\"", Self::Span(least, most).wants())
+            }
             Self::Price(price, most) => {
                 let per = price.per.first().copied().unwrap_or_default();
                 format!("an amount over $0 and up to ${most}{per}")
@@ -299,6 +315,8 @@ impl Kind {
             Self::Secrets => "a table of secrets by variable".to_owned(),
             Self::Secret => "a secret by reference".to_owned(),
             Self::Factors => format!("a table of numbers over 0, up to {FACTOR_MAX}, by GPU model"),
+            Self::Sets => "a list of tables of parameters".to_owned(),
+            Self::Axes => "a table of lists of values, by parameter".to_owned(),
             Self::Cron => "a cron expression of five fields".to_owned(),
             Self::Zone => "a time zone".to_owned(),
             Self::Instant => "a moment with its offset from UTC".to_owned(),
@@ -316,7 +334,7 @@ impl Kind {
             Self::Integer(least, most) => 1.clamp(least, most).to_string(),
             Self::Number(least, most) => format!("{:?}", 0.5_f64.clamp(least, most)),
             Self::Quantity(unit, ..) => format!("\"{}\"", unit.example),
-            Self::Span(least, most) => {
+            Self::Span(least, most) | Self::SpanOrOff(least, most) => {
                 format!("\"{}\"", spelt(900.clamp(least, most)))
             }
             Self::Price(price, _) => format!("\"{}\"", price.example),
@@ -331,6 +349,8 @@ impl Kind {
             Self::Secrets => "{ HF_TOKEN = { env = \"HF_TOKEN\" } }".to_owned(),
             Self::Secret => "{ env = \"NAME\" } or { file = \"path\" }".to_owned(),
             Self::Factors => "{ \"RTX 3090\" = 0.5 }".to_owned(),
+            Self::Sets => "[{ lr = 0.1, seed = 1 }]".to_owned(),
+            Self::Axes => "{ lr = [0.1, 0.01], seed = [1, 2] }".to_owned(),
             Self::Cron => "\"0 22 * * 1-5\"".to_owned(),
             Self::Zone => "\"Europe/Berlin\"".to_owned(),
             Self::Instant => "2027-01-31T18:00:00Z".to_owned(),
@@ -360,6 +380,10 @@ impl Kind {
             }
             Self::Quantity(unit, ..) => text(unit.pattern()),
             Self::Span(..) => text(units::DURATION_PATTERN.to_owned()),
+            Self::SpanOrOff(..) => json!({ "anyOf": [
+                text(units::DURATION_PATTERN.to_owned()),
+                { "const": "off" },
+            ] }),
             Self::Price(price, _) => text(price.pattern()),
             Self::Margin => json!({ "anyOf": [
                 text(r"^\s*[0-9]+(\.[0-9]*)?\s*%\s*$".to_owned()),
@@ -390,6 +414,8 @@ impl Kind {
             Self::Factors => {
                 table(json!({ "type": "number", "exclusiveMinimum": 0, "maximum": FACTOR_MAX }))
             }
+            Self::Sets => sets::schema(),
+            Self::Axes => sets::axes_schema(),
             Self::Cron => text(r"^\s*\S+(\s+\S+){4}\s*$".to_owned()),
             Self::Zone => json!({ "type": "string" }),
             Self::Instant => json!({ "type": "string", "format": "date-time" }),
@@ -430,7 +456,7 @@ fn elements<T>(
 }
 
 /// All values, or all faults.
-fn collect<T, C: FromIterator<T>>(
+pub(super) fn collect<T, C: FromIterator<T>>(
     results: impl Iterator<Item = Result<T, Fault>>,
 ) -> Result<C, Vec<Fault>> {
     let (mut values, mut faults) = (Vec::new(), Vec::new());
@@ -478,7 +504,7 @@ fn instant(text: &str) -> Option<Value> {
     (moment.naive_utc() > year).then(|| Value::Instant(Time(moment.timestamp_millis())))
 }
 
-fn variable(name: &str) -> bool {
+pub(super) fn variable(name: &str) -> bool {
     let mut bytes = name.bytes();
     bytes
         .next()
@@ -496,7 +522,7 @@ pub(super) fn names_a_secret(name: &str) -> bool {
     })
 }
 
-fn variable_fault(span: Range<usize>) -> Fault {
+pub(super) fn variable_fault(span: Range<usize>) -> Fault {
     Fault::new(span, "this is not the name of an environment variable")
         .help("letters, digits and underscores, beginning with a letter or an underscore")
 }

@@ -3,8 +3,8 @@
 //! All fields stand in one table (`fields`), from which reading (`reader`), the schema and the
 //! reference (`schema`) are made. A file's mistakes are told all at once, each where it is: serde
 //! would stop at the first, so the document is walked by hand, with its places. `kind` knows what a
-//! single value must be (`forms` what follows a rule of its own), `build` what must hold between
-//! values. What looks like a secret is masked (`mask`) before any text is shown.
+//! single value must be (`forms` what follows a rule of its own, `sets` the parameters of arrays),
+//! `build` what must hold between values. What looks like a secret is masked (`mask`) before any text is shown.
 
 mod build;
 mod error;
@@ -14,6 +14,7 @@ mod kind;
 mod mask;
 mod reader;
 mod schema;
+mod sets;
 
 use std::collections::BTreeMap;
 use std::fs::File;

@@ -10,6 +10,7 @@ use toml::de::{DeTable, DeValue};
 use super::error::Fault;
 use super::fields::{Absent, Applies, SECTIONS, Section};
 use super::kind::Value;
+use crate::types::job::Parameters;
 use crate::types::spelling::nearest;
 
 /// What a document holds, by path (`gpu.vram`, `window[0].cron`).
@@ -20,6 +21,9 @@ pub(super) struct Reading {
     places: BTreeMap<String, Range<usize>>,
     /// Tables of each repeated section.
     repeated: BTreeMap<&'static str, usize>,
+    /// The parameters of each element of an array, reckoned once; `None`: there is no array, or it was
+    /// told what is wrong with it.
+    pub(super) elements: Option<Vec<Parameters>>,
     /// What is wrong.
     pub(super) faults: Vec<Fault>,
     /// What is not there and must be. Kept apart: after a syntax error nobody knows what is there.
@@ -33,6 +37,7 @@ impl Reading {
             values: BTreeMap::new(),
             places: BTreeMap::new(),
             repeated: BTreeMap::new(),
+            elements: None,
             faults: Vec::new(),
             missing: Vec::new(),
         };

@@ -7,6 +7,8 @@ use super::*;
 use crate::types::job::{BidMargin, CheckpointPlace, Finish, RentalChoice, RunType, SecretRef};
 use crate::types::money::{Money, Rate};
 
+mod array;
+mod service;
 mod supervised;
 
 const LEAST: &str = "name = \"a\"\n[run]\nimage = \"x\"\n[price]\nmax = \"$1/gpu-hour\"\n";
@@ -49,6 +51,9 @@ fn the_least_policy_has_the_documented_defaults() {
     assert_eq!(job.bid_margin, BidMargin::PartsPerMillion(50_000));
     assert_eq!(job.patience, Duration::from_mins(10));
     assert_eq!(job.provision_timeout, Duration::from_mins(15));
+    assert_eq!(job.start.status_within, Some(Duration::from_mins(3)));
+    assert_eq!(job.start.loading_unchanged, Some(Duration::from_mins(10)));
+    assert_eq!(job.idle_after, None);
     assert_eq!(job.requirements.gpu_count, 1);
     assert_eq!(job.requirements.disk_gb, 16);
     assert_eq!(job.requirements.reliability_min, Some(0.95));
@@ -59,8 +64,46 @@ fn the_least_policy_has_the_documented_defaults() {
 }
 
 #[test]
+fn the_steps_of_a_start_can_be_switched_off_and_stay_within_the_whole() {
+    let start = |top: &str, below: &str| parse("a.toml", &with(top, below)).unwrap().start;
+    let off = start(
+        "",
+        "[start]\nstatus_within = \"off\"\nloading_unchanged = \"off\"",
+    );
+    assert_eq!(off, crate::types::start::StartRules::default());
+    let shorter = start(
+        "provision_timeout = \"8m\"",
+        "[start]\nloading_unchanged = \"7m\"",
+    );
+    assert_eq!(shorter.loading_unchanged, Some(Duration::from_mins(7)));
+    // A default that is longer than the whole is no mistake of the policy.
+    let short = start("provision_timeout = \"2m\"", "");
+    assert_eq!(short.loading_unchanged, Some(Duration::from_mins(10)));
+    // Whoever gives a large image its time gives its layers theirs.
+    let long = start("provision_timeout = \"90m\"", "");
+    assert_eq!(long.loading_unchanged, Some(Duration::from_mins(60)));
+}
+
+#[test]
+fn idle_gpus_end_a_run_only_where_something_ends() {
+    let run = |top: &str, below: &str| {
+        format!(
+            "{top}\nname = \"a\"\n[run]\nimage = \"x\"\n{below}\n[price]\nmax = \"$1/gpu-hour\"\n"
+        )
+    };
+    let text = run("", "idle_after = \"5m\"");
+    let job = parse("a.toml", &text).unwrap();
+    assert_eq!(job.idle_after, Some(Duration::from_mins(5)));
+    one_mistake(&run("", "idle_after = \"4m\""), &["from 5m to 30d"]);
+    one_mistake(
+        &run("finish = \"never\"", "idle_after = \"1h\""),
+        &["`run.idle_after` has no effect", "a service"],
+    );
+}
+
+#[test]
 fn every_field_arrives() {
-    // One has a runner and the other what excludes one.
+    // One has a runner and the other what excludes one. What arrays become, their own tests hold.
     let full = include_str!("tests/full.toml");
     let supervised = include_str!("tests/supervised.toml");
     let shown = |text| format!("{:#?}", parse("a.toml", text).unwrap());
@@ -68,7 +111,9 @@ fn every_field_arrives() {
     expect_test::expect_file!["tests/supervised.txt"].assert_eq(&shown(supervised));
     // A field that is forgotten in the builder would leave its default in the texts above; that it
     // is in a file at all is what the next assertion holds.
-    let read = [full, supervised].map(|text| {
+    let arrays = [array::VALUES, array::MATRIX].map(|lines| array::text("", "", lines));
+    let service = with("replicas = 2", service::SERVICE);
+    let read = [full, supervised, &arrays[0], &arrays[1], &service].map(|text| {
         let document = DeTable::parse(text).unwrap();
         Reading::of(document.get_ref())
     });
@@ -281,6 +326,16 @@ fn what_must_hold_between_fields() {
             "max_lifetime = \"10m\"",
             "",
             &["`provision_timeout` (15m00s) is longer"],
+        ),
+        (
+            "provision_timeout = \"8m\"",
+            "[start]\nloading_unchanged = \"8m\"",
+            &["`start.loading_unchanged` (8m00s) has no effect", "\"off\""],
+        ),
+        (
+            "",
+            "[start]\nstatus_within = \"0s\"",
+            &["from 1m to 1d, or \"off\""],
         ),
         (
             "",

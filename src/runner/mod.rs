@@ -2,7 +2,9 @@
 //! tries the machine, restores, runs the command, keeps its checkpoints and outputs elsewhere, and
 //! ends the instance where nobody renews its lease. `docs/runner.md` has the protocol.
 
+mod delivered;
 mod key;
+mod marks;
 mod told;
 
 use std::fmt::Write as _;
@@ -15,8 +17,10 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 
 use crate::types::ids::{IntentId, Label};
+pub use delivered::begins_run;
 pub use key::{key_of, secret_in};
-pub use told::{Brought, Kept, Place, Told, kept_key, told};
+pub use marks::gpu_mark;
+pub use told::{Brought, Kept, Place, Told, kept_key, signed, told};
 
 /// The script: POSIX shell.
 pub const SCRIPT: &str = include_str!("run.sh");
@@ -147,13 +151,18 @@ impl Run {
         })
     }
 
+    /// The number of its rent, as its lines name it.
+    pub fn number(&self) -> String {
+        self.label.intent.to_string()
+    }
+
     /// What the script is told, as assignments before its first line.
     fn settings(&self) -> String {
         let seconds = |span: Duration| span.as_secs().to_string();
         let mut all = vec![
             ("LABEL", self.label.to_string()),
             ("GENERATION", self.generation.to_string()),
-            ("RUN", self.label.intent.to_string()),
+            ("RUN", self.number()),
             ("KEY", self.key.clone()),
             ("COMMAND", self.command.clone()),
             ("LEASE", self.lease.map_or("0".to_owned(), seconds)),

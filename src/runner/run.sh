@@ -81,7 +81,8 @@ say() {
     seq=$((seq + 1))
     doc="{\"v\":1,\"run\":\"${HAGGLE_RUN:-}\",\"generation\":${HAGGLE_GENERATION:-0},\"boot\":\"$boot\",\"seq\":$seq"
     doc="$doc,\"state\":\"$state\",\"at\":$(server_now),\"progress\":$progress"
-    doc="$doc,\"checkpoint\":$checkpoint,\"exit\":$exited${2:+,$2}}"
+    doc="$doc,\"checkpoint\":$checkpoint,\"exit\":$exited"
+    doc="$doc${fault:+,\"fault\":\"$fault\"}${2:+,$2}}"
     mac=$(sign "${HAGGLE_KEY:-}" "$doc")
     printf '\nHAGGLE %s %s\n' "$doc" "${mac:--}"
 }
@@ -255,7 +256,8 @@ limited() { if has timeout; then timeout "$@"; else shift && "$@"; fi; }
 
 preflight() {
     bad="" gpus=null model=null vram=null free=null driver=null disk=null down=null alloc=null
-    if has nvidia-smi && smi=$(limited 20 nvidia-smi --query-gpu=name,memory.total,memory.free,driver_version --format=csv,noheader,nounits 2>/dev/null) && [ -n "$smi" ]; then
+    if has nvidia-smi && ask_driver name,memory.total,memory.free,driver_version; then
+        smi=$said
         gpus=$(printf '%s\n' "$smi" | grep -c .)
         IFS=, read -r model vram free driver <<SMI
 $(printf '%s\n' "$smi" | sort -t, -k3 -n | head -n 1)
@@ -656,8 +658,55 @@ start_command() {
     pid=$!
 }
 
+# Asks the driver; what it says, in $said. When a GPU breaks it may never answer, and the one that waits
+# for it cannot even be killed: it is left behind.
+ask_driver() {
+    said=
+    [ "$WORK" != none ] || return 1
+    nvidia-smi "--query-gpu=$1" --format=csv,noheader,nounits >"$WORK/smi" 2>/dev/null &
+    asked=$!
+    for _ in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
+        is_alive "$asked" || break
+        sleep 1
+    done
+    if is_alive "$asked"; then
+        kill -KILL "$asked" 2>/dev/null
+        return 1
+    fi
+    wait "$asked" && said=$(cat "$WORK/smi") && [ -n "$said" ]
+}
+
+# How many GPUs the driver lists, in $count; nothing where the image cannot ask it.
+count_gpus() {
+    count=
+    has nvidia-smi && [ "$WORK" != none ] || return 0
+    count=0
+    ask_driver name && count=$(printf '%s\n' "$said" | grep -c .)
+}
+
+# Memory errors that cannot be corrected, in $errors: one number a GPU.
+ecc_errors() {
+    errors=
+    [ "${count:-0}" -gt 0 ] && ask_driver ecc.errors.uncorrected.volatile.total && errors=$said
+}
+
+# Why a command that failed may have failed by its host: the driver lists fewer GPUs than when it began,
+# or does not answer, or memory was found broken since.
+gpu_fault() {
+    [ "$exited" != 0 ] && [ "${gpus_before:-0}" -gt 0 ] || return 0
+    count_gpus
+    [ "${count:-0}" -lt "$gpus_before" ] && fault=gpu-lost && return 0
+    ecc_errors
+    case $errors in *[1-9]*) [ "$errors" = "$errors_before" ] || fault=gpu-ecc ;; esac
+}
+
 # Runs the command until it ends, or until it may not work any more. Its exit code in $exited.
 run_command() {
+    fault=
+    count_gpus
+    gpus_before=$count
+    ecc_errors
+    errors_before=$errors
     start_command
     say running
     heard=$up
@@ -685,6 +734,7 @@ keep_outputs() { read_control && put_tree "$HAGGLE_OUTPUTS_DIR" outputs && print
 result() {
     read_progress
     keep_now
+    gpu_fault
     kept='"outputs":null'
     if [ -n "${HAGGLE_OUTPUTS_DIR:-}" ] && [ -d "$HAGGLE_OUTPUTS_DIR" ]; then
         kept='"outputs":"here"'

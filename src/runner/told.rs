@@ -57,6 +57,16 @@ pub struct Told {
     /// Where the outputs are, with the result: `"here"`, or what was kept elsewhere.
     #[serde(default)]
     pub outputs: Option<Place>,
+    /// What is broken of the machine, with the result of a command that failed: `gpu-lost` or
+    /// `gpu-ecc`.
+    #[serde(default)]
+    pub fault: Option<String>,
+    /// Its disk, MB/s, as measured before the command.
+    #[serde(default)]
+    pub disk: Option<u32>,
+    /// Its download, Mbit/s, as measured before the command.
+    #[serde(default)]
+    pub down: Option<u32>,
     /// What of the machine was refused; empty: nothing.
     #[serde(default)]
     pub bad: Option<String>,
@@ -113,6 +123,11 @@ pub fn kept_key(key: &str) -> String {
     signature_of("kept", key)
 }
 
+/// A document as a line of a run, signed with the key of that.
+pub fn signed(document: &str, key: &str) -> String {
+    format!("{MARK}{document} {}", signature_of(document, key))
+}
+
 /// The key before and after it, so that nothing can be appended under the same signature.
 fn signature_of(document: &str, key: &str) -> String {
     hex(&Sha256::digest(format!("{key}\n{document}\n{key}")))
@@ -126,7 +141,7 @@ mod tests {
 
     #[test]
     fn a_line_is_read_and_its_signature_tried() {
-        let line = format!("HAGGLE {DOCUMENT} {}", signature_of(DOCUMENT, "k"));
+        let line = signed(DOCUMENT, "k");
         let read = told(&line, "k").unwrap();
         assert!(read.signed);
         assert_eq!((read.seq, read.progress, read.exit), (2, Some(0.5), None));

@@ -10,7 +10,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::fate::Hazards;
-use super::jobs::{self, Kind, Terms};
+use super::jobs::{self, Fence, Kind, Terms};
 use super::rig::file_of;
 use super::scenario::{Path, START, Scenario};
 use super::turn::{Others, Policy, Turn};
@@ -101,7 +101,7 @@ impl Scenario {
         };
         let faults = spec(draw.of(&WIRES));
         let script = script_drawn(&mut draw, &mut more, &jobs, trouble, &faults, shared);
-        Self {
+        let drawn = Self {
             seed,
             start: draw.of(&BEGINNINGS),
             engine: limits_drawn(&mut draw, &mut more, poll_every),
@@ -120,6 +120,7 @@ impl Scenario {
             balance,
             charge_decimals: draw.of(&[3, 9]),
             failures: draw.of(&[0.0, 1.0, 1.0, 4.0]),
+            liars: 0.0,
             disputed,
             quirks: Quirks {
                 bids_ignore_price: draw.one_in(12),
@@ -129,7 +130,63 @@ impl Scenario {
             path: draw.of(&Path::ALL),
             jobs,
             script,
+        };
+        // Later still, and again by itself.
+        drawn.supervised(&mut Draw(ChaCha8Rng::seed_from_u64(seed ^ 0x2f6e_91d5)))
+    }
+
+    /// The same with jobs that haggle's runner looks after, in some of the seeds that can read logs:
+    /// beside what was drawn, so that the rest stays as it is.
+    fn supervised(mut self, draw: &mut Draw) -> Self {
+        if self.path != Path::Native || draw.one_in(3) {
+            return self;
         }
+        self.liars = draw.of(&[0.0, 0.1, 0.3]);
+        let mut kinds: Vec<Kind> = Vec::new();
+        for _ in 0..draw.whole(1..=2) {
+            let kind = draw.of(&Kind::SUPERVISED);
+            if !kinds.contains(&kind) {
+                kinds.push(kind);
+            }
+        }
+        for kind in kinds {
+            let fence = match draw.of(&[10, 10, 20, 60, 120, 0]) {
+                // Where labels are cut short their tails are lost, and nothing fenced would work.
+                minutes if minutes > 0 && self.disputed.label_kept.is_none() => {
+                    Fence::Lease(minutes)
+                }
+                _ => Fence::Open,
+            };
+            let terms = Terms {
+                ceiling_cents: draw.whole(15..=60),
+                disk_gb: draw.whole(8..=32),
+                total_cents: Some(draw.whole(150..=900)),
+                day_cents: None,
+                hour_cents: None,
+                month_cents: None,
+                gpus: 1,
+                owner: None,
+                tags: &[],
+                traffic_gb: None,
+                fence,
+            };
+            let Some(job) = jobs::job(kind, &terms) else {
+                continue;
+            };
+            if draw.one_in(2) {
+                let wish = draw.of(&[Wish::Stop, Wish::Pause]);
+                let at = draw.whole(HOUR..=self.trouble.as_secs() - 2 * HOUR);
+                let lasts = draw.whole(2 * MINUTE..=HOUR);
+                for (at, wish) in [(at, wish), (at + lasts, Wish::Run)] {
+                    let job = job.name.clone();
+                    let ask = Turn::Ask(Ask::Job { job, wish });
+                    self.script.push((Duration::from_secs(at), ask));
+                }
+            }
+            self.jobs.push(job);
+        }
+        self.script.sort_by_key(|(at, _)| *at);
+        self
     }
 
     /// The same with a mistake in haggle itself.
@@ -157,7 +214,7 @@ const TAGS: [&[&str]; 3] = [&["nightly"], &["shared"], &["nightly", "shared"]];
 fn jobs_drawn(draw: &mut Draw, more: &mut Draw) -> Vec<Arc<Job>> {
     let mut kinds: Vec<Kind> = Vec::new();
     for _ in 0..draw.whole(1..=3) {
-        let kind = draw.of(&Kind::ALL);
+        let kind = draw.of(&Kind::ALONE);
         if !kinds.contains(&kind) {
             kinds.push(kind);
         }
@@ -179,6 +236,7 @@ fn jobs_drawn(draw: &mut Draw, more: &mut Draw) -> Vec<Arc<Job>> {
             owner: more.one_in(2).then(|| more.of(&OWNERS)),
             tags: if more.one_in(2) { more.of(&TAGS) } else { &[] },
             traffic_gb: more.one_in(4).then(|| more.whole(8..=40)),
+            fence: Fence::Open,
         };
         jobs::job(kind, &terms)
     });
@@ -428,6 +486,30 @@ mod tests {
             })
         };
         assert!(drawn.iter().any(lowers));
+    }
+
+    #[test]
+    fn supervised_jobs_are_drawn_where_they_can_be_heard() {
+        let drawn: Vec<Scenario> = (0..300).map(|seed| Scenario::drawn(seed, 1)).collect();
+        let supervised = |drawn: &Scenario| {
+            let runners = drawn.jobs.iter().filter(|job| job.run.runner.is_some());
+            runners.count()
+        };
+        let all: usize = drawn.iter().map(supervised).sum();
+        assert!(all > 60, "{all}");
+        for drawn in drawn.iter().filter(|drawn| supervised(drawn) > 0) {
+            assert_eq!(drawn.path, Path::Native, "seed {}", drawn.seed);
+            let cut = drawn.disputed.label_kept.is_some();
+            let mut leases = drawn.jobs.iter().filter_map(|job| job.run.runner.as_ref());
+            assert!(!cut || leases.all(|runner| runner.lease.is_none()));
+        }
+        let mut runners = drawn.iter().flat_map(|drawn| &drawn.jobs);
+        let short = |job: &Arc<Job>| {
+            let lease = job.run.runner.as_ref().and_then(|runner| runner.lease);
+            lease == Some(Duration::from_mins(10))
+        };
+        assert!(runners.any(short));
+        assert!(drawn.iter().any(|drawn| drawn.liars > 0.0));
     }
 
     #[test]

@@ -38,10 +38,22 @@ pub(super) enum Kind {
     Steady,
     /// Several replicas whose disks must be kept, and little patience.
     Hold,
+    /// Supervised: its command ends well, and its outputs stay on its disk.
+    Task,
+    /// Supervised: its command fails, again and again.
+    Slip,
+    /// Supervised: its command gets no further.
+    Hang,
+    /// Supervised: a service of two replicas, whose command does not end.
+    Watch,
 }
 
 impl Kind {
-    pub(super) const ALL: [Self; 10] = [
+    /// Those that haggle's runner looks after. They are rented where logs can be read.
+    pub(super) const SUPERVISED: [Self; 4] = [Self::Task, Self::Slip, Self::Hang, Self::Watch];
+
+    /// The others.
+    pub(super) const ALONE: [Self; 10] = [
         Self::Train,
         Self::Serve,
         Self::Keep,
@@ -66,6 +78,21 @@ impl Kind {
             Self::Crash => "crash",
             Self::Steady => "steady",
             Self::Hold => "hold",
+            Self::Task => "task",
+            Self::Slip => "slip",
+            Self::Hang => "hang",
+            Self::Watch => "watch",
+        }
+    }
+
+    /// What the runner looks after; `None`: it has none.
+    fn command(self) -> Option<&'static str> {
+        match self {
+            Self::Task => Some("HAGGLE_MARKET_RUN_FOR=5400 python train.py"),
+            Self::Slip => Some("HAGGLE_MARKET_RUN_FOR=900 HAGGLE_MARKET_EXIT=3 python train.py"),
+            Self::Hang => Some("HAGGLE_MARKET_HANG_AFTER=1200 python train.py"),
+            Self::Watch => Some("python serve.py"),
+            _ => None,
         }
     }
 
@@ -79,7 +106,7 @@ impl Kind {
                 PLAIN,
                 "[work]\ngpu_hours = 6\n[checkpoint]\nevery = \"15m\"\nplace = \"remote\"\n[data]\ndisposable = true\n",
             ),
-            Self::Serve => (
+            Self::Serve | Self::Watch => (
                 "rental = \"interruptible\"\nfinish = \"never\"\nreplicas = 2\n",
                 PLAIN,
                 disposable,
@@ -124,8 +151,32 @@ impl Kind {
                 PLAIN,
                 on_disk,
             ),
+            Self::Task => (
+                "rental = \"interruptible\"\npatience = \"5m\"\n",
+                PLAIN,
+                "[data]\ncheckpoint = \"/w/kept\"\noutputs = \"/w/out\"\n",
+            ),
+            Self::Slip => (
+                "rental = \"auto\"\n",
+                PLAIN,
+                "[retries]\nmax = 2\nbackoff = \"2m\"\n[data]\ndisposable = true\n",
+            ),
+            Self::Hang => (
+                "rental = \"interruptible\"\n",
+                "[run]\nimage = \"a/b:c\"\nprogress = \"/w/progress\"\nhung_after = \"20m\"\n",
+                "[retries]\nmax = 2\nbackoff = \"2m\"\n[data]\ncheckpoint = \"/w/kept\"\n",
+            ),
         }
     }
+}
+
+/// By what a runner lets its command work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fence {
+    /// By a lease of so many minutes.
+    Lease(u64),
+    /// By nothing.
+    Open,
 }
 
 /// What differs between two jobs of a kind. Money in cents.
@@ -143,6 +194,8 @@ pub(super) struct Terms {
     pub(super) tags: &'static [&'static str],
     /// Most traffic of one instance, GB.
     pub(super) traffic_gb: Option<u64>,
+    /// What a supervised job's commands work by.
+    pub(super) fence: Fence,
 }
 
 /// The text of a policy.
@@ -156,7 +209,17 @@ pub(super) fn text(kind: Kind, terms: &Terms) -> String {
     if !terms.tags.is_empty() {
         text.push_str(&format!("tags = {:?}\n", terms.tags));
     }
-    text.push_str(&format!("{head}{run}{GPUS}count = {}\n", terms.gpus));
+    text.push_str(&format!("{head}{run}"));
+    if let Some(command) = kind.command() {
+        let fence = match terms.fence {
+            Fence::Lease(minutes) => format!("lease = \"{minutes}m\""),
+            Fence::Open => "fenced = false".to_owned(),
+        };
+        text.push_str(&format!(
+            "supervised = true\ncommand = \"{command}\"\n{fence}\n"
+        ));
+    }
+    text.push_str(&format!("{GPUS}count = {}\n", terms.gpus));
     if let Some(most) = terms.traffic_gb {
         text.push_str(&format!("[traffic]\nmax = \"{most}GB\"\n"));
     }
@@ -208,6 +271,7 @@ mod tests {
             owner: Some("ml"),
             tags: &["nightly", "shared"],
             traffic_gb: Some(9),
+            fence: Fence::Lease(10),
         };
         let none = Terms {
             total_cents: Some(400),
@@ -218,13 +282,19 @@ mod tests {
             owner: None,
             tags: &[],
             traffic_gb: None,
+            fence: Fence::Open,
             ..some
         };
-        for kind in Kind::ALL {
+        let all = Kind::ALONE.into_iter().chain(Kind::SUPERVISED);
+        for kind in all {
             for terms in [&some, &none] {
                 let file = format!("{}.toml", kind.name());
                 let parsed = policy::parse(&file, &text(kind, terms));
                 assert!(parsed.is_ok(), "{kind:?}: {:?}", parsed.unwrap_err());
+                let runner = parsed.unwrap().run.runner;
+                assert_eq!(runner.is_some(), kind.command().is_some(), "{kind:?}");
+                let lease = runner.and_then(|runner| runner.lease);
+                assert!(lease.is_none() || terms.fence != Fence::Open, "{kind:?}");
             }
         }
     }

@@ -241,7 +241,8 @@ impl Transport for SimTransport {
             return Err(TransportError::Timeout(TIMEOUT));
         }
         let mutates = changes_something(&request);
-        let asked = format!("{request:?}");
+        let traced = tracing::enabled!(target: "haggle::simulate::requests", tracing::Level::TRACE);
+        let asked = traced.then(|| format!("{request:?}"));
         let of_account = request.method == Method::Get
             && ["/users/me", "/balance", "/users/current/"]
                 .iter()
@@ -253,8 +254,12 @@ impl Transport for SimTransport {
         self.saw_ours
             .store(asks_who && told && !other, Ordering::SeqCst);
         // For whoever wants to know where two runs part.
-        tracing::trace!(target: "haggle::simulate::requests", at = now.0, "{asked}: {reply:?}");
-        if let Ok(reply) = &reply {
+        if let Some(asked) = asked {
+            tracing::trace!(target: "haggle::simulate::requests", at = now.0, "{asked}: {reply:?}");
+        }
+        if tracing::enabled!(target: "haggle::simulate::bodies", tracing::Level::TRACE)
+            && let Ok(reply) = &reply
+        {
             let body = String::from_utf8_lossy(&reply.body);
             tracing::trace!(target: "haggle::simulate::bodies", "{body}");
         }
@@ -264,11 +269,12 @@ impl Transport for SimTransport {
             lock(&stage.checker).account_read(credit);
         }
         if let (true, Ok(reply)) = (of_instances, &reply) {
-            let text = String::from_utf8_lossy(&reply.body);
+            // What is no text shows nothing.
+            let text = std::str::from_utf8(&reply.body).unwrap_or_default();
             let mut checker = lock(&stage.checker);
             stage
                 .server
-                .with_market(|market| checker.listed(&text, market));
+                .with_market(|market| checker.listed(text, market));
         }
         let due = Time(stage.looked_at.load(Ordering::SeqCst) + LOOK_APART_MS);
         if mutates || stage.clock.now() >= due {
@@ -278,6 +284,21 @@ impl Transport for SimTransport {
             stage.fate.kill();
             std::future::pending::<()>().await;
         }
+        reply
+    }
+
+    /// What the marketplace named, such as a log: it takes time, and changes nothing.
+    async fn fetch(&self, url: &str) -> Result<Reply, TransportError> {
+        let stage = &self.stage;
+        if stage.fate.is_dead() {
+            std::future::pending::<()>().await;
+        }
+        stage.fate.requested();
+        stage.clock.advance(stage.fate.latency());
+        stage.catch_up();
+        let now = stage.clock.now();
+        let reply = self.inner.fetch(url).await;
+        tracing::trace!(target: "haggle::simulate::requests", at = now.0, "fetch: {reply:?}");
         reply
     }
 }

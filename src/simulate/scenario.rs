@@ -90,6 +90,8 @@ pub struct Scenario {
     pub charge_decimals: u32,
     /// How often provisioning fails, as a multiple of the usual.
     pub failures: f64,
+    /// Share of the machines whose host lies about them.
+    pub liars: f64,
     /// How the market settles what its sources dispute.
     pub disputed: Disputed,
     /// What is particular about the gateway.
@@ -186,6 +188,7 @@ fn build(scenario: &Scenario, adapters: Adapters) -> Rig {
         machines: Some(scenario.machines),
         intensity: scenario.intensity,
         failures: scenario.failures,
+        liars: scenario.liars,
         disputed: scenario.disputed,
         ..MarketOptions::default()
     };

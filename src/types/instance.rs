@@ -10,6 +10,7 @@ use super::ids::{
 };
 use super::job::Runner;
 use super::money::{BID_PARKED, Money, Rate};
+use super::start::{Asked, ComingUp, GpuUse, StartFault};
 use super::time::Time;
 
 /// A state of a contract or a container, as the marketplace words it.
@@ -82,6 +83,9 @@ pub struct Instance {
     pub disk_gb: Option<u32>,
     /// `host:port` for SSH.
     pub ssh: Option<String>,
+    /// How much its GPUs are used, in percent; not under zero. `None`: unknown, which is not idle.
+    #[serde(default)]
+    pub gpu_util: Option<f32>,
 }
 
 /// What an instance is doing, in our words.
@@ -217,6 +221,8 @@ pub enum DestroyWhy {
     UserRequest,
     /// It did not come up within the provisioning timeout.
     ProvisionTimeout,
+    /// A step of its start took too long, or its host's container runtime reported an error.
+    StartFailed,
     /// The container ended too soon.
     EndedTooSoon,
     /// The create's answer or its re-read was not what was asked.
@@ -241,14 +247,48 @@ pub enum DestroyWhy {
     HostLost,
     /// The runner found the machine to be less than was advertised.
     Refused,
+    /// A GPU of the machine broke under the command.
+    Broken,
     /// It runs, and nothing was heard of the runner.
     Silent,
     /// Its command made no progress for too long.
     Hung,
     /// The checkpoint that it was to begin with did not come, or not as it should be.
     NotBrought,
+    /// Its GPUs were hardly used for longer than the policy allows.
+    Idle,
     /// `demo`, or `run --destroy-on-exit`, ended.
     Exit,
+}
+
+impl DestroyWhy {
+    /// The same in a few words, for events.
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::Finished => "finished",
+            Self::UserRequest => "as asked",
+            Self::ProvisionTimeout => "it did not come up in time",
+            Self::StartFailed => "its start came to nothing",
+            Self::EndedTooSoon => "it ended too soon",
+            Self::NotAsAsked => "it is not what was asked",
+            Self::Leftover => "a refused create left it behind",
+            Self::Orphan => "nothing wants it",
+            Self::Moved => "moved elsewhere",
+            Self::RentalEnding => "its rental ends",
+            Self::Limit => "a limit forces it",
+            Self::Drained => "its policy is gone",
+            Self::WindowClosed => "its window closed",
+            Self::MaxLifetime => "it lived as long as it may",
+            Self::HostLost => "its host is lost",
+            Self::Refused => "its machine is not fit for the job",
+            Self::Broken => "a GPU of its machine broke",
+            Self::Silent => "nothing was heard of its runner",
+            Self::Hung => "its command made no progress",
+            Self::NotBrought => "its checkpoint did not come",
+            Self::Idle => "its GPUs were hardly used",
+            Self::Exit => "haggle ends",
+        }
+    }
 }
 
 /// What the runner on an instance has told, as far as its lines were signed with the run's key. All of
@@ -262,6 +302,9 @@ pub struct RunnerView {
     pub read_at: Option<Time>,
     /// When a new line was last read.
     pub heard_at: Option<Time>,
+    /// When its log was first read since without a new line; `None`: it was not.
+    #[serde(default)]
+    pub overdue_since: Option<Time>,
     /// Which start of the container the last line is of, and its number.
     pub line: Option<(String, u64)>,
     /// The starts of the container that lines were of, the last ones only, oldest first.
@@ -298,6 +341,9 @@ pub struct RunnerView {
     pub outputs: Option<Outputs>,
     /// The command's exit code in this start of the container.
     pub exit: Option<i32>,
+    /// What is broken of the machine, where the command failed by it, in this start of the container.
+    #[serde(default)]
+    pub fault: Option<String>,
     /// Why it waits, ended, or was refused.
     pub why: Option<String>,
     /// What became of it, once that was judged in this start of the container.
@@ -327,13 +373,40 @@ impl RunnerView {
         }
     }
 
+    /// Whether it is to be replaced by another one although its disk has work: its machine or its runner
+    /// is no good.
+    pub fn is_replaced(&self) -> bool {
+        let unfit = matches!(
+            self.verdict,
+            Some(Verdict::Refused | Verdict::Silent | Verdict::Broken)
+        );
+        unfit && self.worked
+    }
+
+    /// The clock was set ahead by so many milliseconds, at most, and shows `now`: nothing is silent, without
+    /// progress, or without its checkpoint for longer for that.
+    pub fn set_ahead(&mut self, ms: i64, now: Time) {
+        self.overdue_since = None;
+        let marks = [
+            &mut self.heard_at,
+            &mut self.restoring_since,
+            &mut self.progress_at,
+            &mut self.result_at,
+        ];
+        for at in marks.into_iter().flatten() {
+            *at = Time(at.0.saturating_add(ms)).min(now);
+        }
+    }
+
     /// What was said of a start of the container is not said of the next one.
     pub fn begins_anew(&mut self) {
         self.verdict = None;
         self.state = None;
         self.exit = None;
+        self.fault = None;
         self.why = None;
         self.progress_at = None;
+        self.overdue_since = None;
         self.restoring_since = None;
         self.restored_badly = false;
         self.result_at = None;
@@ -348,6 +421,8 @@ pub enum Verdict {
     Ended,
     /// The machine was refused.
     Refused,
+    /// The command failed, and the machine's GPUs with it.
+    Broken,
     /// Nothing was heard of the runner.
     Silent,
     /// The command made no progress.
@@ -381,6 +456,17 @@ pub struct Bringing {
     pub anew: bool,
     /// Whether its label was, or may have been, let say `go`: from then on work may be on its disk.
     pub opened: bool,
+}
+
+impl Bringing {
+    /// The clock was set ahead by so many milliseconds, at most, and shows `now`: no copy has taken longer
+    /// for that.
+    pub fn set_ahead(&mut self, ms: i64, now: Time) {
+        let marks = [&mut self.ready_at, &mut self.begun_at, &mut self.asked_at];
+        for at in marks.into_iter().flatten() {
+            *at = Time(at.0.saturating_add(ms)).min(now);
+        }
+    }
 }
 
 /// An instance of ours, as we keep it: everything the bill, the fence and the next decision need.
@@ -477,6 +563,18 @@ pub struct Held {
     /// What the work cost that its host lost, by the first day of the month of the loss.
     #[serde(default)]
     pub lost_work: BTreeMap<NaiveDate, Money>,
+    /// What its policy asked for when it was made, as far as a start depends on it; `None`: not known.
+    #[serde(default)]
+    pub asked: Option<Asked>,
+    /// What was last seen of its start; `None`: nothing yet, or it has run.
+    #[serde(default)]
+    pub coming_up: Option<ComingUp>,
+    /// Why its start was given up, if it was.
+    #[serde(default)]
+    pub start_fault: Option<StartFault>,
+    /// How much its GPUs were used in its present run.
+    #[serde(default)]
+    pub gpu_use: GpuUse,
 }
 
 impl Held {
@@ -528,6 +626,30 @@ impl Held {
             runner: None,
             bringing: None,
             lost_work: BTreeMap::new(),
+            asked: None,
+            coming_up: None,
+            start_fault: None,
+            gpu_use: GpuUse::default(),
+        }
+    }
+
+    /// The clock was set ahead by so many milliseconds, at most, and shows `now`: neither its start nor how
+    /// long its GPUs are idle is older for that.
+    pub fn set_ahead(&mut self, ms: i64, now: Time) {
+        if let Some(view) = &mut self.coming_up {
+            view.set_ahead(ms, now);
+        }
+        if let Some(idle) = &mut self.gpu_use.idle {
+            idle.set_ahead(ms, now);
+        }
+        if let Some(bringing) = &mut self.bringing {
+            bringing.set_ahead(ms, now);
+        }
+        if let Some(view) = &mut self.runner {
+            view.set_ahead(ms, now);
+            if !view.worked && self.phase == Phase::Running {
+                self.phase_since = Time(self.phase_since.0.saturating_add(ms)).min(now);
+            }
         }
     }
 
@@ -567,7 +689,9 @@ impl Held {
     pub fn failed_to_start(&self) -> bool {
         let by_the_host = matches!(
             self.destroying,
-            None | Some(DestroyWhy::ProvisionTimeout | DestroyWhy::HostLost)
+            None | Some(
+                DestroyWhy::ProvisionTimeout | DestroyWhy::StartFailed | DestroyWhy::HostLost
+            )
         );
         self.first_ran_at.is_none() && by_the_host
     }

@@ -11,6 +11,7 @@ use super::ledger::Payer;
 use super::money::{Money, Rate};
 use super::offer::Country;
 use super::schedule::Window;
+use super::start::StartRules;
 
 /// Where a secret is found. Its value is never in a policy, a world, a journal or a log.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -286,6 +287,27 @@ pub struct Retries {
     pub backoff_max: Duration,
 }
 
+/// The parameters of an element of an array: environment variables of its command.
+pub type Parameters = BTreeMap<String, String>;
+
+/// An array: the same run for each of many sets of parameters.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Array {
+    /// The sets in the order of the policy, no two of them the same.
+    pub elements: Vec<Parameters>,
+    /// So many elements are at work at once, at most.
+    pub max_running: u32,
+}
+
+/// A service: what holds of its replicas together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Service {
+    /// Whether no two of its replicas are on machines of one host.
+    pub one_per_host: bool,
+    /// So many of its replicas are at the host's fixed rate, at least.
+    pub base_on_demand: u32,
+}
+
 /// A validated policy.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Job {
@@ -297,8 +319,14 @@ pub struct Job {
     pub tags: Vec<String>,
     /// Higher is served first.
     pub priority: i32,
-    /// How many copies.
+    /// How many copies; of an array, how many elements.
     pub replicas: u32,
+    /// The parameters of each replica, where they differ.
+    #[serde(default)]
+    pub array: Option<Array>,
+    /// What holds of its replicas together, where it is a service.
+    #[serde(default)]
+    pub service: Option<Service>,
     /// What to run.
     pub run: Run,
     /// On what.
@@ -348,6 +376,12 @@ pub struct Job {
     pub lifetime_max: Option<Duration>,
     /// How long an instance may take to run.
     pub provision_timeout: Duration,
+    /// How long each step of that may take.
+    #[serde(default)]
+    pub start: StartRules,
+    /// An instance whose GPUs are hardly used for so long has failed; `None`: that is told, and no more.
+    #[serde(default)]
+    pub idle_after: Option<Duration>,
 }
 
 impl Job {

@@ -15,6 +15,7 @@ pub mod plan;
 pub mod recourse;
 pub mod schedule;
 pub(crate) mod spelling;
+pub mod start;
 pub mod state;
 pub mod time;
 pub(crate) mod units;

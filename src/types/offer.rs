@@ -238,22 +238,26 @@ impl Bounds {
                 have.is_some_and(|have| f64::from(have) * scale >= f64::from(least))
             })
         };
-        let model = self.gpu_names.is_empty()
-            || self
-                .gpu_names
-                .iter()
-                .any(|name| same_model(name, &offer.gpu_name));
-        let machine = self.machines.is_empty() || self.machines.contains(&offer.machine);
+        // What is cheap to tell goes first: this is asked of every row by every search of a poll.
         let gpus = self.gpus.is_empty() || self.gpus.contains(&offer.gpus);
+        let model = || {
+            self.gpu_names.is_empty()
+                || self
+                    .gpu_names
+                    .iter()
+                    .any(|name| same_model(name, &offer.gpu_name))
+        };
+        if !gpus || !model() {
+            return false;
+        }
+        let machine = self.machines.is_empty() || self.machines.contains(&offer.machine);
         let allowed =
             self.countries.is_empty() || offer.country.is_some_and(|c| self.countries.contains(&c));
         let denied = !self.countries_denied.is_empty()
             && offer
                 .country
                 .is_none_or(|c| self.countries_denied.contains(&c));
-        model
-            && machine
-            && gpus
+        machine
             && least(offer.gpu_ram_mb, self.gpu_ram_mb_min)
             && least(offer.compute_cap, self.compute_cap_min)
             && least(offer.cuda_max, self.cuda_min)

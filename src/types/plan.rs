@@ -11,6 +11,7 @@ use super::ledger::Scope;
 use super::limit::{LimitRow, Measure};
 use super::money::{Money, Rate};
 use super::recourse::{Recourse, Turn};
+use super::start::StartFault;
 use super::state::{Ending, Severity};
 use super::time::Time;
 
@@ -76,6 +77,8 @@ pub enum Refusal {
     StaleOffer,
     /// The machine is cooling down after failures.
     CoolingDown,
+    /// Several machines of its host are cooling down after failures.
+    HostCoolingDown,
     /// The least bid, or the on-demand rate, is over the ceiling.
     OverCeiling,
     /// The price that the rental needs is unknown.
@@ -123,6 +126,7 @@ impl Refusal {
             Self::Held => "held",
             Self::StaleOffer => "stale-offer",
             Self::CoolingDown => "cooling-down",
+            Self::HostCoolingDown => "host-cooling-down",
             Self::OverCeiling => "over-ceiling",
             Self::PriceUnknown => "price-unknown",
             Self::BidNotBelowOnDemand => "bid-not-below-on-demand",
@@ -220,6 +224,20 @@ pub enum Situation {
         /// Until then.
         until: Time,
     },
+    /// An element of an array that waits for its turn: as many as may be are at work.
+    Queued,
+    /// Its starts came to nothing on one machine after the other: nothing is rented until its policy asks
+    /// for something else, or for a while.
+    CannotStart {
+        /// Why.
+        fault: StartFault,
+        /// The marketplace's words on it, shortened.
+        message: String,
+        /// Until then; `None`: until the policy is changed, or the user says `resume`.
+        until: Option<Time>,
+    },
+    /// An element of an array that is not begun before another one gets on: too many failed in a row.
+    HeldBack,
     /// Outside its windows.
     WindowClosed {
         /// It opens then; `None`: never again.
@@ -266,6 +284,12 @@ pub enum Limit {
     Fence,
     /// The job's secrets may not go through the gateway.
     Consent,
+    /// So many elements of an array at work at once.
+    MaxRunning,
+    /// One replica of a service a host.
+    OneHost,
+    /// So many replicas of a service at the host's fixed rate.
+    BaseOnDemand,
 }
 
 impl Limit {
@@ -319,6 +343,9 @@ impl Limit {
             Self::OwnSlots => "own-slots",
             Self::Fence => "fence",
             Self::Consent => "consent",
+            Self::MaxRunning => "max-running",
+            Self::OneHost => "one-host",
+            Self::BaseOnDemand => "base-on-demand",
         }
     }
 }
@@ -357,6 +384,8 @@ pub enum Why {
     Ended,
     /// It did not come up.
     ProvisionTimeout,
+    /// A step of its start took too long, or its host reported an error.
+    StartFailed,
     /// The rental ends soon.
     RentalEnding,
     /// The policy's ceiling was lowered under its price.
@@ -379,6 +408,8 @@ pub enum Why {
     Lease,
     /// The runner refused the machine.
     Refused,
+    /// The command failed, and the machine's GPUs with it.
+    Broken,
     /// Nothing was heard of the runner.
     Silent,
     /// The command made no progress.
@@ -387,6 +418,8 @@ pub enum Why {
     Bring,
     /// The checkpoint did not come, or not as it should be.
     NotBrought,
+    /// The GPUs were hardly used.
+    Idle,
 }
 
 impl Why {
@@ -403,6 +436,7 @@ impl Why {
             Self::Resume => "resume",
             Self::Ended => "ended",
             Self::ProvisionTimeout => "provision-timeout",
+            Self::StartFailed => "start-failed",
             Self::RentalEnding => "rental-ending",
             Self::OverCeiling => "over-ceiling",
             Self::HostLost => "host-lost",
@@ -414,10 +448,12 @@ impl Why {
             Self::DestroyAgain => "destroy-again",
             Self::Lease => "lease",
             Self::Refused => "refused",
+            Self::Broken => "broken",
             Self::Silent => "silent",
             Self::Hung => "hung",
             Self::Bring => "bring",
             Self::NotBrought => "not-brought",
+            Self::Idle => "idle",
         }
     }
 }
@@ -492,6 +528,24 @@ pub struct JobReport {
     /// The cheapest eligible on-demand candidate, whatever rental the job takes: what savings are
     /// measured against.
     pub on_demand_best: Option<Candidate>,
+}
+
+impl JobReport {
+    /// Its replicas, where those beside each other that wait for their turn, or have ended in the same
+    /// way, are one: the first, the last, and what they do.
+    pub fn grouped(&self) -> Vec<(&ReplicaReport, &ReplicaReport)> {
+        let rest = |of: &ReplicaReport| {
+            matches!(
+                of.situation,
+                Situation::Queued | Situation::HeldBack | Situation::Ended { .. }
+            )
+        };
+        let alike = |a: &ReplicaReport, b: &ReplicaReport| rest(a) && a.situation == b.situation;
+        let groups = self.replicas.chunk_by(alike);
+        groups
+            .filter_map(|group| group.first().zip(group.last()))
+            .collect()
+    }
 }
 
 /// How far a limit is used, and when it is reached if nothing changes.

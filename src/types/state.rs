@@ -10,12 +10,15 @@ use chrono::NaiveDate;
 use serde::{Deserialize, Serialize};
 
 use super::ids::{
-    AccountId, Installation, InstanceId, IntentId, JobName, Label, MachineId, ReplicaId,
+    AccountId, HostId, Installation, InstanceId, IntentId, JobName, Label, MachineId, ReplicaId,
 };
 use super::instance::{Held, Instance};
 use super::intent::{Effect, Intent};
+use super::job::Parameters;
+use super::job::Run;
 use super::ledger::{Entry, Payer, Scope, Usage, month_of};
 use super::money::{Money, Rate};
+use super::start::{Hold, Starts};
 use super::time::Time;
 
 /// What the user wants of a job.
@@ -60,7 +63,17 @@ pub struct JobRecord {
     /// configured time zone.
     #[serde(default)]
     pub months: BTreeMap<NaiveDate, Achieved>,
+    /// How its instances start.
+    #[serde(default)]
+    pub starts: Starts,
+    /// Of an array, the elements that failed, or whose machines were unfit, since the last one got on: the
+    /// first of them, at most [`SETBACKS_MAX`].
+    #[serde(default)]
+    pub setbacks: BTreeSet<u32>,
 }
+
+/// When so many elements of an array failed one after the other, what they share may be what is wrong.
+pub const SETBACKS_MAX: usize = 5;
 
 /// What a job achieved in a month.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -85,7 +98,22 @@ impl JobRecord {
             payer: Payer::default(),
             on_demand_equivalent: Money::ZERO,
             months: BTreeMap::new(),
+            starts: Starts::default(),
+            setbacks: BTreeSet::new(),
         }
+    }
+
+    /// What keeps anything from being rented for what a policy asks for, if something does.
+    pub fn held_by_fault(&self, run: &Run, now: Time) -> Option<&Hold> {
+        self.starts
+            .hold
+            .as_ref()
+            .filter(|hold| hold.binds(run, now))
+    }
+
+    /// Whether so many elements of an array failed, and none got on meanwhile, that no other is begun.
+    pub fn fails_everywhere(&self) -> bool {
+        self.setbacks.len() >= SETBACKS_MAX
     }
 
     /// What was achieved in the month of a day, to be added to.
@@ -103,6 +131,10 @@ impl JobRecord {
 pub struct ReplicaRecord {
     /// Which.
     pub id: ReplicaId,
+    /// The parameters that it was first rented for, where it is an element of an array: its number is
+    /// theirs for good.
+    #[serde(default)]
+    pub parameters: Option<Parameters>,
     /// Its fencing number; grows with every instance made for it.
     pub generation: u32,
     /// Useful GPU-milliseconds that a loss cannot take back.
@@ -122,6 +154,13 @@ pub struct ReplicaRecord {
     /// Machines in a row that its runner found unfit.
     #[serde(default)]
     pub unfit: u32,
+    /// Machines in a row whose GPUs broke under its command, as they say, since it last came further
+    /// than ever.
+    #[serde(default)]
+    pub broken: u32,
+    /// Starts in a row that hosts let come to nothing.
+    #[serde(default)]
+    pub failed_starts: u32,
     /// How far its command said that it was, at most.
     #[serde(default)]
     pub furthest: Option<f64>,
@@ -175,6 +214,7 @@ impl ReplicaRecord {
     pub fn new(id: ReplicaId) -> Self {
         Self {
             id,
+            parameters: None,
             generation: 0,
             durable_gpu_ms: 0,
             volatile_gpu_ms: 0,
@@ -184,6 +224,8 @@ impl ReplicaRecord {
             outbids: 0,
             starts: 0,
             unfit: 0,
+            broken: 0,
+            failed_starts: 0,
             furthest: None,
             checkpoints: Vec::new(),
             outputs: None,
@@ -207,6 +249,13 @@ impl ReplicaRecord {
         self.checkpoints.iter().find(|kept| kept.run == run)
     }
 
+    /// Whether any instance of its is known to have worked, or to have been unfit for it.
+    pub fn was_tried(&self) -> bool {
+        let worked = self.done_gpu_ms() > 0 || self.lost_gpu_ms > 0 || self.furthest.is_some();
+        let failed = self.failures > 0 || self.unfit > 0 || self.broken > 0;
+        worked || failed || self.outbids > 0
+    }
+
     /// Useful GPU-milliseconds done so far.
     pub fn done_gpu_ms(&self) -> i64 {
         self.durable_gpu_ms + self.volatile_gpu_ms
@@ -224,6 +273,42 @@ pub struct MachineRecord {
     pub cool_until: Option<Time>,
     /// Our highest bid there, and when we last held or bid: evidence against ratchets.
     pub highest_bid: Option<(Rate, Time)>,
+    /// Until when its last failures count against its host, too.
+    #[serde(default)]
+    pub failing_until: Option<Time>,
+    /// Its owner, as our last instance there had it.
+    #[serde(default)]
+    pub host: Option<HostId>,
+    /// What our instances there were like.
+    #[serde(default)]
+    pub past: Past,
+}
+
+/// What instances of ours on a machine were like, over all time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Past {
+    /// Those that came up.
+    pub starts: u32,
+    /// Those that failed by the machine: did not come up, were refused or silent, broke, were lost with
+    /// the host, or ended within seconds.
+    pub failures: u32,
+    /// Milliseconds from the rent to being seen to run: each new start counts a quarter.
+    pub boot_ms: Option<i64>,
+    /// Its disk as the runner measured it last, MB/s.
+    pub disk_mb_s: Option<u32>,
+    /// Its download as the runner measured it last, Mbit/s.
+    pub down_mbit_s: Option<u32>,
+}
+
+impl Past {
+    /// Takes up that an instance came up, so long after it was rented.
+    pub fn came_up(&mut self, boot_ms: i64) {
+        self.starts = self.starts.saturating_add(1);
+        let boot_ms = boot_ms.max(0);
+        self.boot_ms = Some(self.boot_ms.map_or(boot_ms, |known| {
+            known.saturating_add((boot_ms - known.max(0)) / 4)
+        }));
+    }
 }
 
 /// What the user asked through another process.
@@ -506,6 +591,16 @@ impl State {
             .unwrap_or_else(|| ReplicaRecord::new(id.clone()))
     }
 
+    /// The records of a job's replicas, by their numbers.
+    pub fn replicas_of(&self, job: &JobName) -> impl Iterator<Item = &ReplicaRecord> {
+        let numbered = |index| ReplicaId {
+            job: job.clone(),
+            index,
+        };
+        let all = self.replicas.range(numbered(0)..=numbered(u32::MAX));
+        all.map(|(_, record)| record)
+    }
+
     /// A job's record, or the one it begins with.
     pub fn job(&self, name: &JobName) -> JobRecord {
         self.jobs
@@ -521,6 +616,9 @@ impl State {
             failures: 0,
             cool_until: None,
             highest_bid: None,
+            failing_until: None,
+            host: None,
+            past: Past::default(),
         })
     }
 

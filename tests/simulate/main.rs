@@ -11,6 +11,7 @@ mod older;
 mod parity;
 mod scenarios;
 mod seeds;
+mod supervised;
 
 use std::path::Path;
 use std::sync::Arc;

@@ -195,6 +195,7 @@ pub(crate) fn scenario(seed: u64) -> Scenario {
         balance: Money::dollars(30),
         charge_decimals: 3,
         failures: 1.0,
+        liars: 0.0,
         quirks: Quirks::default(),
         shared: false,
         // Nothing may depend on the way, nor on how a disputed fact is settled.

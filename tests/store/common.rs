@@ -10,6 +10,7 @@ use haggle::types::ids::{
 use haggle::types::instance::{Bringing, Held, Phase, Rental};
 use haggle::types::ledger::{Component, Entry, EntryKind, Payer};
 use haggle::types::money::{Money, Rate};
+use haggle::types::start::GpuUse;
 use haggle::types::state::{Change, JobRecord, State, TickRecord};
 use haggle::types::time::Time;
 
@@ -112,6 +113,10 @@ pub(crate) fn held(id: u64, gpu_name: &str, billed: i64) -> Held {
             opened: true,
         }),
         lost_work: std::collections::BTreeMap::new(),
+        asked: None,
+        coming_up: None,
+        start_fault: None,
+        gpu_use: GpuUse::default(),
     }
 }
 

@@ -14,7 +14,7 @@ use haggle::types::ledger::{Component, Entry, EntryKind, Payer};
 use haggle::types::money::{Money, Rate};
 use haggle::types::offer::{Country, Coverage, Extent, Market, Offer, OfferQuery, Snapshot};
 use haggle::types::state::{
-    Change, Ending, Event, JobRecord, MachineRecord, ReplicaRecord, Severity, Wish,
+    Change, Ending, Event, JobRecord, MachineRecord, Past, ReplicaRecord, Severity, Wish,
 };
 use haggle::types::time::Time;
 
@@ -174,6 +174,12 @@ pub(crate) fn any_record() -> impl Strategy<Value = Change> {
             failures: 2,
             cool_until: Some(at),
             highest_bid: Some((Rate(7), at)),
+            failing_until: Some(at),
+            host: Some(HostId(id)),
+            past: Past {
+                boot_ms: Some(at.0),
+                ..Past::default()
+            },
         })),
     ]
 }

@@ -159,16 +159,18 @@ fn nvidia_smi(host: &Hosted) -> String {
         host.gpu_ram.saturating_sub(300),
         host.driver
     );
-    let rows = format!(
-        "{row}
-"
-    )
-    .repeat(host.inside.gpus as usize);
+    let rows = format!("{row}\n").repeat(host.inside.gpus as usize);
+    let names = format!("{}\n", host.inside.gpu_name).repeat(host.inside.gpus as usize);
+    let errors = "0\n".repeat(host.inside.gpus as usize);
     format!(
-        "#!/bin/sh\ncase \"$*\" in\n\
-         *name,memory.total,memory.free,driver_version*) ;;\n\
-         *) echo 'this stand-in knows one query' >&2; exit 1 ;;\nesac\n\
-         cat <<'ROWS'\n{rows}ROWS\n"
+        "#!/bin/sh\n\
+         # A file `gone` beside this stands for GPUs that fell off the bus.\n\
+         if [ -e \"$(dirname \"$0\")/gone\" ]; then echo 'No devices were found'; exit 6; fi\n\
+         case \"$*\" in\n\
+         *name,memory.total,memory.free,driver_version*) cat <<'ROWS'\n{rows}ROWS\n;;\n\
+         *--query-gpu=name\\ *) cat <<'ROWS'\n{names}ROWS\n;;\n\
+         *--query-gpu=ecc.errors.uncorrected.volatile.total*) cat <<'ROWS'\n{errors}ROWS\n;;\n\
+         *) echo 'this stand-in knows three queries' >&2; exit 1 ;;\nesac\n"
     )
 }
 

@@ -44,6 +44,67 @@ fn provisioning_goes_through_its_states_unbilled() {
 }
 
 #[test]
+fn a_pull_shows_layer_after_layer_however_slow_it_is() {
+    for speed in [1.0, 100.0] {
+        let mut slow = row(100, 1, 1, 1, 0.4, 0.2);
+        slow.inet_down = speed;
+        let mut market = Market::from_rows(still_options(), vec![slow]);
+        let account = market.account_for("at_one");
+        let id = market.create(account, bid(100, 0.3)).unwrap().new_contract;
+        let words = |market: &Market| market.instance(account, id).unwrap().status_msg;
+        let (mut last, mut stands, mut longest, mut shown) = (None, 0, 0, 0);
+        while !is_running(&market, account, id) {
+            let now = words(&market);
+            stands = if now == last { stands + 10 } else { 0 };
+            shown += u32::from(now != last);
+            longest = longest.max(stands);
+            last = now;
+            later(&mut market, 10);
+            assert!(market.now().0 - still_options().start.0 < 3 * 3_600_000);
+        }
+        assert!(longest <= 5 * 60, "{speed}: {longest} s");
+        assert!(shown >= 20, "{speed}: {shown}");
+        assert!(words(&market).unwrap().starts_with("success"));
+    }
+}
+
+#[test]
+fn a_registry_refuses_what_its_name_says_on_any_host() {
+    let tried = |image: &str, login: Option<&str>| {
+        let (mut market, account) = single();
+        let params = CreateParams {
+            image: Some(image.to_owned()),
+            image_login: login.map(str::to_owned),
+            ..bid(100, 0.3)
+        };
+        let id = market.create(account, params).unwrap().new_contract;
+        later(&mut market, 60);
+        let soon = market.instance(account, id).unwrap().status_msg;
+        later(&mut market, 3600);
+        let shown = market.instance(account, id).unwrap();
+        let words = shown.status_msg.unwrap().to_string();
+        if words.starts_with("Error") {
+            assert_eq!(soon.as_deref(), Some(words.as_str()), "refused at once");
+        }
+        (states(&market, account, id).3, words)
+    };
+    let login = Some("-u me -p word private.invalid");
+    for (image, login, mark) in [
+        ("missing.invalid/a:1", None, "manifest unknown"),
+        ("missing.invalid/a:1", login, "manifest unknown"),
+        ("private.invalid/a:1", None, "unauthorized"),
+        ("quota.invalid/a:1", None, "toomanyrequests: "),
+    ] {
+        let (status, words) = tried(image, login);
+        assert_eq!(status.as_deref(), Some("loading"), "{image}");
+        assert!(words.starts_with("Error response from daemon: ") && words.contains(mark));
+    }
+    let (status, words) = tried("private.invalid/a:1", login);
+    assert_eq!(status.as_deref(), Some("running"));
+    assert!(words.starts_with("success"));
+}
+
+#[test]
 fn a_cached_image_comes_up_in_half_a_minute() {
     let (mut market, account) = single();
     let id = market.create(account, bid(100, 0.3)).unwrap().new_contract;

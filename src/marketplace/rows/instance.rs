@@ -17,7 +17,7 @@ const DPH_MAX: f64 = 10_000.0;
 const LABEL_BYTES_MAX: usize = 4096;
 
 /// The names of [`InstanceRow`]'s fields.
-pub(crate) const INSTANCE_FIELDS: [&str; 25] = [
+pub(crate) const INSTANCE_FIELDS: [&str; 26] = [
     "id",
     "label",
     "machine_id",
@@ -39,6 +39,7 @@ pub(crate) const INSTANCE_FIELDS: [&str; 25] = [
     "uptime_mins",
     "end_date",
     "disk_space",
+    "gpu_util",
     "ssh_host",
     "ssh_port",
     "public_ipaddr",
@@ -77,6 +78,7 @@ pub struct InstanceRow<'a> {
     uptime_mins: Num,
     end_date: Num,
     disk_space: Num,
+    gpu_util: Num,
     #[serde(borrow)]
     ssh_host: Text<'a>,
     ssh_port: Num,
@@ -141,7 +143,7 @@ pub fn instance(row: &Value, redactor: &Redactor) -> Result<Instance, BadRow> {
         intended: state(&row.intended_status),
         next_state: state(&row.next_state),
         actual: state(&row.actual_status),
-        status_msg: row.status_msg.get().map(|text| redactor.show(text)),
+        status_msg: row.status_msg.get().map(|text| redactor.words(text)),
         started_at: row.start_date.time(),
         up_ms: up_ms(row.uptime_mins),
         ends_at: row.end_date.time(),
@@ -149,6 +151,7 @@ pub fn instance(row: &Value, redactor: &Redactor) -> Result<Instance, BadRow> {
             .filter(|gb| *gb <= f64::from(u32::MAX))
             .map(|gb| gb as u32),
         ssh: ssh(&row),
+        gpu_util: gpu_util(row.gpu_util),
     })
 }
 
@@ -160,6 +163,11 @@ fn up_ms(minutes: Num) -> Option<i64> {
     (0.0..YEARS_10_MIN)
         .contains(&minutes)
         .then_some((minutes * 60_000.0) as i64)
+}
+
+/// How much the GPUs are used, in percent, or in percent of each of them. What is no share is unknown.
+fn gpu_util(percent: Num) -> Option<f32> {
+    percent.quantity().filter(|percent| *percent <= 10_000.0)
 }
 
 fn derived_storage(row: &InstanceRow<'_>, disk_gb: Option<f64>) -> Result<Option<Rate>, BadRow> {
@@ -220,6 +228,7 @@ mod tests {
         assert_eq!(read.disk_gb, Some(24));
         assert_eq!(read.up_ms, Some(90_000));
         assert_eq!(read.actual, None);
+        assert_eq!(read.gpu_util, None);
         assert_eq!(read.cur_state, Some(RawState::Running));
         assert_eq!(read.ssh.as_deref(), Some("ssh4.vast.ai:18210"));
         assert!(!read.status_msg.unwrap().contains("abc"));
@@ -267,6 +276,20 @@ mod tests {
         assert_eq!(read.storage, Some(Rate(6_000_000)));
         assert_eq!(read.actual, Some(RawState::Other));
         assert_eq!((read.price, read.label), (None, None));
+    }
+
+    #[test]
+    fn a_use_of_gpus_that_is_not_known_is_not_none() {
+        let read = |value: Value| {
+            let row = json!({"id":1,"gpu_util":value});
+            instance(&row, &Redactor::default()).unwrap().gpu_util
+        };
+        assert_eq!(read(json!(0)), Some(0.0));
+        assert_eq!(read(json!("4.5")), Some(4.5));
+        assert_eq!(read(json!(92.0)), Some(92.0));
+        for unknown in [json!(null), json!(-1), json!("n/a"), json!(1e9)] {
+            assert_eq!(read(unknown), None);
+        }
     }
 
     #[test]

@@ -5,6 +5,8 @@ use base64::prelude::BASE64_STANDARD;
 use sha2::{Digest as _, Sha256};
 
 use super::super::reader::Reading;
+use super::super::sets::RESERVED;
+use super::array;
 use super::run::{ENV_TOTAL_MAX, env_characters};
 use crate::runner;
 use crate::types::ids::{Installation, IntentId, JobName, Label, ReplicaId};
@@ -26,10 +28,6 @@ const FOR_IT: [&str; 12] = [
     "data.sync_every",
     "data.storage",
 ];
-
-/// What stands in no environment beside the runner: what it is told and what it tells the command, and
-/// what the marketplace tells it.
-const ITS_VARIABLES: [&str; 2] = ["HAGGLE_", "CONTAINER_"];
 
 /// A signed address of a control document is not longer, in characters.
 const ADDRESS_MAX: usize = 1024;
@@ -108,7 +106,7 @@ fn check_variables(reading: &mut Reading) {
         let plain = reading.env(path).unwrap_or_default().into_keys();
         let secret = reading.secrets(path).unwrap_or_default().into_keys();
         let names = plain.chain(secret);
-        let is_its = |name: &String| ITS_VARIABLES.iter().any(|part| name.starts_with(part));
+        let is_its = |name: &String| RESERVED.iter().any(|part| name.starts_with(part));
         for name in names.filter(is_its) {
             reading.fault(
                 path,
@@ -223,6 +221,15 @@ fn check_fit(reading: &mut Reading) {
         return;
     }
     if let Err(why) = trial.deliver(own + added) {
+        let of_set = array::characters(reading);
+        if of_set > 0 && trial.deliver(own + added - of_set).is_ok() {
+            reading.fault(
+                "array",
+                format!("with the longest set of parameters, {of_set} characters, {why}"),
+                "give it less to carry: let the command look the rest up by a shorter parameter",
+            );
+            return;
+        }
         reading.fault(
             "run.command",
             why.to_string(),
@@ -235,9 +242,18 @@ fn check_fit(reading: &mut Reading) {
 fn added_characters(reading: &Reading) -> Option<usize> {
     let name = reading.text("name")?;
     let ports = reading.ports("run.ports").unwrap_or_default();
-    let said = ["HAGGLE_JOB", &name, "HAGGLE_REPLICA", "1000"];
+    // Elements of an array that change have ever higher numbers.
+    let number = if reading.given("array") {
+        "4294967295"
+    } else {
+        "1000"
+    };
+    let said = ["HAGGLE_JOB", &name, "HAGGLE_REPLICA", number];
+    let of_arrays = ["HAGGLE_ARRAY_INDEX", number, "HAGGLE_ARRAY_COUNT", "1000"];
+    let of_arrays = of_arrays.iter().filter(|_| reading.given("array"));
+    let said: usize = said.iter().chain(of_arrays).map(|text| text.len()).sum();
     let opened = "-p 65535:65535/udp=1".len() * ports.len();
-    Some(said.iter().map(|text| text.len()).sum::<usize>() + opened)
+    Some(said + array::characters(reading) + opened)
 }
 
 /// A run that takes as much room as one of this job can.
@@ -249,7 +265,15 @@ fn trial(reading: &Reading) -> Option<runner::Run> {
     Some(runner::Run {
         label: Label {
             installation: Installation::from_seed(u64::MAX),
-            replica: ReplicaId { job, index: 999 },
+            replica: ReplicaId {
+                job,
+                // Elements of an array that change have ever higher numbers.
+                index: if reading.given("array") {
+                    u32::MAX
+                } else {
+                    999
+                },
+            },
             intent: IntentId(u64::MAX),
         },
         generation: u64::MAX,
@@ -333,4 +357,40 @@ pub(super) fn runner(reading: &Reading) -> Option<Runner> {
         sync_every: reading.span("data.sync_every")?,
         carried,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use toml::de::DeTable;
+
+    use super::*;
+
+    /// What is added to the environment of the element with the longest number.
+    #[test]
+    fn numbers_of_elements_are_reckoned_with_as_long_as_they_can_be() {
+        let added = |array: &str| {
+            let text = format!("name = \"abc\"\n{array}");
+            let document = DeTable::parse(&text).unwrap();
+            let mut reading = Reading::of(document.get_ref());
+            array::check(&mut reading);
+            added_characters(&reading).unwrap()
+        };
+        let longest = u32::MAX.to_string();
+        let told = [
+            ("HAGGLE_JOB", "abc"),
+            ("HAGGLE_REPLICA", &longest),
+            ("HAGGLE_ARRAY_INDEX", &longest),
+            ("HAGGLE_ARRAY_COUNT", "1000"),
+            ("seed", "22"),
+        ];
+        let told: usize = told
+            .iter()
+            .map(|(name, value)| name.len() + value.len())
+            .sum();
+        assert_eq!(
+            added("[array]\nvalues = [{ seed = 1 }, { seed = 22 }]"),
+            told
+        );
+        assert_eq!(added(""), "HAGGLE_JOBabcHAGGLE_REPLICA1000".len());
+    }
 }

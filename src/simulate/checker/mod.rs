@@ -7,6 +7,7 @@ mod bids;
 mod books;
 mod disks;
 mod limits;
+mod runners;
 mod runway;
 mod versions;
 
@@ -26,6 +27,7 @@ use crate::types::world::EngineConfig;
 use bids::Bids;
 use disks::Disks;
 use limits::Limits;
+use runners::Runners;
 use runway::Runway;
 use versions::Versions;
 
@@ -71,6 +73,7 @@ pub struct Checker {
     /// Rents since then, by replica.
     rents: BTreeMap<ReplicaId, u32>,
     disks: Disks,
+    runners: Runners,
     /// Events of the market that were looked at.
     events_seen: usize,
     /// Instances that the daemon announced to destroy for a limit.
@@ -133,6 +136,7 @@ impl Checker {
             still: false,
             rents: BTreeMap::new(),
             disks: Disks::default(),
+            runners: Runners::default(),
             events_seen: 0,
             announced: BTreeSet::new(),
             destroys: BTreeMap::new(),
@@ -170,8 +174,8 @@ impl Checker {
 
     /// A listing of the account's instances was answered with this.
     pub fn listed(&mut self, text: &str, market: &Market) {
-        let rows = market.instances(self.account);
-        self.runway.listed(text, rows.iter().map(|row| row.id));
+        let ids = market.held(self.account).map(|rented| rented.id);
+        self.runway.listed(text, ids);
     }
 
     /// The account was read, and showed this credit.
@@ -337,6 +341,8 @@ impl Checker {
         let (mut worst, mut others) = (Rate::ZERO, Rate::ZERO);
         self.running_rate = Rate::ZERO;
         self.limits.begins();
+        self.runners.begins();
+        self.runners.is_still(self.is_still(), now);
         for row in &rows {
             // Ours is what was made by us, even where the market shows less of the label.
             let text = market.label_asked(row.id).unwrap_or_default();
@@ -354,7 +360,9 @@ impl Checker {
             let runs = row.actual_status.as_deref() == Some("running");
             let asked = row.is_bid || !self.is_not_asked(&label.replica);
             self.check_rental(market, &label.replica, row.id, asked, runs);
-            self.runs(row.id, runs, &label.replica.job, now);
+            let may_work = runners::may_work(market, row.id, runs);
+            self.runs(row.id, may_work, &label.replica.job, now);
+            self.check_runner(market, row, &label.replica);
             let shown = if runs {
                 row.dph_total
             } else {
@@ -406,6 +414,16 @@ impl Checker {
             self.broken(market, wrong);
         }
         self.check_limits(market);
+    }
+
+    fn check_runner(&mut self, market: &Market, row: &RawInstance, replica: &ReplicaId) {
+        let Some(runner) = market.at_work(row.id) else {
+            return;
+        };
+        let (label, now) = (row.label.as_deref(), market.now());
+        for wrong in self.runners.look(row.id, replica, label, &runner, now) {
+            self.broken(market, wrong);
+        }
     }
 
     /// Whether an instance runs, or may by itself: it has its GPUs, or waits for them with more than
@@ -565,7 +583,8 @@ impl Checker {
                 Happening::Destroyed { instance } => instance,
                 _ => continue,
             };
-            let kept = self.disks.is_kept(instance);
+            // What nobody renews any more ends itself, and its disk with it: its policy says so.
+            let kept = self.disks.is_kept(instance) && !market.ended_itself(instance);
             if kept && !self.ending && !self.announced.contains(&instance) {
                 self.violations.insert(format!(
                     "the disk of instance {instance} was destroyed against its policy"

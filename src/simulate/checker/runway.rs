@@ -44,8 +44,11 @@ impl Runway {
     /// A listing was answered. One that is empty although it should not be tells a process that saw
     /// none before nothing; what a listing has shown once, it has to reckon with.
     pub(super) fn listed(&mut self, text: &str, ids: impl Iterator<Item = u64>) {
-        self.shown
-            .extend(ids.filter(|id| text.contains(&id.to_string())));
+        // A listing is long, and few of its rows are new.
+        let new: Vec<u64> = ids
+            .filter(|id| !self.shown.contains(id) && text.contains(&id.to_string()))
+            .collect();
+        self.shown.extend(new);
     }
 
     /// Whether a listing has shown an instance.
