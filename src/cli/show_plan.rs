@@ -567,6 +567,7 @@ mod tests {
                 disk_gb: 40,
                 storage: best.storage,
                 from: None,
+                traffic: None,
             },
             why: Why::Cheapest,
             reserve: Money(251_000_000),

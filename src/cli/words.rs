@@ -119,6 +119,10 @@ pub(crate) fn situation(situation: &Situation, now: Time) -> String {
             "the checkpoint of instance {from} is copied; given up after {} more",
             left(*until)
         ),
+        Situation::NotCopied { from, times } => format!(
+            "the checkpoint on the disk of instance {from} did not come to another one, {times} times: \
+             `haggle resume` tries again, `restartable = true` lets it begin anew"
+        ),
         Situation::Clearing => "its old instance is being destroyed".into(),
         Situation::Renting => "being rented now".into(),
         Situation::NoOffer => "nothing on the market suits".into(),
@@ -166,10 +170,11 @@ pub(crate) fn turn(turn: &Turn, now: Time) -> String {
         Turn::Taken => "now".into(),
         Turn::Next => "if what comes before it does not help".into(),
         Turn::NotAllowed => "not by this policy and rental".into(),
+        Turn::NotOutbid => "nobody outbid it".into(),
         Turn::NotOffered => "the market offers none".into(),
         Turn::Refused { why } => refusal(*why).into(),
         Turn::Limited { limit: which } => format!("held back by {}", limit(which)),
-        Turn::Dearer => "another machine is cheaper".into(),
+        Turn::Dearer => "another machine is cheaper, with all that it takes to go there".into(),
         Turn::TooManyDisks => "too many disks were left behind".into(),
         Turn::Blind { missing: what } => format!("cannot decide: {}", missing(*what)),
     }

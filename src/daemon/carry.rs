@@ -1,12 +1,12 @@
 //! Copies of checkpoints from disk to disk: their ends, and what they cost.
 
 use super::Daemon;
-use crate::engine::bring::cost;
+use crate::engine::bring::shares;
+use crate::engine::brought::booked;
 use crate::ports::CopyEnd;
 use crate::types::ids::InstanceId;
 use crate::types::instance::Held;
 use crate::types::intent::Effect;
-use crate::types::ledger::{Component, EntryKind, Line};
 use crate::types::money::Money;
 use crate::types::state::Change;
 
@@ -33,39 +33,27 @@ impl Daemon {
     /// given back where the bill says less.
     pub(super) fn copied(&self, mut to: Held, from: InstanceId, reserved: Money) -> Vec<Change> {
         let now = self.now();
-        let posted = to.bringing.as_ref().is_some_and(|bringing| bringing.posted);
-        let from = self.state.held.get(&from).filter(|_| !posted).cloned();
+        let from = self.state.held.get(&from);
+        let (up, down) = shares(from, reserved);
+        let payer = self.state.job(&to.replica.job).payer;
+        let day = now.day(self.settings.engine.timezone);
         let mut changes = Vec::new();
-        if let Some(mut from) = from {
-            let bytes = to.bringing.as_ref().map_or(0, |bringing| bringing.bytes);
-            let up = from
-                .traffic_prices
-                .map_or(Money::ZERO, |(_, up)| cost(up, bytes));
-            let up = up.min(reserved);
-            let down = reserved - up;
-            for (held, amount) in [(&mut from, up), (&mut to, down)] {
-                held.spent_traffic = held.spent_traffic.saturating_add(amount);
-                let line = Line {
-                    at: now,
-                    kind: EntryKind::Correct,
-                    replica: held.replica.clone(),
-                    intent: held.intent,
-                    instance: Some(held.id),
-                    component: Some(Component::Traffic),
-                    amount,
-                };
-                let payer = self.state.job(&held.replica.job).payer;
-                let day = now.day(self.settings.engine.timezone);
-                if amount > Money::ZERO {
-                    changes.push(Change::Entry(line.on(day, payer)));
-                }
+        let mut book = |held: &mut Held, amount: Money| {
+            let line = booked(held, amount, now);
+            if amount > Money::ZERO {
+                changes.push(Change::Entry(line.on(day, payer.clone())));
             }
-            changes.push(Change::Held(Box::new(from)));
-        }
+        };
+        book(&mut to, down);
+        let from = from.cloned().map(|mut from| {
+            book(&mut from, up);
+            from
+        });
         if let Some(bringing) = &mut to.bringing {
             bringing.accepted = true;
-            bringing.posted |= !changes.is_empty();
+            bringing.accepted_at.get_or_insert(now);
         }
+        changes.extend(from.map(|from| Change::Held(Box::new(from))));
         changes.push(Change::Held(Box::new(to)));
         changes
     }

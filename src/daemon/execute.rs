@@ -143,6 +143,7 @@ impl Daemon {
             storage,
             disk_gb,
             from,
+            traffic,
             ..
         } = intent.effect
         else {
@@ -167,7 +168,14 @@ impl Daemon {
             }
         };
         if let Err(reason) = self
-            .revalidate(offer, slot, rental, price, storage, disk_gb, action)
+            .revalidate(
+                offer,
+                slot,
+                rental,
+                (price, storage, traffic),
+                disk_gb,
+                action,
+            )
             .await
         {
             return self.refused(intent, &reason);
@@ -272,17 +280,12 @@ impl Daemon {
     }
 
     /// The offer again, just before money is spent on it.
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "the fields of one rent, taken apart once"
-    )]
     async fn revalidate(
         &self,
         id: OfferId,
         slot: Slot,
         rental: Rental,
-        price: Rate,
-        storage: Rate,
+        (price, storage, traffic): (Rate, Rate, Option<(Money, Money)>),
         disk_gb: u32,
         action: &Action,
     ) -> Result<(), String> {
@@ -291,6 +294,15 @@ impl Daemon {
             Ok(None) => return Err("offer-gone".to_owned()),
             Err(_) => return Err("offer-unreadable".to_owned()),
         };
+        if let Some((down, up)) = traffic {
+            let now = [(offer.inet_down_price, down), (offer.inet_up_price, up)];
+            if now
+                .iter()
+                .any(|(now, agreed)| now.is_some_and(|now| now > *agreed))
+            {
+                return Err("traffic-dearer".to_owned());
+            }
+        }
         revalidated(
             &offer,
             slot,
@@ -461,6 +473,7 @@ impl Daemon {
             disk_gb,
             storage,
             from,
+            traffic,
         } = &intent.effect
         else {
             return Ok(None);
@@ -491,7 +504,8 @@ impl Daemon {
             }),
             runner: runner.map(RunnerView::of),
             bringing: old.map(bringing),
-            traffic_prices: row.and_then(|row| row.inet_down_price.zip(row.inet_up_price)),
+            // Of the very offer that the reserve was reckoned by.
+            traffic_prices: *traffic,
             asked: Some(Asked::of(&job.run)),
             ..Held::new(instance, intent.id, replica.clone(), self.now())
         };

@@ -680,6 +680,10 @@ mod tests {
             coming_up: None,
             start_fault: None,
             gpu_use: GpuUse::default(),
+            outbid_at: None,
+            copies_failed: 0,
+            copied: Money::ZERO,
+            kept_gpu_ms: 0,
         }
     }
 

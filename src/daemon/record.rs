@@ -158,16 +158,7 @@ impl Daemon {
                 held.bid_before_park = held.bid_before_park.or(Some(held.price));
             }
             Effect::SetBid { bid, .. } => {
-                let before = match held.bid_before_park {
-                    Some(bid) if held.stop_asked => bid,
-                    _ => held.price,
-                };
-                if bid > before {
-                    held.raises += 1;
-                    held.raised_at = Some(now);
-                }
-                held.stop_asked = false;
-                held.parked = false;
+                held.asked_to_run_at(bid, now);
                 changes.push(self.bid_mark(held.slot.machine, bid, now));
             }
             Effect::Stop { .. } => held.stop_asked = true,
@@ -188,6 +179,7 @@ impl Daemon {
                 let opens = tail.permit == Permit::Go && tail.generation == held.generation;
                 if let Some(bringing) = held.bringing.as_mut().filter(|_| opens) {
                     bringing.opened = true;
+                    bringing.opened_at.get_or_insert(now);
                 }
             }
             Effect::Copy { .. } => {

@@ -16,6 +16,9 @@ use crate::types::instance::{Held, Phase};
 use crate::types::job::{Job, Runner};
 use crate::types::offer::Offer;
 
+/// For so long after it stopped the log of one is tried to be read once more.
+const LAST_WORDS: Duration = Duration::from_mins(10);
+
 /// So many logs are read between two decisions; each takes the marketplace some requests.
 const LOGS_A_TICK: usize = 8;
 
@@ -129,17 +132,32 @@ impl Daemon {
         heard
     }
 
+    /// Whether the log of one that stands still is to be read once more: what it kept last on its disk is
+    /// what another one goes on with. Whether a log can be read then is not promised.
+    fn may_have_said_more(&self, held: &Held) -> bool {
+        let Some(view) = &held.runner else {
+            return false;
+        };
+        let carried = view.given.as_ref().is_some_and(|runner| runner.carried);
+        let stopped = held.phase == Phase::Stopped;
+        let young = self.now().since(held.phase_since) < LAST_WORDS;
+        carried && stopped && young && view.read_at.is_none_or(|at| at < held.phase_since)
+    }
+
     /// The instances whose logs are to be read, with the keys of their runs.
     fn to_hear(&self, polled: &Polled) -> Vec<(InstanceId, String)> {
         let Some(listing) = &polled.listing else {
             return Vec::new();
         };
-        let rows = listing
-            .rows
-            .iter()
-            .filter(|row| matches!(row.phase(), Phase::Running | Phase::Exited));
-        let mut held: Vec<&Held> = rows
-            .filter_map(|row| self.state.held.get(&row.id))
+        let rows = listing.rows.iter();
+        let known = rows.filter_map(|row| Some((row.phase(), self.state.held.get(&row.id)?)));
+        let mut held: Vec<&Held> = known
+            .filter(|(phase, held)| match phase {
+                Phase::Running | Phase::Exited => true,
+                Phase::Stopped => self.may_have_said_more(held),
+                Phase::Provisioning | Phase::Offline | Phase::Unclear => false,
+            })
+            .map(|(_, held)| held)
             .filter(|held| held.runner.is_some() && held.destroying.is_none())
             .collect();
         held.sort_by_key(|held| (held.runner.as_ref().and_then(|view| view.read_at), held.id));

@@ -205,6 +205,7 @@ mod tests {
                 disk_gb: 8,
                 storage: Rate(1),
                 from: None,
+                traffic: None,
             },
             reserved: Money(1),
             state: IntentState::Unknown { since: Time(0) },

@@ -16,7 +16,7 @@ use crate::engine::leaks::leaks;
 use crate::engine::observe::{Observation, observe};
 use crate::engine::reconcile::{BILL_BACK_MAX, Books, bill_from, reconcile};
 use crate::ports::ReadError;
-use crate::types::ids::{InstanceId, IntentId, JobName, Label};
+use crate::types::ids::{InstanceId, IntentId, JobName, Label, ReplicaId};
 use crate::types::instance::{Held, Listing};
 use crate::types::money::Rate;
 use crate::types::mutant::Mutant;
@@ -189,7 +189,10 @@ impl Daemon {
             Ask::ResumeAll => {
                 let asleep = self.state.jobs.values().filter(|job| match job.wish {
                     Wish::Pause | Wish::Stop => true,
-                    Wish::Run => job.starts.hold.is_some() || !job.setbacks.is_empty(),
+                    Wish::Run => {
+                        let waits = job.starts.hold.is_some() || !job.setbacks.is_empty();
+                        waits || self.not_copied(&job.name).next().is_some()
+                    }
                     Wish::Done => false,
                 });
                 let mut changes: Vec<Change> = asleep
@@ -212,8 +215,11 @@ impl Daemon {
             record.starts.failed.clear();
             // Whoever resumes an array has seen what its elements failed of.
             record.setbacks.clear();
-            let failed =
-                |replica: &&ReplicaRecord| replica.id.job == *job && replica.failed_starts > 0;
+            let stuck: Vec<&ReplicaId> = self.not_copied(job).map(|held| &held.replica).collect();
+            let failed = |replica: &&ReplicaRecord| {
+                let starts = replica.failed_starts > 0 || stuck.contains(&&replica.id);
+                replica.id.job == *job && starts
+            };
             for replica in self.state.replicas.values().filter(failed) {
                 changes.push(Change::Replica(ReplicaRecord {
                     failed_starts: 0,
@@ -221,9 +227,21 @@ impl Daemon {
                     ..replica.clone()
                 }));
             }
+            for held in self.not_copied(job) {
+                changes.push(Change::Held(Box::new(Held {
+                    copies_failed: 0,
+                    ..held.clone()
+                })));
+            }
         }
         changes.push(Change::Job(record));
         changes
+    }
+
+    /// The instances of a job from whose disks copies came to nothing.
+    fn not_copied<'a>(&'a self, job: &'a JobName) -> impl Iterator<Item = &'a Held> {
+        let held = self.state.held.values();
+        held.filter(move |held| held.replica.job == *job && held.copies_failed > 0)
     }
 
     fn remember_wire(&mut self) -> Result<(), DaemonError> {

@@ -198,6 +198,7 @@ pub(crate) fn work(job: &Job, held: &mut Held, replica: &mut ReplicaRecord, ms: 
         0
     };
     replica.durable_gpu_ms += kept;
+    held.kept_gpu_ms = held.kept_gpu_ms.saturating_add(kept);
     replica.volatile_gpu_ms = (replica.volatile_gpu_ms + added - kept).max(0);
     added
 }

@@ -176,7 +176,8 @@ pub(crate) fn never_ran(world: &World, held: &Held) -> bool {
     held.first_ran_at.is_none() && (young || is_seen(world, held))
 }
 
-fn is_seen(world: &World, held: &Held) -> bool {
+/// Whether the listing has it, and says what it does.
+pub(super) fn is_seen(world: &World, held: &Held) -> bool {
     let listing = world.listing.as_ref();
     let says = |row: &Instance| row.id == held.id && row.phase() != Phase::Unclear;
     listing.is_some_and(|listing| listing.rows.iter().any(says))

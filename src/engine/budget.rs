@@ -81,7 +81,10 @@ fn traffic_left(
 ) -> Money {
     let agreed = held.traffic_prices.map(|(down, up)| (Some(down), Some(up)));
     let most = traffic(job, agreed.unwrap_or_else(shown));
-    most.saturating_sub(held.spent_traffic).max(Money::ZERO)
+    // What is posted for copies between disks is no part of what the policy reckons with.
+    let posted = held.spent_traffic.saturating_sub(held.copied);
+    most.saturating_sub(posted.max(Money::ZERO))
+        .max(Money::ZERO)
 }
 
 /// What a GB costs down and up, as far as a row says.

@@ -307,6 +307,18 @@ impl<'a> Checker<'a> {
         if !fits || !old.parked || old.destroying.is_some() {
             return Err(Limit::Fence);
         }
+        // The whole disk, at both ends, but on one machine.
+        let most = job.requirements.traffic_price_max;
+        let up = old.traffic_prices.map(|(_, up)| up).or(most);
+        let down = new.traffic_prices.map(|(down, _)| down).or(most);
+        let worst = up.zip(down).map(|(up, down)| {
+            let a_gb = i128::from(up.0) + i128::from(down.0);
+            a_gb * i128::from(old.disk_gb)
+        });
+        let same = old.slot.machine == new.slot.machine;
+        if !same && worst.is_none_or(|worst| i128::from(action.reserve.0) < worst) {
+            return Err(Limit::CREDIT);
+        }
         self.limits(job, action, Step::default())
     }
 
@@ -722,6 +734,7 @@ mod tests {
                 disk_gb: 48,
                 storage: usd(0.01),
                 from: None,
+                traffic: None,
             },
             why: Why::Cheapest,
             reserve: Money::dollars(1),

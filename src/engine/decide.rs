@@ -210,11 +210,7 @@ impl<'a> Tick<'a> {
             held,
             saving: self.saving,
             blind,
-            cheapest: ranking
-                .candidates
-                .first()
-                .filter(|_| may_rent)
-                .map(|candidate| candidate.parts.total()),
+            best: if may_rent { &ranking.candidates } else { &[] },
             queued,
             purse: &mut self.purse,
         });
@@ -326,7 +322,7 @@ impl<'a> Tick<'a> {
         let copied = from.map_or(Money::ZERO, |from| {
             let down = offer.and_then(|offer| offer.inet_down_price);
             let to = (candidate.slot.machine, down);
-            let (up, down) = bring::traffic(job, from, to, bring::bringing(from).bytes);
+            let (up, down) = bring::traffic(job, from, to);
             up.saturating_add(down)
         });
         let reserve = reserve.saturating_add(copied);
@@ -412,7 +408,8 @@ impl<'a> Tick<'a> {
         candidate: &Candidate,
         reserve: crate::types::money::Money,
     ) -> Action {
-        let seen = self.offer(candidate).and_then(|offer| offer.on_demand);
+        let offer = self.offer(candidate);
+        let seen = offer.and_then(|offer| offer.on_demand);
         Action {
             replica: Some(replica.clone()),
             effect: Effect::Rent {
@@ -425,6 +422,7 @@ impl<'a> Tick<'a> {
                 disk_gb: job.requirements.disk_gb,
                 storage: candidate.storage,
                 from: self.from.get(replica).copied(),
+                traffic: offer.and_then(|offer| offer.inet_down_price.zip(offer.inet_up_price)),
             },
             why: if self.reclaims.contains(replica) {
                 Why::Reclaim

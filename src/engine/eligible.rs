@@ -656,6 +656,10 @@ pub(crate) mod samples {
             coming_up: None,
             start_fault: None,
             gpu_use: GpuUse::default(),
+            outbid_at: None,
+            copies_failed: 0,
+            copied: Money::ZERO,
+            kept_gpu_ms: 0,
         }
     }
 }
@@ -968,6 +972,7 @@ mod tests {
                 disk_gb: 48,
                 storage: usd(0.01),
                 from: None,
+                traffic: None,
             },
             reserved: Money::ZERO,
             state,

@@ -166,6 +166,7 @@ mod tests {
                 disk_gb: held.disk_gb,
                 storage: held.storage,
                 from: None,
+                traffic: None,
             },
             reserved: Money::ZERO,
             state: IntentState::Unknown { since: NOW },

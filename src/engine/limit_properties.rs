@@ -231,7 +231,7 @@ proptest! {
                 rental: Rental::Bid,
                 price,
                 disk_gb: 48,
-                storage, from: None },
+                storage, from: None, traffic: None },
             why: Why::Cheapest,
             reserve: cost,
             parts: None,

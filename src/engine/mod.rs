@@ -10,6 +10,7 @@ mod array_fate;
 pub mod assign;
 pub mod bid;
 pub(crate) mod bring;
+pub(crate) mod brought;
 pub mod budget;
 pub mod check;
 pub mod deadline;

@@ -30,6 +30,7 @@ use super::draft::Draft;
 use super::hear::Heard;
 use super::idle::is_at_work;
 pub use super::moved::Moved;
+use super::outbid::takes_effect;
 use super::transition::UNSEEN_WORK_AFTER;
 
 /// What one poll saw, and what the caller proved by waiting.
@@ -295,6 +296,7 @@ impl Fold<'_> {
             disk_gb,
             storage,
             from,
+            traffic,
         } = &intent.effect
         else {
             return None;
@@ -313,7 +315,8 @@ impl Fold<'_> {
             runner: self.runner_of(replica),
             bringing: old.map(super::bring::bringing),
             asked: self.job(&replica.job).map(|job| Asked::of(&job.run)),
-            traffic_prices: seen.and_then(|o| o.inet_down_price.zip(o.inet_up_price)),
+            traffic_prices: traffic
+                .or_else(|| seen.and_then(|o| o.inet_down_price.zip(o.inet_up_price))),
             // It was not made before the intent, and its disk is billed from then on at most.
             created_at: intent.at,
             accrued_to: intent.at,
@@ -425,6 +428,7 @@ impl Fold<'_> {
             self.exited(&mut held, 0);
         }
         self.judge(&mut held);
+        self.judge_bringing(&mut held);
         self.judge_start(&mut held);
         self.watch_gpus(&mut held, row);
         self.give_up_waiting(&mut held);
@@ -587,12 +591,8 @@ impl Fold<'_> {
                 Effect::Stop { .. } => stopped && !meant_to_run,
                 Effect::Start { .. } => !stopped || meant_to_run,
                 Effect::Relabel { tail, .. } => row.tail() == Some(tail),
-                // No row shows it for sure: the runner says what arrived.
-                Effect::Copy { .. } => {
-                    let bringing = held.bringing.as_ref();
-                    bringing.is_some_and(|bringing| bringing.verified.is_some())
-                }
-                Effect::Rent { .. } | Effect::Destroy { .. } => false,
+                // No row shows a copy.
+                Effect::Copy { .. } | Effect::Rent { .. } | Effect::Destroy { .. } => false,
             })
             .cloned()
             .collect();
@@ -614,7 +614,8 @@ impl Fold<'_> {
             Phase::Provisioning if held.first_ran_at.is_some() => job.provision_timeout,
             _ => return,
         };
-        if self.seen.now >= held.phase_since + patience {
+        let raised = held.phase == Phase::Stopped && takes_effect(held, self.seen.now);
+        if self.seen.now >= held.phase_since + patience && !raised {
             held.bid_before_park = Some(Rate::ZERO);
         }
     }
@@ -675,6 +676,8 @@ impl Fold<'_> {
                 continue;
             }
             self.take_back(&intent);
+            // Nothing refutes that it was made.
+            self.post_copy(&intent);
             self.draft.intent(
                 self.config.timezone,
                 self.seen.now,
@@ -895,6 +898,53 @@ mod tests {
     }
 
     #[test]
+    fn a_raise_that_wins_is_not_given_up_while_it_comes_up() {
+        let mut scene = Scene::new(Job {
+            patience: Duration::from_mins(10),
+            ..job("a")
+        });
+        scene.run_for(2);
+        let outbid = |scene: &mut Scene, minutes| {
+            for _ in 0..minutes {
+                scene.minute(RawState::Stopped, Some(RawState::Exited));
+            }
+        };
+        outbid(&mut scene, 12);
+        assert!(given_up(scene.held()), "it was waited for");
+        let (bid, now) = (usd(0.4), scene.now);
+        let held = scene.state.held.get_mut(&InstanceId(5)).unwrap();
+        held.asked_to_run_at(bid, now);
+        scene.row.price = Some(bid);
+        assert!(!given_up(scene.held()));
+        // Its row lags, and then it comes up again.
+        outbid(&mut scene, 4);
+        assert!(!given_up(scene.held()), "the raise takes effect");
+        scene.minute(RawState::Running, Some(RawState::Loading));
+        assert_eq!(scene.held().phase, Phase::Provisioning);
+        assert!(!given_up(scene.held()));
+        // One that did not win is given up again; where it wins late it is welcome all the same.
+        outbid(&mut scene, 12);
+        assert!(given_up(scene.held()));
+        scene.minute(RawState::Running, Some(RawState::Created));
+        assert!(!given_up(scene.held()));
+    }
+
+    #[test]
+    fn only_an_outbid_is_one() {
+        let mut scene = Scene::new(job("a"));
+        scene.run_for(2);
+        scene.state.held.get_mut(&InstanceId(5)).unwrap().stop_asked = true;
+        scene.minute(RawState::Stopped, Some(RawState::Exited));
+        assert_eq!(scene.held().outbid_at, None, "we stopped it");
+        scene.state.held.get_mut(&InstanceId(5)).unwrap().stop_asked = false;
+        scene.run_for(1);
+        scene.minute(RawState::Stopped, Some(RawState::Exited));
+        assert_eq!(scene.held().outbid_at, Some(scene.now));
+        scene.run_for(1);
+        assert_eq!(scene.held().outbid_at, None);
+    }
+
+    #[test]
     fn our_bid_is_remembered_from_when_the_machine_was_left() {
         let mut scene = Scene::new(job("a"));
         scene.row.price = Some(usd(0.36));
@@ -1067,6 +1117,7 @@ mod tests {
                 disk_gb: held.disk_gb,
                 storage: held.storage,
                 from: None,
+                traffic: None,
             },
             reserved: Money(7),
             state: IntentState::Unknown { since: NOW },
@@ -1213,6 +1264,7 @@ mod tests {
                 disk_gb: 48,
                 storage: usd(0.01),
                 from: None,
+                traffic: None,
             },
             reserved: Money(1000),
             state: IntentState::Unknown { since: scene.now },

@@ -3,21 +3,36 @@
 
 use std::time::Duration;
 
-use crate::types::instance::{DestroyWhy, Held, Rental};
+use crate::types::instance::{DestroyWhy, Held, Rental, RunnerView};
 use crate::types::job::RentalChoice;
 use crate::types::money::{BID_PARKED, Rate};
+use crate::types::offer::Offer;
 use crate::types::plan::{Action, Candidate, Missing, Refusal, Situation, Why};
 use crate::types::recourse::{Recourse, Turn};
+use crate::types::time::Time;
 
-use super::act::{busy, expendable, given_up, lower, park, resume_bid, row, set_bid};
+use super::act::{busy, expendable, given_up, is_seen, lower, park, resume_bid, row, set_bid};
 use super::bid::raised_bid;
+use super::bring::{COPIES_MAX, begins_with, latest};
 use super::budget::{Load, begin_margin, rent_reserve, rows_of};
+use super::eligible::Scope;
 use super::lease::may_wake;
+use super::price::stay_gpu_hours;
 use super::rank;
 use super::replica::{Ground, PARKED_MAX, Step, due, leave, resume, spend, spendable};
 
 /// So long a raised bid may take to win the slot back before the next step is taken.
-const RAISE_TAKES: Duration = Duration::from_mins(5);
+pub(super) const RAISE_TAKES: Duration = Duration::from_mins(5);
+
+/// Whether a bid was raised so lately that it may yet win its slot back.
+pub(super) fn takes_effect(held: &Held, now: Time) -> bool {
+    held.raised_at.is_some_and(|at| now < at + RAISE_TAKES)
+}
+
+/// Whether its machine or its runner is no good, although it has work.
+fn is_replaced(held: &Held) -> bool {
+    held.runner.as_ref().is_some_and(RunnerView::is_replaced)
+}
 
 /// It is stopped and could run again by itself: outbid, or stopped by somebody else.
 pub(super) fn stopped(
@@ -142,7 +157,7 @@ fn cut_short(ground: &mut Ground<'_, '_>, held: &Held) -> Option<Action> {
 /// and it stays under every bound.
 fn raise(ground: &Ground<'_, '_>, held: &Held) -> Result<(Rate, Option<Rate>), Turn> {
     let world = ground.world;
-    if held.rental != Rental::Bid {
+    if held.rental != Rental::Bid || is_replaced(held) {
         return Err(Turn::NotAllowed);
     }
     let takes_until = held.raised_at.map(|at| at + RAISE_TAKES);
@@ -168,8 +183,8 @@ fn raise(ground: &Ground<'_, '_>, held: &Held) -> Result<(Rate, Option<Rate>), T
     Ok((bid, slot.on_demand))
 }
 
-/// The machine of an instance, on-demand: where the policy takes on-demand, it is offered, and ceiling and
-/// limits allow it. Of work that could go on anywhere at no loss the cheaper place is the better one.
+/// The machine of an instance that was outbid, on-demand: where the policy takes on-demand, it is offered,
+/// ceiling and limits allow it, and no other machine costs less with all that it takes to go there.
 pub(super) fn reclaim(
     ground: &Ground<'_, '_>,
     held: &Held,
@@ -177,41 +192,30 @@ pub(super) fn reclaim(
 ) -> Result<Candidate, Turn> {
     let (world, job) = (ground.world, ground.job);
     let is_taken = held.rental == Rental::Bid && job.rental != RentalChoice::Interruptible;
-    if !is_taken || world.config.keeps_back(&job.run).is_some() {
+    if !is_taken || is_replaced(held) || world.config.keeps_back(&job.run).is_some() {
         return Err(Turn::NotAllowed);
+    }
+    if held.outbid_at.is_none() || !is_seen(world, held) {
+        return Err(Turn::NotOutbid);
     }
     if let Some(missing) = ground.blind {
         return Err(Turn::Blind { missing });
     }
-    let mut best: Option<Candidate> = None;
-    let mut against: Option<Refusal> = None;
-    for offer in rows_of(world, held.slot.machine) {
-        match rank::on_demand(world, job, offer, held.id) {
-            Ok(new) => {
-                let total = |candidate: &Candidate| candidate.parts.total();
-                if best.as_ref().is_none_or(|old| total(&new) < total(old)) {
-                    best = Some(new);
-                }
-            }
-            Err(why) => against = against.max(Some(why)),
-        }
-    }
-    let Some(found) = best else {
-        return Err(against.map_or(Turn::NotOffered, |why| Turn::Refused { why }));
-    };
-    let free_to_go = expendable(world, job, held);
-    if free_to_go
-        && ground
-            .cheapest
-            .is_some_and(|total| found.parts.total() > total)
-    {
+    let found = on_demand_there(ground, held)?;
+    let scope = Scope::new(world, job);
+    let elsewhere = ground
+        .best
+        .iter()
+        .filter(|other| other.slot.machine != held.slot.machine)
+        .map(|other| with_its_copy(ground, &scope, other));
+    let own = with_its_copy(ground, &scope, &found);
+    if elsewhere.into_iter().any(|other| own > other) {
         return Err(Turn::Dearer);
     }
-    if count > PARKED_MAX && !free_to_go {
+    if count > PARKED_MAX && !expendable(world, job, held) {
         return Err(Turn::TooManyDisks);
     }
-    let mut rows = rows_of(world, held.slot.machine).iter();
-    let offer = rows.find(|offer| offer.id == found.offer);
+    let offer = offered(ground, &found);
     let reserve = rent_reserve(world, job, offer, found.price, found.storage);
     let rate = found.price.saturating_add(found.storage);
     let load = Load {
@@ -226,12 +230,48 @@ pub(super) fn reclaim(
     Ok(found)
 }
 
+/// The cheapest offer on-demand of the machine of an instance, as if that were parked.
+fn on_demand_there(ground: &Ground<'_, '_>, held: &Held) -> Result<Candidate, Turn> {
+    let (world, job) = (ground.world, ground.job);
+    let mut best: Option<Candidate> = None;
+    let mut against: Option<Refusal> = None;
+    for offer in rows_of(world, held.slot.machine) {
+        match rank::on_demand(world, job, offer, held.id) {
+            Ok(new) => {
+                let total = |candidate: &Candidate| candidate.parts.total();
+                if best.as_ref().is_none_or(|old| total(&new) < total(old)) {
+                    best = Some(new);
+                }
+            }
+            Err(why) => against = against.max(Some(why)),
+        }
+    }
+    best.ok_or_else(|| against.map_or(Turn::NotOffered, |why| Turn::Refused { why }))
+}
+
+fn offered<'a>(ground: &Ground<'a, '_>, candidate: &Candidate) -> Option<&'a Offer> {
+    let mut rows = rows_of(ground.world, candidate.slot.machine).iter();
+    rows.find(|offer| offer.id == candidate.offer)
+}
+
+/// What a useful GPU-hour costs on a slot, with the checkpoint that is brought there for the stay. Boot, the
+/// work that interruptions take and the job's own traffic are in the landed price.
+fn with_its_copy(ground: &Ground<'_, '_>, scope: &Scope<'_>, candidate: &Candidate) -> f64 {
+    let total = candidate.parts.total();
+    let from = latest(ground.job, &ground.held).filter(|from| from.copies_failed < COPIES_MAX);
+    let Some((from, offer)) = from.zip(offered(ground, candidate)) else {
+        return total;
+    };
+    let rate = candidate.price.saturating_add(candidate.storage);
+    total + begins_with(ground.job, from, offer, rate) / stay_gpu_hours(scope, offer)
+}
+
 /// Whether there is another slot, and the disk may be left.
 fn moves(ground: &Ground<'_, '_>, held: &Held, count: usize) -> Result<(), Turn> {
     if let Some(missing) = ground.blind {
         return Err(Turn::Blind { missing });
     }
-    if ground.cheapest.is_none() {
+    if ground.best.is_empty() {
         return Err(Turn::NotOffered);
     }
     if count > PARKED_MAX && !expendable(ground.world, ground.job, held) {
@@ -245,7 +285,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::super::decide::decide;
-    use super::super::eligible::samples::{NOW, held, job, offer, usd, world};
+    use super::super::eligible::samples::{NOW, held, job, offer, runner, usd, world};
     use super::super::properties::{act, list};
     use super::*;
     use crate::types::ids::InstanceId;
@@ -266,6 +306,7 @@ mod tests {
         made.phase = Phase::Stopped;
         made.phase_since = NOW - Duration::from_mins(minutes);
         made.bid_before_park = (minutes >= 60).then_some(Rate::ZERO);
+        made.outbid_at = Some(made.phase_since);
         let mut world = world(offers);
         let mut record = world.state.replica(&made.replica);
         record.generation = made.generation;
@@ -336,7 +377,9 @@ mod tests {
 
     #[test]
     fn it_is_waited_for_then_raised_then_reclaimed_and_only_then_moved() {
-        let offers = || vec![offer(2), rival(0.25, 0.4)];
+        let mut dear = offer(2);
+        (dear.floor, dear.on_demand) = (Some(usd(0.6)), Some(usd(0.8)));
+        let offers = || vec![dear.clone(), rival(0.25, 0.4)];
         let auto = RentalChoice::Auto;
         let mut world = outbid(auto, 30, offers());
         assert_eq!(effects(&world), [], "the patience comes first");
@@ -402,7 +445,9 @@ mod tests {
 
     #[test]
     fn limits_hold_for_the_machine_taken_back_too() {
-        let mut world = outbid(RentalChoice::Auto, 61, vec![offer(2), rival(0.2, 0.4)]);
+        let mut dear = offer(2);
+        (dear.floor, dear.on_demand) = (Some(usd(0.6)), Some(usd(0.8)));
+        let mut world = outbid(RentalChoice::Auto, 61, vec![dear, rival(0.2, 0.4)]);
         let mut limited = (*world.jobs[0]).clone();
         limited.budget.per_hour = Some(usd(0.35));
         world.jobs = vec![Arc::new(limited)];
@@ -432,6 +477,80 @@ mod tests {
         assert!(
             matches!(&planned[..], [Effect::Rent { slot, .. }] if slot.machine.0 == 9),
             "{planned:?}"
+        );
+    }
+
+    #[test]
+    fn what_the_machine_brings_nothing_for_goes_where_it_is_cheaper() {
+        // Its disk is kept, but nothing of it comes to another slice of the machine either.
+        let world = outbid(RentalChoice::Auto, 61, vec![offer(2), rival(0.2, 0.4)]);
+        assert_eq!(told(&world)[2..], [Turn::Dearer, Turn::Taken]);
+        assert_eq!(effects(&world), [bid(0.001)]);
+    }
+
+    /// The same with a runner that keeps a checkpoint of so many GB on its disk; what there is elsewhere
+    /// costs a little less an hour.
+    fn with_checkpoint(gb: u64) -> World {
+        let mut near = offer(2);
+        (near.floor, near.on_demand) = (Some(usd(0.5)), Some(usd(0.39)));
+        let mut world = outbid(RentalChoice::Auto, 61, vec![near, rival(0.2, 0.4)]);
+        let mut job = (*world.jobs[0]).clone();
+        let mut spec = runner("true");
+        spec.checkpoint = Some("/work/checkpoint".to_owned());
+        spec.carried = true;
+        let mut view = crate::types::instance::RunnerView::of(&spec);
+        view.worked = true;
+        view.checkpoint = Some((0, "a".repeat(64), gb * 1_000_000_000));
+        job.run.runner = Some(Box::new(spec));
+        let held = world.state.held.get_mut(&InstanceId(5)).unwrap();
+        held.runner = Some(view);
+        held.tail = Some(crate::types::ids::Tail {
+            generation: held.generation,
+            permit: crate::types::ids::Permit::Go,
+            until: NOW + Duration::from_hours(2),
+        });
+        world.jobs = vec![Arc::new(job)];
+        world
+    }
+
+    #[test]
+    fn a_copy_counts_as_what_it_costs_over_the_stay() {
+        // A cent an hour over six hours is more than a small copy, and less than 40 GB at $0.006.
+        assert_eq!(told(&with_checkpoint(1))[2], Turn::Dearer);
+        assert_eq!(told(&with_checkpoint(40))[2], Turn::Taken);
+    }
+
+    #[test]
+    fn what_nobody_outbid_is_not_taken_back() {
+        let mut dear = offer(2);
+        (dear.floor, dear.on_demand) = (Some(usd(0.6)), Some(usd(0.8)));
+        let mut world = outbid(RentalChoice::Auto, 61, vec![dear, rival(0.25, 0.4)]);
+        let held = world.state.held.get_mut(&InstanceId(5)).unwrap();
+        held.outbid_at = None;
+        assert_eq!(told(&world)[2], Turn::NotOutbid);
+        // Parked by us, and not to be had at its old bid any more.
+        let held = world.state.held.get_mut(&InstanceId(5)).unwrap();
+        (held.stop_asked, held.parked, held.price) = (true, true, BID_PARKED);
+        list(&mut world, true);
+        let rented = |world: &World| match &effects(world)[..] {
+            [Effect::Rent { slot, .. }] => slot.machine.0,
+            other => panic!("{other:?}"),
+        };
+        let (plan, _) = decide(&world);
+        assert!(plan.actions.iter().all(|action| action.why != Why::Reclaim));
+        assert_ne!(plan.actions.len(), 0);
+        let held = world.state.held.get_mut(&InstanceId(5)).unwrap();
+        held.outbid_at = Some(NOW);
+        assert_eq!(rented(&world), 9);
+        assert_eq!(decide(&world).0.actions[0].why, Why::Reclaim);
+        // What no listing shows is not acted on.
+        world.listing.as_mut().unwrap().rows.clear();
+        assert!(
+            decide(&world)
+                .0
+                .actions
+                .iter()
+                .all(|a| a.why != Why::Reclaim)
         );
     }
 }

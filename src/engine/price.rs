@@ -42,6 +42,9 @@ pub const STAY_MIN_HOURS: f64 = 1.0 / 60.0;
 /// to 9 GB.
 pub const IMAGE_GB: f64 = 6.0;
 
+/// Megabits in a gigabyte.
+pub(crate) const MBIT_A_GB: f64 = 8000.0;
+
 /// Download in Mb/s where the row does not say it: a poor host by the observed market, whose
 /// slowest tenth is under 437.
 pub const INET_DOWN_UNKNOWN_MBIT_S: f64 = 100.0;
@@ -179,13 +182,20 @@ fn useful_hours(scope: &Scope<'_>, offer: &Offer, speed: f64, lead: f64) -> f64 
         .clamp(STAY_MIN_HOURS, STAY_MAX_HOURS)
 }
 
+/// Useful GPU-hours that are expected of a stay on an offer: what is paid once is spread over them.
+pub(crate) fn stay_gpu_hours(scope: &Scope<'_>, offer: &Offer) -> f64 {
+    let speed = f64::from(offer.gpus) * f64::from(scope.fit(&offer.gpu_name).factor_ppm) / 1e6;
+    let lead = scope.terms.boot + pull_hours(offer);
+    useful_hours(scope, offer, speed, lead) * speed
+}
+
 fn pull_hours(offer: &Offer) -> f64 {
     // A row that says zero, or no number, says nothing.
     let mbit_s = offer
         .inet_down_mbit_s
         .filter(|&speed| speed > 0.0)
         .map_or(INET_DOWN_UNKNOWN_MBIT_S, f64::from);
-    IMAGE_GB * 8000.0 / 3600.0 / mbit_s
+    IMAGE_GB * MBIT_A_GB / 3600.0 / mbit_s
 }
 
 fn traffic_cost(gigabytes: f64, price: Option<Money>) -> Result<f64, Refusal> {

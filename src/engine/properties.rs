@@ -139,6 +139,7 @@ pub(crate) fn act(world: &mut World, plan: &Plan) {
                 let opens = tail.permit == Permit::Go && tail.generation == held.generation;
                 if let Some(bringing) = held.bringing.as_mut().filter(|_| opens) {
                     bringing.opened = true;
+                    bringing.opened_at.get_or_insert(world.now);
                 }
             }
             Effect::Copy { instance, .. } => {
@@ -147,6 +148,7 @@ pub(crate) fn act(world: &mut World, plan: &Plan) {
                 bringing.begun_at.get_or_insert(world.now);
                 bringing.asked_at = Some(world.now);
                 bringing.accepted = true;
+                bringing.accepted_at.get_or_insert(world.now);
             }
             Effect::Start { instance } => {
                 let held = world.state.held.get_mut(instance).unwrap();

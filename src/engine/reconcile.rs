@@ -756,6 +756,7 @@ mod tests {
                 disk_gb: held.disk_gb,
                 storage: held.storage,
                 from: None,
+                traffic: None,
             },
             reserved: Money(1),
             state: IntentState::Unknown { since: NOW },

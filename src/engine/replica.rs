@@ -22,7 +22,7 @@ use super::act::{
     overpriced, park, plain, resume_bid, row, set_bid, wound_down,
 };
 use super::bid::raised_bid;
-use super::bring::{bring, is_carried_on, source};
+use super::bring::{COPIES_MAX, bring, is_carried_on, source};
 use super::budget::{Load, Purse, Saving, begin_margin, horizon, rise, rows_of, stirs};
 use super::ladder::{cannot_start, failed_start, names_fault};
 use super::lease::may_wake;
@@ -65,8 +65,8 @@ pub(crate) struct Ground<'a, 'p> {
     pub(crate) saving: &'a std::collections::BTreeMap<crate::types::ids::InstanceId, Saving>,
     /// What keeps anything new from being rented, if something does.
     pub(crate) blind: Option<Missing>,
-    /// The least landed price at which another slot would take the job now; `None`: none does.
-    pub(crate) cheapest: Option<f64>,
+    /// Slots that would take the job now, cheapest first.
+    pub(crate) best: &'p [Candidate],
     /// What it waits for, where it is an element of an array that has no turn.
     pub(crate) queued: Option<Situation>,
     pub(crate) purse: &'p mut Purse<'a>,
@@ -166,7 +166,7 @@ fn aim(ground: &Ground<'_, '_>) -> Aim {
 
 /// Puts an instance away: destroyed where its disk may be lost, else parked.
 fn close(ground: &Ground<'_, '_>, held: &Held, why: Why, destroy_why: DestroyWhy, step: &mut Step) {
-    if expendable(ground.world, ground.job, held) {
+    if carried_on(ground, held) || expendable(ground.world, ground.job, held) {
         step.actions.push(destroy(held, destroy_why, why));
         return;
     }
@@ -226,7 +226,8 @@ fn run(ground: &mut Ground<'_, '_>, standing: &[&Held], clearing: bool, step: &m
         };
         return;
     };
-    for held in older {
+    // The oldest goes first: what goes on from one that is gone would not be known to go on from it.
+    for held in older.iter().rev() {
         set_aside(ground, held, step);
     }
     if saved(ground, current, step) {
@@ -255,11 +256,14 @@ fn run(ground: &mut Ground<'_, '_>, standing: &[&Held], clearing: bool, step: &m
     };
 }
 
+/// Whether another one goes on with what was on its disk, so that this may go.
+fn carried_on(ground: &Ground<'_, '_>, held: &Held) -> bool {
+    is_carried_on(ground.world.now, held, &ground.held)
+}
+
 /// An older instance beside the current one: parked ones are kept for their checkpoints.
 fn set_aside(ground: &Ground<'_, '_>, held: &Held, step: &mut Step) {
-    let mut newer = ground.held.iter();
-    let carried_on = newer.any(|newer| is_carried_on(held, newer));
-    if carried_on || expendable(ground.world, ground.job, held) {
+    if carried_on(ground, held) || expendable(ground.world, ground.job, held) {
         let (why, word) = if held.parked {
             (DestroyWhy::Moved, Why::Superseded)
         } else {
@@ -284,8 +288,17 @@ fn want(ground: &Ground<'_, '_>, step: &mut Step) -> Situation {
     if let Some(missing) = ground.blind {
         return Situation::Blind { missing };
     }
+    let from = source(ground.job, &ground.held);
+    let fails = from.filter(|from| from.copies_failed >= COPIES_MAX);
+    if let Some(from) = fails.filter(|_| !ground.job.restartable) {
+        return Situation::NotCopied {
+            from: from.id,
+            times: from.copies_failed,
+        };
+    }
     step.wants = !ground.world.wind_down;
-    step.from = source(ground.job, &ground.held).map(|held| held.id);
+    // Where its copies fail it may begin anew.
+    step.from = from.filter(|_| fails.is_none()).map(|from| from.id);
     Situation::NoOffer
 }
 
@@ -340,7 +353,7 @@ fn running(
     if let Some((why, destroy_why)) = due(ground, held) {
         return leave(ground, held, why, destroy_why, count, step);
     }
-    if let Some(situation) = bring(ground, held, count, step) {
+    if let Some(situation) = bring(ground, held, step) {
         return situation;
     }
     step.actions.extend(lower(ground.world, ground.job, held));
@@ -529,13 +542,16 @@ fn rest_or_resume(
             Ok(None) => {}
         }
     }
-    match reclaim(ground, held, count) {
-        Ok(slot) => {
-            step.recourses.push((Recourse::Reclaim, Turn::Taken));
-            step.reclaims = Some(slot);
-            return want(ground, step);
+    // What we put away ourselves was not taken from us.
+    if held.outbid_at.is_some() {
+        match reclaim(ground, held, count) {
+            Ok(slot) => {
+                step.recourses.push((Recourse::Reclaim, Turn::Taken));
+                step.reclaims = Some(slot);
+                return want(ground, step);
+            }
+            Err(turn) => step.recourses.push((Recourse::Reclaim, turn)),
         }
-        Err(turn) => step.recourses.push((Recourse::Reclaim, turn)),
     }
     if expendable(ground.world, ground.job, held) {
         step.actions

@@ -13,6 +13,7 @@ use crate::types::state::{Ending, Severity};
 use crate::types::time::{Time, human, millis};
 
 use super::accrue::{Before, Sight, lose_disk, lose_volatile, work_cost};
+use super::act::given_up;
 use super::budget::unbilled_traffic;
 use super::ladder::names_fault;
 use super::observe::Fold;
@@ -23,7 +24,7 @@ pub(crate) fn backoff(first: Duration, longest: Duration, failures: u32) -> Dura
     first.saturating_mul(1 << doublings).min(longest)
 }
 
-fn hours(gpu_ms: i64) -> f64 {
+pub(super) fn hours(gpu_ms: i64) -> f64 {
     gpu_ms as f64 / 3_600_000.0
 }
 
@@ -40,6 +41,14 @@ pub(crate) enum Whose {
     Either,
 }
 
+/// What was outbid has won its slot back and comes up again: that it was waited for long enough is over.
+fn comes_back(held: &mut Held) {
+    let replaced = held.runner.as_ref().is_some_and(RunnerView::is_replaced);
+    if !held.stop_asked && !replaced && given_up(held) {
+        held.bid_before_park = None;
+    }
+}
+
 impl Fold<'_> {
     /// Takes up that an instance went from one state to another; `ran_ms` is how long at most it
     /// had run without a break.
@@ -50,6 +59,9 @@ impl Fold<'_> {
         }
         let stands = matches!(held.phase, Phase::Exited | Phase::Stopped | Phase::Offline);
         let came_up = matches!(before, Phase::Provisioning | Phase::Unclear);
+        if (before, held.phase) == (Phase::Stopped, Phase::Provisioning) {
+            comes_back(held);
+        }
         if came_up && stands && ran_ms >= millis(UNSEEN_WORK_AFTER) {
             held.first_ran_at.get_or_insert(now);
         }
@@ -79,6 +91,7 @@ impl Fold<'_> {
     fn started(&mut self, held: &mut Held, before: Phase) {
         let now = self.seen.now;
         held.run_ms = 0;
+        held.outbid_at = None;
         if held.first_ran_at.is_none() {
             held.first_ran_at = Some(now);
             let mut record = self.draft.state.machine(held.slot.machine);
@@ -92,6 +105,7 @@ impl Fold<'_> {
                 held.slot.machine, held.slot.gpus, held.gpu_name
             );
             self.tell(Severity::Info, "running", held, text);
+            self.passes_over(held);
             if held.bringing.is_none() {
                 self.leave_old_disk(held);
             }
@@ -110,6 +124,11 @@ impl Fold<'_> {
         let lost = lose_disk(&job, &mut replica);
         if lost > 0 {
             self.count_lost(held, lost);
+            for other in self.draft.state.held.values_mut() {
+                if other.replica == held.replica {
+                    other.kept_gpu_ms = 0;
+                }
+            }
             self.draft
                 .state
                 .replicas
@@ -135,7 +154,7 @@ impl Fold<'_> {
     }
 
     /// Counts useful work as lost in this month.
-    fn count_lost(&mut self, held: &Held, gpu_ms: i64) {
+    pub(super) fn count_lost(&mut self, held: &Held, gpu_ms: i64) {
         if gpu_ms > 0 {
             let day = self.seen.now.day(self.config.timezone);
             let mut record = self.draft.state.job(&held.replica.job);
@@ -172,6 +191,7 @@ impl Fold<'_> {
             let text = format!("the rental of instance {} ended; {after}", held.id);
             self.tell(Severity::Warning, "rental-ended", held, text);
         } else if held.rental == Rental::Bid {
+            held.outbid_at = Some(self.seen.now);
             let mut replica = self.draft.state.replica(&held.replica);
             replica.outbids += 1;
             self.draft
@@ -201,8 +221,11 @@ impl Fold<'_> {
             return;
         }
         if held.is_behind_gate() {
-            // The command has not begun: that says nothing of the job.
+            // The command has not begun: that says nothing of the job, and the next machine may do the same.
             self.blame(held, Whose::Machine);
+            if let Some(job) = self.job(&held.replica.job) {
+                self.waits(held, &job);
+            }
             held.run_ms = 0;
             return;
         }
@@ -386,6 +409,12 @@ impl Fold<'_> {
                 Effect::Destroy { .. } => IntentState::Done { instance: held.id },
                 _ => IntentState::Void,
             };
+            if matches!(intent.effect, Effect::Copy { .. }) {
+                self.draft.state.held.insert(held.id, held.clone());
+                self.post_copy(&intent);
+                let posted = self.draft.state.held.get(&held.id).cloned();
+                held = posted.unwrap_or(held);
+            }
             self.draft.intent(self.config.timezone, now, &intent, to);
         }
         self.keep_for_traffic(&mut held);

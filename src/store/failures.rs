@@ -34,6 +34,7 @@ fn rent(id: u64) -> Change {
             disk_gb: 8,
             storage: Rate(1),
             from: None,
+            traffic: None,
         },
         reserved: Money::ZERO,
         state: IntentState::Open,

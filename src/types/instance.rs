@@ -438,7 +438,8 @@ pub struct Bringing {
     pub from: InstanceId,
     /// That one's run.
     pub run: IntentId,
-    /// Bytes to be copied, at most.
+    /// How long its archive is, as its machine told, or its whole disk: how long a copy may take follows from
+    /// it, and no amount of money.
     pub bytes: u64,
     /// When its runner first said that it waits for the copy.
     pub ready_at: Option<Time>,
@@ -448,21 +449,42 @@ pub struct Bringing {
     pub asked_at: Option<Time>,
     /// Whether the marketplace took that up.
     pub accepted: bool,
-    /// Whether its traffic is in the books, until the bill says what it was.
-    pub posted: bool,
-    /// The SHA-256 of the manifest that its runner found to be right, in hexadecimal.
+    /// When the marketplace first took a copy up; `None`: it never answered so.
+    #[serde(default)]
+    pub accepted_at: Option<Time>,
+    /// The SHA-256 of the manifest that its runner says to have found right, in hexadecimal.
+    #[serde(default)]
+    pub told: Option<String>,
+    /// The same, once the marketplace has taken a copy up: it may be let work.
     pub verified: Option<String>,
+    /// Whether that is the manifest which the other run told of last. Its machine cannot know it by itself.
+    #[serde(default)]
+    pub as_told: bool,
+    /// The SHA-256 of its own manifest of that checkpoint: what it keeps later has another.
+    #[serde(default)]
+    pub own: Option<String>,
     /// Whether it begins anew without it, as the policy allows.
     pub anew: bool,
     /// Whether its label was, or may have been, let say `go`: from then on work may be on its disk.
     pub opened: bool,
+    /// When it was.
+    #[serde(default)]
+    pub opened_at: Option<Time>,
+    /// When it first told of a checkpoint that it made itself.
+    #[serde(default)]
+    pub kept_at: Option<Time>,
 }
 
 impl Bringing {
     /// The clock was set ahead by so many milliseconds, at most, and shows `now`: no copy has taken longer
     /// for that.
     pub fn set_ahead(&mut self, ms: i64, now: Time) {
-        let marks = [&mut self.ready_at, &mut self.begun_at, &mut self.asked_at];
+        let marks = [
+            &mut self.ready_at,
+            &mut self.begun_at,
+            &mut self.asked_at,
+            &mut self.opened_at,
+        ];
         for at in marks.into_iter().flatten() {
             *at = Time(at.0.saturating_add(ms)).min(now);
         }
@@ -575,6 +597,18 @@ pub struct Held {
     /// How much its GPUs were used in its present run.
     #[serde(default)]
     pub gpu_use: GpuUse,
+    /// When it was last seen to be outbid; `None`: not since it ran last, or it has no bid.
+    #[serde(default)]
+    pub outbid_at: Option<Time>,
+    /// How often a copy from its disk came to nothing, in a row.
+    #[serde(default)]
+    pub copies_failed: u32,
+    /// What is posted of its traffic for copies between disks.
+    #[serde(default)]
+    pub copied: Money,
+    /// Useful GPU-milliseconds that it did and that are taken for kept on its disk.
+    #[serde(default)]
+    pub kept_gpu_ms: i64,
 }
 
 impl Held {
@@ -630,7 +664,27 @@ impl Held {
             coming_up: None,
             start_fault: None,
             gpu_use: GpuUse::default(),
+            outbid_at: None,
+            copies_failed: 0,
+            copied: Money::ZERO,
+            kept_gpu_ms: 0,
         }
+    }
+
+    /// A bid is asked for at which it may run. What is raised for is given up no more: it would else be
+    /// parked while it comes up again.
+    pub fn asked_to_run_at(&mut self, bid: Rate, now: Time) {
+        let before = match self.bid_before_park {
+            Some(bid) if self.stop_asked => bid,
+            _ => self.price,
+        };
+        if bid > before {
+            self.raises += 1;
+            self.raised_at = Some(now);
+            self.bid_before_park = self.bid_before_park.filter(|&bid| bid > BID_PARKED);
+        }
+        self.stop_asked = false;
+        self.parked = false;
     }
 
     /// The clock was set ahead by so many milliseconds, at most, and shows `now`: neither its start nor how

@@ -35,6 +35,9 @@ pub enum Effect {
         /// The instance that it is to go on from: it waits behind its gate for that one's checkpoint.
         #[serde(default)]
         from: Option<InstanceId>,
+        /// What a GB costs down and up there, as that offer says; `None`: it does not.
+        #[serde(default)]
+        traffic: Option<(Money, Money)>,
     },
     /// Change the bid of an instance (a cut to the parked price parks it).
     SetBid {

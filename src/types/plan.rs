@@ -203,6 +203,13 @@ pub enum Situation {
         /// Given up at this time; `None`: the copy was not asked for yet.
         until: Option<Time>,
     },
+    /// Copies from the disk that has its checkpoint came to nothing too often: it waits for the user.
+    NotCopied {
+        /// That disk's instance.
+        from: InstanceId,
+        /// How often.
+        times: u32,
+    },
     /// An instance of it is being destroyed, and until that is settled nothing replaces it.
     Clearing,
     /// Rented in this tick.

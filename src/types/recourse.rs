@@ -48,6 +48,8 @@ pub enum Turn {
     Next,
     /// The policy does not allow it, or the instance is not at a bid.
     NotAllowed,
+    /// It stands still, but nobody outbid it.
+    NotOutbid,
     /// The market shows no such offer.
     NotOffered,
     /// There is an offer, and this is against it.
@@ -60,7 +62,7 @@ pub enum Turn {
         /// Which.
         limit: Limit,
     },
-    /// What moving costs is less.
+    /// Another machine costs less, with all that it takes to go there.
     Dearer,
     /// So many disks were left behind that no more are.
     TooManyDisks,

@@ -58,6 +58,7 @@ pub(crate) fn any_intent() -> impl Strategy<Value = Change> {
             disk_gb: 10,
             storage: Rate(2),
             from: Some(InstanceId(3)),
+            traffic: Some((Money(4), Money(5))),
         }),
         (0_u64..8).prop_map(|i| Effect::Copy {
             instance: InstanceId(i),
