@@ -105,11 +105,30 @@ async fn until(mut bench: Bench, what: &str, is_so: impl Fn(&Bench) -> bool) -> 
     bench
 }
 
-/// It has counted as far as it goes by itself, and told of a checkpoint.
+/// It has counted as far as it goes by itself, and the daemon knows of a checkpoint of that.
 fn waits(bench: &Bench) -> bool {
-    let held = bench.daemon.state().held.values();
-    let mut views = held.filter_map(|held| held.runner.as_ref());
-    bench.progress() == Some(WAITS_AT) && views.any(|view| view.checkpoint.is_some())
+    bench.progress() == Some(WAITS_AT) && is_kept(bench)
+}
+
+/// Whether the last checkpoint on its disk is what was told of, and has all that it counted.
+fn is_kept(bench: &Bench) -> bool {
+    let held = current(bench);
+    let root = instance(bench, held.id.0);
+    let view = held.runner.as_ref();
+    let told = view.and_then(|view| view.checkpoint.as_ref());
+    let manifest = std::fs::read(root.join("checkpoint.haggle/manifest"));
+    let counted = std::fs::read(root.join("checkpoint/counted"));
+    let (Some((_, told, _)), Ok(manifest), Ok(counted)) = (told, manifest, counted) else {
+        return false;
+    };
+    let has_all = String::from_utf8_lossy(&manifest).contains(&sum(&counted));
+    sum(&manifest) == *told && has_all
+}
+
+fn sum(bytes: &[u8]) -> String {
+    use sha2::{Digest as _, Sha256};
+    let digest = Sha256::digest(bytes);
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn current(bench: &Bench) -> &Held {
@@ -160,6 +179,7 @@ async fn goes_on(mut bench: Bench, room: &Path) -> Went {
     who.dedup();
     assert_eq!(who.len(), moves + 1, "never two at work");
     assert_eq!(bench.was_told("brought"), moves);
+    assert_eq!(bench.was_told("brought-unknown"), 0);
     assert_eq!(bench.was_told("work-lost"), 0);
     let (requests, dies) = std::mem::take(&mut *bench.plug.at.lock().unwrap());
     assert_eq!(dies, None, "it did not die");
@@ -212,7 +232,7 @@ async fn a_job_that_moves_twice_goes_on_each_time() {
     bench = until(bench, "as far as it goes", waits).await;
     bench.outbid(1).unwrap();
     std::fs::write(room.path().join("enough"), "").unwrap();
-    let again = |bench: &Bench| bench.progress() == Some(WAITS_AGAIN_AT);
+    let again = |bench: &Bench| bench.progress() == Some(WAITS_AGAIN_AT) && is_kept(bench);
     bench = until(bench, "further", again).await;
     assert_eq!(bench.starts(), 2);
     bench.outbid(2).unwrap();
@@ -234,13 +254,25 @@ async fn where_its_machine_can_be_had_on_demand_it_stays_there() {
     let mut bench = Bench::new(job).await;
     bench = until(bench, "as far as it goes", waits).await;
     assert_eq!(current(&bench).rental, Rental::Bid);
-    // From now on its policy takes on-demand, too.
+    // From now on its policy takes on-demand, too, and every other machine is dearer.
     bench.job.rental = RentalChoice::Auto;
+    only_on(&mut bench);
     bench = bench.restart();
     bench.outbid(1).unwrap();
     let went = Box::pin(goes_on(bench, room.path())).await;
     assert_eq!(went.from, went.to);
     assert_eq!(went.rental, Rental::OnDemand);
+}
+
+/// No other machine than the present one.
+fn only_on(bench: &mut Bench) {
+    let own = current(bench).slot.machine;
+    let rows = bench
+        .server
+        .with_market(|market| market.offers(0, Search::OnDemand, 8.0));
+    let others = rows.iter().map(|row| MachineId(row.machine_id));
+    let others = others.filter(|machine| *machine != own);
+    bench.job.requirements.machines_denied = others.collect();
 }
 
 /// The machines with several equal slices: where one is taken, another may be had.

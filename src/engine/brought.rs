@@ -68,6 +68,9 @@ impl Fold<'_> {
             return;
         }
         bringing.verified = Some(told);
+        if let Some(old) = self.draft.state.held.get_mut(&bringing.from) {
+            old.copies_failed = 0;
+        }
         let (from, as_told) = (bringing.from, bringing.as_told);
         let text = format!(
             "the checkpoint on the disk of instance {from} is on that of instance {id}, and as it should be"

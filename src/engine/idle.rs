@@ -97,6 +97,8 @@ impl Fold<'_> {
             return;
         };
         let leaves = held.destroying.is_some() || held.stop_asked || held.gpu_use.over;
+        // What waits for its checkpoint has nothing to use them for.
+        let leaves = leaves || held.is_behind_gate();
         if leaves || has_ended(&self.draft.state, held) {
             return;
         }

@@ -379,3 +379,17 @@ fn a_park_of_what_is_idle_is_not_taken_back() {
     scene.used(5, None);
     assert_eq!(scene.actions().len(), 1, "it is wanted again");
 }
+
+#[test]
+fn what_waits_for_a_checkpoint_is_not_idle() {
+    let mut scene = running(ends_after(30));
+    let id = scene.held().id;
+    let bringing = super::super::bring::bringing(scene.held());
+    scene.state.held.get_mut(&id).unwrap().bringing = Some(bringing);
+    scene.used(60, Some(0.0));
+    assert_eq!((scene.told(), scene.failures()), (0, 0));
+    let held = scene.state.held.get_mut(&id).unwrap();
+    held.bringing.as_mut().unwrap().opened = true;
+    scene.used(1 + 30, Some(0.0));
+    assert_eq!((scene.told(), scene.failures()), (1, 1));
+}

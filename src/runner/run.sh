@@ -497,6 +497,8 @@ restore() {
     # What was half unpacked when the machine was lost is no work.
     [ -e "$CHECKPOINT/.haggle-half" ] && rm -f "$WORK/begun" && rm -rf "$CHECKPOINT" 2>/dev/null && mkdir -p "$CHECKPOINT"
     [ -z "$KEPT" ] || { mkdir -p "$KEPT" && (: >"$KEPT/begun"); } 2>/dev/null
+    # What was copied once more takes room for nothing.
+    [ -z "${HAGGLE_BROUGHT:-}" ] || rm -rf "$HAGGLE_BROUGHT"
     [ -n "$control" ] || return 0
     is_begun && return 0
     doing=restoring more=
