@@ -189,6 +189,7 @@ fn job(dice: &mut Dice, number: u64) -> Job {
         checkpoint_every: Some(HOUR / 2),
         checkpoint_place: Some(CheckpointPlace::Remote),
         disposable: false,
+        restartable: false,
         boot_overhead: Duration::from_mins(5),
         windows: Vec::new(),
         finish: Finish::Work,

@@ -100,7 +100,7 @@ async fn until(mut bench: Bench, what: &str, is_so: impl Fn(&Bench) -> bool) -> 
     while !is_so(&bench) {
         let heard = bench.heard.0.lock().unwrap().clone();
         assert!(began.elapsed() < 2 * WAIT_MAX, "not {what}: {heard:#?}");
-        bench = moment(bench).await;
+        bench = Box::pin(moment(bench)).await;
     }
     bench
 }
@@ -125,10 +125,16 @@ fn is_kept(bench: &Bench) -> bool {
     sum(&manifest) == *told && has_all
 }
 
+/// The SHA-256 of something, in hexadecimal.
 fn sum(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+
     use sha2::{Digest as _, Sha256};
-    let digest = Sha256::digest(bytes);
-    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+    let mut text = String::new();
+    for byte in Sha256::digest(bytes) {
+        write!(text, "{byte:02x}").unwrap();
+    }
+    text
 }
 
 fn current(bench: &Bench) -> &Held {

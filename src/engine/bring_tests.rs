@@ -458,7 +458,7 @@ fn a_copy_for_too_little_is_not_let_pass() {
     let (world, _) = waiting();
     let (mut plan, _) = decide(&world);
     assert_eq!(check(&world, &plan).1, []);
-    plan.actions[0].reserve = plan.actions[0].reserve - Money(1);
+    plan.actions[0].reserve -= Money(1);
     assert_eq!(check(&world, &plan).0.actions, []);
 }
 
