@@ -3,6 +3,7 @@
 //! It is written against the ports and knows no adapter, so the same code runs in life, in the
 //! demo and in simulation. All that it believes is durable: a [`Change`] is committed, then applied.
 
+mod act;
 mod carry;
 mod clocks;
 mod data;
