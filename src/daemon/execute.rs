@@ -15,6 +15,7 @@ use super::verify::mismatch;
 use super::{Daemon, DaemonError};
 use crate::engine::ladder::still_fails;
 use crate::engine::lease::first_tail;
+use crate::engine::risk::Hazard;
 use crate::ports::{CreateRequest, Outcome, RefusedWhy};
 use crate::types::ids::{InstanceId, IntentId, Label, OfferId, Slot, Tail};
 use crate::types::instance::{DestroyWhy, Held, Phase, Rental, RunnerView};
@@ -469,6 +470,7 @@ impl Daemon {
             storage: *storage,
             disk_gb: *disk_gb,
             ends_at: row.and_then(|row| row.ends_at),
+            odds: row.map(|row| Hazard::of(row, *rental, *price).odds()),
             destroying,
             tail: runner.and_then(|runner| {
                 first_tail(&self.settings.engine, runner, *generation, self.now())

@@ -679,6 +679,8 @@ mod tests {
             coming_up: None,
             start_fault: None,
             gpu_use: GpuUse::default(),
+            odds: None,
+            exposed_ms: 0,
         }
     }
 

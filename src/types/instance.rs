@@ -9,6 +9,7 @@ use super::ids::{
     AccountId, HostId, Installation, InstanceId, IntentId, Label, MachineId, ReplicaId, Slot, Tail,
 };
 use super::job::Runner;
+use super::machine::Odds;
 use super::money::{BID_PARKED, Money, Rate};
 use super::start::{Asked, ComingUp, GpuUse, StartFault};
 use super::time::Time;
@@ -529,6 +530,12 @@ pub struct Held {
     /// How much its GPUs were used in its present run.
     #[serde(default)]
     pub gpu_use: GpuUse,
+    /// How often something was expected to befall it when it was rented; `None`: its offer was not seen.
+    #[serde(default)]
+    pub odds: Option<Odds>,
+    /// Milliseconds of running that its machine's record does not hold yet.
+    #[serde(default)]
+    pub exposed_ms: i64,
 }
 
 impl Held {
@@ -583,6 +590,8 @@ impl Held {
             coming_up: None,
             start_fault: None,
             gpu_use: GpuUse::default(),
+            odds: None,
+            exposed_ms: 0,
         }
     }
 
