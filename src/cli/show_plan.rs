@@ -584,7 +584,7 @@ mod tests {
     fn a_plan_reads_without_colour() {
         let (plan, report) = example();
         let text = plan_text(Output::new(false), &plan, &report, NOW);
-        expect![[r#"
+        expect![[r"
             replica  action                                                              reserves  why
             train/0  rent 2 GPUs of machine 71 at a bid of $0.4012/h with 40 GB of disk     $0.25  the cheapest slot that suits
             held back: rent 2 GPUs of machine 71 at a bid of $0.4012/h with 40 GB of disk (the total limit of job train)
@@ -601,7 +601,7 @@ mod tests {
                     3  over the price ceiling
               cheapest refused  gpus  price/h  because
                              5     2  $0.3800  reliability too low, or unknown
-        "#]].assert_eq(&text);
+        "]].assert_eq(&text);
     }
 
     #[test]
