@@ -17,10 +17,11 @@ use haggle::types::job::{
     BidMargin, Budget, CheckpointPlace, Finish, Job, RentalChoice, Requirements, Retries, Run,
     RunType,
 };
+use haggle::types::machine::MachineRecord;
 use haggle::types::money::{Money, Rate};
 use haggle::types::offer::{Country, Offer, Snapshot};
 use haggle::types::start::StartRules;
-use haggle::types::state::{MachineRecord, Past, State};
+use haggle::types::state::State;
 use haggle::types::time::Time;
 use haggle::types::world::{EngineConfig, World};
 
@@ -218,13 +219,10 @@ fn world() -> World {
     let mut state = State::new(Installation::from_seed(1));
     for machine in (0..OFFERS).step_by(50).map(MachineId) {
         let record = MachineRecord {
-            id: machine,
             failures: 1,
             cool_until: Some(NOW),
             highest_bid: Some((Rate(100_000_000), NOW)),
-            failing_until: None,
-            host: None,
-            past: Past::default(),
+            ..MachineRecord::new(machine)
         };
         state.machines.insert(machine, record);
     }
@@ -280,7 +278,7 @@ fn needs(world: &World, rankings: &[Ranking]) -> Vec<Need> {
 
 fn decide(criterion: &mut Criterion) {
     let world = world();
-    let index = MarketIndex::new(&world.market);
+    let index = MarketIndex::new(&world);
     let rankings = rank_all(&world, &index);
     let needs_of_all = needs(&world, &rankings);
     let limit = world.config.rents_per_tick_max as usize;
@@ -292,7 +290,7 @@ fn decide(criterion: &mut Criterion) {
 
     let mut group = criterion.benchmark_group("decide 10000 offers x 100 jobs");
     group.bench_function("index", |b| {
-        b.iter(|| black_box(MarketIndex::new(black_box(&world.market))));
+        b.iter(|| black_box(MarketIndex::new(black_box(&world))));
     });
     group.bench_function("rank", |b| {
         b.iter(|| black_box(rank_all(black_box(&world), &index)));
@@ -305,7 +303,7 @@ fn decide(criterion: &mut Criterion) {
     });
     group.bench_function("index, rank and assign", |b| {
         b.iter(|| {
-            let index = MarketIndex::new(black_box(&world.market));
+            let index = MarketIndex::new(black_box(&world));
             let rankings = rank_all(&world, &index);
             black_box(assign(&needs(&world, &rankings), limit))
         });

@@ -220,7 +220,7 @@ struct Priced {
     rental: Rental,
     price: i64,
     storage: i64,
-    parts: [f64; 5],
+    parts: [f64; 6],
 }
 
 impl Priced {
@@ -332,8 +332,9 @@ fn on_demand(job: &Job, row: &Value) -> Option<i64> {
     (rate + storage(job, row) <= most).then_some(rate)
 }
 
-/// Compute, disk, traffic, boot and interruption, per useful GPU-hour.
-fn parts(job: &Job, row: &Value, now: Time, rental: Rental, price: i64) -> [f64; 5] {
+/// Compute, disk, traffic, boot, interruption and waiting, per useful GPU-hour, where nothing is known
+/// of the machine.
+fn parts(job: &Job, row: &Value, now: Time, rental: Rental, price: i64) -> [f64; 6] {
     let (gpu, disk) = (dollars(price), dollars(storage(job, row)));
     let speed = speed(job, row);
     let down = f64::from(single(row, "inet_down").unwrap());
@@ -348,11 +349,13 @@ fn parts(job: &Job, row: &Value, now: Time, rental: Rental, price: i64) -> [f64;
     let moved = job.traffic_down_gb * dollars(nanos(row, "inet_down_cost").unwrap())
         + job.traffic_up_gb * dollars(nanos(row, "inet_up_cost").unwrap());
     let up_share = f64::from(single(row, "reliability2").unwrap()).max(0.01);
-    let mut breaks = (1.0 - up_share) / up_share / 2.0;
-    if rental == Rental::Bid {
+    let fails = (1.0 - up_share) / up_share / 2.0;
+    let outbid = if rental == Rental::Bid {
         let over = dollars(price) / dollars(nanos(row, "min_bid").unwrap().max(100_000)) - 1.0;
-        breaks += 0.031 * (-over.max(0.0) / 0.15).exp() + 0.02;
-    }
+        0.031 * (-over.max(0.0) / 0.15).exp() + 0.02
+    } else {
+        0.0
+    };
     let lost = match (job.finish, job.checkpoint_every) {
         (Finish::Never, _) => 0.0,
         (_, Some(every)) if job.checkpoint_place.is_some() => hours(every).min(stay) / 2.0,
@@ -362,8 +365,10 @@ fn parts(job: &Job, row: &Value, now: Time, rental: Rental, price: i64) -> [f64;
         gpu / speed,
         disk / speed,
         moved / stay / speed,
-        (boot * (gpu + disk) + pull * disk) / stay / speed,
-        breaks * (lost + boot) * (gpu + disk) / speed,
+        // One start in twenty comes to nothing.
+        (boot * (gpu + disk) + pull * disk) / 0.95 / stay / speed,
+        (fails + outbid) * (lost + boot) * (gpu + disk) / speed,
+        outbid * hours(job.patience) * disk / speed,
     ]
 }
 
@@ -431,6 +436,7 @@ fn same_price(found: &Priced, parts: &PriceParts) -> bool {
         parts.traffic,
         parts.boot,
         parts.interruption,
+        parts.waiting,
     ];
     let close = |a: f64, b: f64| (a - b).abs() <= BLUR * a.abs().max(b.abs());
     found.parts.iter().zip(theirs).all(|(a, b)| close(*a, b))
@@ -569,11 +575,11 @@ fn show(job: &Job, rows: usize, ranked: &[Priced], chosen: &[Priced], best: Opti
     println!("{}: {} slots of {rows} rows", job.name, ranked.len());
     let chosen = chosen.iter().map(|priced| ("takes", priced));
     for (word, priced) in chosen.chain(best.map(|best| ("on demand", best))) {
-        let [compute, disk, traffic, boot, interruption] = priced.parts;
+        let [compute, disk, traffic, boot, interruption, waiting] = priced.parts;
         println!(
             "  {word:9} offer {} on machine {}: {:9} ${:.4}/h + ${:.4}/h; landed ${:.4} = compute \
              {compute:.4} + disk {disk:.4} + traffic {traffic:.4} + boot {boot:.4} + interruption \
-             {interruption:.4}",
+             {interruption:.4} + waiting {waiting:.4}",
             priced.offer,
             priced.machine,
             priced.rental.as_str(),

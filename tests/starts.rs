@@ -198,7 +198,7 @@ async fn an_image_that_nobody_has_is_tried_on_two_hosts_and_again_when_the_user_
         assert!(seen.faults.values().all(|(fault, _)| *fault == missing));
         let state = seen.state.unwrap();
         assert!(state.held.is_empty());
-        let cooled = |machine: &haggle::types::state::MachineRecord| {
+        let cooled = |machine: &haggle::types::machine::MachineRecord| {
             machine.cool_until.is_some() || machine.failures > 0
         };
         assert!(!state.machines.values().any(cooled), "no host is to blame");

@@ -167,7 +167,7 @@ fn decide_anew(
         .jobs
         .into_iter()
         .find(|report| report.job == job.name);
-    let ranked = super::plan::ranking(&world, job, &MarketIndex::new(&world.market), SLOTS_SHOWN);
+    let ranked = super::plan::ranking(&world, job, &MarketIndex::new(&world), SLOTS_SHOWN);
     let replicas = found.take().map_or_else(Vec::new, |report| report.replicas);
     Ok(Explained {
         now,

@@ -20,6 +20,7 @@ mod explain;
 mod failure;
 mod fetch;
 mod guard;
+mod history;
 mod init;
 mod instances;
 mod jobs;
@@ -102,6 +103,8 @@ enum Command {
     Bill(bill::BillArgs),
     /// Show what a month came to: paid, saved, and lost to hosts that failed.
     Receipt(receipt::ReceiptArgs),
+    /// Show what is known of a slot or of machines: prices as they changed, and what befell ours there.
+    History(history::HistoryArgs),
     /// Park a job's bids and stop its instances; their disks are kept, and billed.
     Pause(wish::JobArg),
     /// Run a job again, or all.
@@ -183,6 +186,7 @@ fn dispatch(context: &Context, command: Command) -> Done {
         Command::Spend(args) => spend::run(context, &args),
         Command::Bill(args) => bill::run(context, &args),
         Command::Receipt(args) => receipt::run(context, &args),
+        Command::History(args) => history::run(context, &args),
         Command::Pause(arg) => wish::run(context, &arg.job, Wish::Pause),
         Command::Resume(args) => wish::resume(context, &args),
         Command::Stop(arg) => wish::run(context, &arg.job, Wish::Stop),

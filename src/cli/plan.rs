@@ -85,7 +85,7 @@ pub(crate) fn offers(context: &Context, args: &OffersArgs) -> Done {
         }
     }
     let (world, _, _) = look(context, &config, args.job.as_ref())?;
-    let index = MarketIndex::new(&world.market);
+    let index = MarketIndex::new(&world);
     let reports: Vec<JobReport> = jobs
         .iter()
         .filter(|job| args.job.as_ref().is_none_or(|name| job.name == *name))

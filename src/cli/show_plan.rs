@@ -27,6 +27,7 @@ pub(crate) struct PartsDocument {
     traffic_dollars_per_gpu_hour: String,
     boot_dollars_per_gpu_hour: String,
     interruption_dollars_per_gpu_hour: String,
+    waiting_dollars_per_gpu_hour: String,
 }
 
 /// A slot that a job could take.
@@ -235,6 +236,7 @@ fn parts_document(parts: &PriceParts) -> PartsDocument {
         traffic_dollars_per_gpu_hour: text(parts.traffic),
         boot_dollars_per_gpu_hour: text(parts.boot),
         interruption_dollars_per_gpu_hour: text(parts.interruption),
+        waiting_dollars_per_gpu_hour: text(parts.waiting),
     }
 }
 
@@ -484,6 +486,7 @@ fn candidates_table(output: Output, candidates: &[Candidate]) -> String {
         ("traffic", Align::Right),
         ("boot", Align::Right),
         ("lost work", Align::Right),
+        ("waiting", Align::Right),
     ];
     let rows = candidates
         .iter()
@@ -502,6 +505,7 @@ fn candidates_table(output: Output, candidates: &[Candidate]) -> String {
                 dollars(parts.traffic),
                 dollars(parts.boot),
                 dollars(parts.interruption),
+                dollars(parts.waiting),
             ]
         })
         .collect();
@@ -545,6 +549,7 @@ mod tests {
                 traffic: 0.002,
                 boot: 0.0005,
                 interruption: 0.01,
+                waiting: 0.0001,
             },
         }
     }
@@ -623,10 +628,10 @@ mod tests {
             train
               train/0: being rented now
               2 of 45 slots suit
-              machine  gpus  model     rental     price/h  landed/gpu-h  compute     disk  traffic     boot  lost work
-                   71     2  RTX 4090  bid        $0.4012       $0.2141  $0.2006  $0.0010  $0.0020  $0.0005    $0.0100
-                    9     2  RTX 4090  on-demand  $0.6000       $0.3135  $0.3000  $0.0010  $0.0020  $0.0005    $0.0100
-              cheapest on-demand: $0.3135 per useful GPU-hour, machine 9
+              machine  gpus  model     rental     price/h  landed/gpu-h  compute     disk  traffic     boot  lost work  waiting
+                   71     2  RTX 4090  bid        $0.4012       $0.2142  $0.2006  $0.0010  $0.0020  $0.0005    $0.0100  $0.0001
+                    9     2  RTX 4090  on-demand  $0.6000       $0.3136  $0.3000  $0.0010  $0.0020  $0.0005    $0.0100  $0.0001
+              cheapest on-demand: $0.3136 per useful GPU-hour, machine 9
               refused  because
                    40  another GPU model
                     3  over the price ceiling
@@ -653,12 +658,13 @@ mod tests {
                   "price_dollars_per_hour": "0.4012",
                   "storage_dollars_per_hour": "0.00207407",
                   "landed": {
-                    "total_dollars_per_gpu_hour": "0.214100",
+                    "total_dollars_per_gpu_hour": "0.214200",
                     "compute_dollars_per_gpu_hour": "0.200600",
                     "disk_dollars_per_gpu_hour": "0.001000",
                     "traffic_dollars_per_gpu_hour": "0.002000",
                     "boot_dollars_per_gpu_hour": "0.000500",
-                    "interruption_dollars_per_gpu_hour": "0.010000"
+                    "interruption_dollars_per_gpu_hour": "0.010000",
+                    "waiting_dollars_per_gpu_hour": "0.000100"
                   },
                   "reserve_dollars": "0.251",
                   "reason": "cheapest",
@@ -676,12 +682,13 @@ mod tests {
                   "price_dollars_per_hour": "0.4012",
                   "storage_dollars_per_hour": "0.00207407",
                   "landed": {
-                    "total_dollars_per_gpu_hour": "0.214100",
+                    "total_dollars_per_gpu_hour": "0.214200",
                     "compute_dollars_per_gpu_hour": "0.200600",
                     "disk_dollars_per_gpu_hour": "0.001000",
                     "traffic_dollars_per_gpu_hour": "0.002000",
                     "boot_dollars_per_gpu_hour": "0.000500",
-                    "interruption_dollars_per_gpu_hour": "0.010000"
+                    "interruption_dollars_per_gpu_hour": "0.010000",
+                    "waiting_dollars_per_gpu_hour": "0.000100"
                   },
                   "reserve_dollars": "9.00",
                   "reason": "cheapest",
@@ -711,12 +718,13 @@ mod tests {
                       "price_dollars_per_hour": "0.4012",
                       "storage_dollars_per_hour": "0.00207407",
                       "landed": {
-                        "total_dollars_per_gpu_hour": "0.214100",
+                        "total_dollars_per_gpu_hour": "0.214200",
                         "compute_dollars_per_gpu_hour": "0.200600",
                         "disk_dollars_per_gpu_hour": "0.001000",
                         "traffic_dollars_per_gpu_hour": "0.002000",
                         "boot_dollars_per_gpu_hour": "0.000500",
-                        "interruption_dollars_per_gpu_hour": "0.010000"
+                        "interruption_dollars_per_gpu_hour": "0.010000",
+                        "waiting_dollars_per_gpu_hour": "0.000100"
                       }
                     },
                     {
@@ -728,12 +736,13 @@ mod tests {
                       "price_dollars_per_hour": "0.60",
                       "storage_dollars_per_hour": "0.00207407",
                       "landed": {
-                        "total_dollars_per_gpu_hour": "0.313500",
+                        "total_dollars_per_gpu_hour": "0.313600",
                         "compute_dollars_per_gpu_hour": "0.300000",
                         "disk_dollars_per_gpu_hour": "0.001000",
                         "traffic_dollars_per_gpu_hour": "0.002000",
                         "boot_dollars_per_gpu_hour": "0.000500",
-                        "interruption_dollars_per_gpu_hour": "0.010000"
+                        "interruption_dollars_per_gpu_hour": "0.010000",
+                        "waiting_dollars_per_gpu_hour": "0.000100"
                       }
                     }
                   ],
@@ -760,12 +769,13 @@ mod tests {
                     "price_dollars_per_hour": "0.60",
                     "storage_dollars_per_hour": "0.00207407",
                     "landed": {
-                      "total_dollars_per_gpu_hour": "0.313500",
+                      "total_dollars_per_gpu_hour": "0.313600",
                       "compute_dollars_per_gpu_hour": "0.300000",
                       "disk_dollars_per_gpu_hour": "0.001000",
                       "traffic_dollars_per_gpu_hour": "0.002000",
                       "boot_dollars_per_gpu_hour": "0.000500",
-                      "interruption_dollars_per_gpu_hour": "0.010000"
+                      "interruption_dollars_per_gpu_hour": "0.010000",
+                      "waiting_dollars_per_gpu_hour": "0.000100"
                     }
                   }
                 }

@@ -16,6 +16,7 @@ use super::{Daemon, DaemonError};
 use crate::engine::bring::bringing;
 use crate::engine::ladder::still_fails;
 use crate::engine::lease::first_tail;
+use crate::engine::risk::Hazard;
 use crate::ports::{CreateRequest, Outcome, RefusedWhy};
 use crate::types::ids::{InstanceId, IntentId, Label, OfferId, Permit, Slot};
 use crate::types::instance::{DestroyWhy, Held, Phase, Rental, RunnerView};
@@ -497,6 +498,7 @@ impl Daemon {
             storage: *storage,
             disk_gb: *disk_gb,
             ends_at: row.and_then(|row| row.ends_at),
+            odds: row.map(|row| Hazard::of(row, *rental, *price).odds()),
             destroying,
             tail: runner.and_then(|runner| {
                 let first = (*generation, permit);

@@ -680,6 +680,8 @@ mod tests {
             coming_up: None,
             start_fault: None,
             gpu_use: GpuUse::default(),
+            odds: None,
+            exposed_ms: 0,
             outbid_at: None,
             copies_failed: 0,
             copied: Money::ZERO,

@@ -17,7 +17,7 @@ use crate::engine::observe::{Observation, observe};
 use crate::engine::reconcile::{BILL_BACK_MAX, Books, bill_from, reconcile};
 use crate::ports::ReadError;
 use crate::types::ids::{InstanceId, IntentId, JobName, Label, ReplicaId};
-use crate::types::instance::{Held, Listing};
+use crate::types::instance::{Account, Held, Listing};
 use crate::types::money::Rate;
 use crate::types::mutant::Mutant;
 use crate::types::plan::{Action, Limit, Notice, Plan, Report};
@@ -356,7 +356,10 @@ impl Daemon {
             state: self.state.clone(),
             market: Arc::clone(&self.market),
             listing: polled.listing.clone(),
-            account: polled.account.filter(|_| !waits),
+            account: polled.account.filter(|_| !waits).map(|account| Account {
+                credit: account.credit.and_then(|_| self.credit_history.relied_on()),
+                ..account
+            }),
             credit_slope: self.credit_history.slope(),
             can_bid: self.parts.marketplace.can_bid(),
             wind_down: self.wind_down,

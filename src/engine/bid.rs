@@ -15,11 +15,11 @@ use std::time::Duration;
 use crate::types::ids::MachineId;
 use crate::types::instance::{Held, Rental};
 use crate::types::job::{BidMargin, Job};
+use crate::types::machine::MachineRecord;
 use crate::types::money::{BID_PARKED, BID_STEP, Rate};
 use crate::types::mutant::Mutant;
 use crate::types::offer::Offer;
 use crate::types::plan::Refusal;
-use crate::types::state::MachineRecord;
 use crate::types::time::millis;
 use crate::types::world::World;
 
@@ -213,13 +213,8 @@ mod tests {
         world.state.machines.insert(
             machine,
             MachineRecord {
-                id: machine,
-                failures: 0,
-                cool_until: None,
                 highest_bid: Some((bid, at)),
-                failing_until: None,
-                host: None,
-                past: crate::types::state::Past::default(),
+                ..MachineRecord::new(machine)
             },
         );
     }

@@ -55,7 +55,7 @@ pub fn decide(world: &World) -> (Plan, Report) {
         report: Report::default(),
     };
     tick.leftovers();
-    let index = MarketIndex::new(&world.market);
+    let index = MarketIndex::new(world);
     for (order, job) in world.jobs.iter().enumerate() {
         tick.job(order, job, &index);
     }

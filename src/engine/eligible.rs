@@ -9,11 +9,12 @@ use crate::types::ids::{HostId, InstanceId, MachineId, ReplicaId};
 use crate::types::instance::{Held, Rental};
 use crate::types::intent::Effect;
 use crate::types::job::{CheckpointPlace, Job};
+use crate::types::machine::MachineRecord;
 use crate::types::money::Rate;
 pub use crate::types::offer::same_model;
 use crate::types::offer::{Extent, Offer};
 use crate::types::plan::Refusal;
-use crate::types::state::{MachineRecord, State};
+use crate::types::state::State;
 use crate::types::time::{Time, millis};
 use crate::types::world::World;
 
@@ -656,6 +657,8 @@ pub(crate) mod samples {
             coming_up: None,
             start_fault: None,
             gpu_use: GpuUse::default(),
+            odds: None,
+            exposed_ms: 0,
             outbid_at: None,
             copies_failed: 0,
             copied: Money::ZERO,
@@ -675,7 +678,6 @@ mod tests {
     use crate::types::intent::{Intent, IntentState};
     use crate::types::money::Money;
     use crate::types::offer::{Country, Coverage, Market, OfferQuery};
-    use crate::types::state::MachineRecord;
 
     /// A job that asks for everything, which the sample offer just meets.
     fn demanding() -> Job {
@@ -1033,7 +1035,7 @@ mod tests {
                 id: MachineId(1),
                 failures: 1,
                 cool_until: Some(Time(NOW.0 + 1)),
-                ..world.state.machine(MachineId(1))
+                ..MachineRecord::new(MachineId(1))
             },
         );
         assert_eq!(eligible(&world, &job, &offer(1)), Err(Refusal::CoolingDown));

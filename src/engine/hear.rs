@@ -248,11 +248,10 @@ impl Fold<'_> {
         if disk.is_none() && down.is_none() {
             return;
         }
-        let mut record = self.draft.state.machine(held.slot.machine);
-        record.host = held.host.or(record.host);
-        record.past.disk_mb_s = disk.or(record.past.disk_mb_s);
-        record.past.down_mbit_s = down.or(record.past.down_mbit_s);
-        self.draft.state.machines.insert(record.id, record);
+        self.machine_of(held, |record| {
+            record.past.disk_mb_s = disk.or(record.past.disk_mb_s);
+            record.past.down_mbit_s = down.or(record.past.down_mbit_s);
+        });
     }
 
     /// A command that gets further than it ever was has not failed in a row. How long it runs says

@@ -588,6 +588,31 @@ fn a_credit_that_steps_down_has_a_slope_only_after_ten_minutes() {
 }
 
 #[test]
+fn a_credit_that_is_read_higher_than_before_is_believed_when_nothing_contradicts_it() {
+    let mut history = CreditHistory::default();
+    assert_eq!(history.relied_on(), None);
+    let mut read = |minutes: u64, dollars: i64| {
+        let at = NOW + Duration::from_mins(minutes);
+        history.read(at, Money::dollars(dollars));
+        history.relied_on()
+    };
+    let relied = |dollars| Some(Money::dollars(dollars));
+    assert_eq!(read(0, 10), relied(10), "the first is all that is known");
+    assert_eq!(read(1, 3), relied(3), "a fall counts at once");
+    // An answer from before, however far apart the readings are.
+    assert_eq!(read(30, 10), relied(3));
+    assert_eq!(read(60, 3), relied(3));
+    // Money was paid in.
+    assert_eq!(read(61, 20), relied(3));
+    assert_eq!(read(66, 20), relied(3));
+    assert_eq!(read(72, 20), relied(20));
+    assert_eq!(read(80, 30), relied(20));
+    // A clock that is set back forgets no fall.
+    assert_eq!(read(5, 30), relied(20));
+    assert_eq!(read(20, 30), relied(30));
+}
+
+#[test]
 fn traffic_is_set_aside_at_the_price_that_was_agreed_even_where_the_market_shows_it_no_more() {
     let capped = Job {
         traffic_gb_max: Some(100.0),

@@ -35,12 +35,14 @@ mod properties;
 pub mod rank;
 pub mod reconcile;
 mod replica;
+pub mod risk;
 pub mod runway;
 #[cfg(test)]
 mod scenarios;
 pub mod searches;
 mod service;
 mod start_words;
+mod track;
 pub(crate) mod transition;
 mod view;
 #[cfg(test)]

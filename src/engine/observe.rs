@@ -31,6 +31,7 @@ use super::hear::Heard;
 use super::idle::is_at_work;
 pub use super::moved::Moved;
 use super::outbid::takes_effect;
+use super::risk::Hazard;
 use super::transition::UNSEEN_WORK_AFTER;
 
 /// What one poll saw, and what the caller proved by waiting.
@@ -317,6 +318,7 @@ impl Fold<'_> {
             asked: self.job(&replica.job).map(|job| Asked::of(&job.run)),
             traffic_prices: traffic
                 .or_else(|| seen.and_then(|o| o.inet_down_price.zip(o.inet_up_price))),
+            odds: seen.map(|o| Hazard::of(o, *rental, *price).odds()),
             // It was not made before the intent, and its disk is billed from then on at most.
             created_at: intent.at,
             accrued_to: intent.at,
@@ -525,6 +527,9 @@ impl Fold<'_> {
         }
         let ran_ms = held.run_ms + cost.ms;
         let at_work = known && before.phase == Phase::Running && held.phase == Phase::Running;
+        if at_work {
+            self.ran(held, cost.ms);
+        }
         let at_work = at_work && !held.is_behind_gate();
         if let (true, Some(job)) = (at_work, self.job(&held.replica.job)) {
             self.book(&job, held, cost.ms);

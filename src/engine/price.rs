@@ -11,21 +11,27 @@
 //! | compute | price ÷ speed |
 //! | disk | disk ÷ speed |
 //! | traffic | (GB down × its price + GB up × its price) ÷ (useful × speed) |
-//! | boot | (boot overhead × rate + image pull × disk) ÷ (useful × speed) |
+//! | boot | (boot overhead × rate + start × disk) ÷ (share of starts that come up × useful × speed) |
 //! | interruption | hazard × (work lost + boot overhead) × rate ÷ speed |
+//! | waiting | hazard of an outbid × time that is waited × disk ÷ speed |
 //!
 //! GPUs are not billed while an image is pulled, by the marketplace's documented billing, but the
-//! disk is from its creation on.
+//! disk is from its creation on, and while the GPUs are a rival's. How long a start takes is known of a
+//! machine where ours came up before, with this image or another; else the image's pull is reckoned
+//! from the download's speed. Hazards are those of [`super::risk`].
 
 use std::time::Duration;
 
 use crate::types::instance::Rental;
 use crate::types::job::{Finish, Job};
-use crate::types::money::{BID_STEP, Money, Rate};
+use crate::types::machine::MachineRecord;
+use crate::types::money::{Money, Rate};
 use crate::types::offer::Offer;
 use crate::types::plan::{PriceParts, Refusal};
+use crate::types::start::Asked;
 
 use super::eligible::{Fit, Scope};
+use super::risk::{Hazard, Risks, start_fails};
 
 /// Hours of useful work expected of a stay where the policy states no work: an assumption, a
 /// working day less its breaks.
@@ -48,25 +54,6 @@ pub(crate) const MBIT_A_GB: f64 = 8000.0;
 /// Download in Mb/s where the row does not say it: a poor host by the observed market, whose
 /// slowest tenth is under 437.
 pub const INET_DOWN_UNKNOWN_MBIT_S: f64 = 100.0;
-
-/// Reliability where the row does not say it: the observed market's lowest hundredth.
-pub const RELIABILITY_UNKNOWN: f64 = 0.912;
-
-/// Hours that a host is away when it fails: an assumption. With it, reliability as a share of time
-/// gives how often a host fails: (1 − r) ÷ (r × this).
-pub const OUTAGE_HOURS: f64 = 2.0;
-
-/// Chance per hour that a bid at the floor is outbid. In the observed market a slot's floor moved
-/// in 3.9 % of looks 25 minutes apart, one in three upwards: 1.3 % ÷ 0.417 h.
-pub const OUTBID_PER_HOUR: f64 = 0.031;
-
-/// Margin, as a share of the floor, that divides the chance of being outbid by e: an assumption.
-/// Observed rises of a floor are mostly 10 to 30 %.
-pub const OUTBID_MARGIN_SCALE: f64 = 0.15;
-
-/// Chance per hour that an on-demand renter takes the GPUs of a bid, whatever it is: an
-/// assumption, in the order of the outbid rate.
-pub const TAKEN_PER_HOUR: f64 = 0.02;
 
 /// Whether a price with its disk is over the job's ceiling per raw GPU-hour. Exact.
 pub fn over_ceiling(job: &Job, price: Rate, storage: Rate, gpus: u32) -> bool {
@@ -96,6 +83,10 @@ pub(crate) struct Terms {
     /// Expected download and upload over a stay, GB.
     down_gb: f64,
     up_gb: f64,
+    /// How long an outbid instance is waited for.
+    patience: f64,
+    /// Its image, as machines' starts are known by.
+    image: String,
 }
 
 impl Terms {
@@ -113,6 +104,8 @@ impl Terms {
             loses_work: job.finish != Finish::Never,
             down_gb: job.traffic_down_gb,
             up_gb: job.traffic_up_gb,
+            patience: hours(job.patience),
+            image: Asked::of(&job.run).image,
         }
     }
 
@@ -129,6 +122,47 @@ impl Terms {
 
 const MS_PER_HOUR: f64 = 3_600_000.0;
 
+/// What is expected of a rental on a machine, whatever its price.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Outlook {
+    /// By how much a bid on the slot is lost more often than a row says.
+    outbids: f64,
+    /// By how much the host fails more often than a row says.
+    losses: f64,
+    /// Hours from the rent until the container runs.
+    start: f64,
+    /// Share of starts that come up.
+    comes_up: f64,
+    /// Hours that an outbid instance is waited for.
+    wait: f64,
+}
+
+impl Outlook {
+    /// What an offer's row and what is known of its machine say; `of_model`: by how much bids on its
+    /// model are lost more often than rows say.
+    pub(crate) fn new(
+        terms: &Terms,
+        risks: &Risks<'_>,
+        of_model: f64,
+        offer: &Offer,
+        record: Option<&MachineRecord>,
+    ) -> Self {
+        let past = record.map(|record| &record.past);
+        let booted = past.and_then(|past| past.boot_ms_of(&terms.image));
+        let down = past.and_then(|past| past.down_mbit_s);
+        let recovery = record.and_then(|record| record.track.recovery_ms);
+        let in_hours = |ms: i64| ms.max(0) as f64 / MS_PER_HOUR;
+        Self {
+            outbids: risks.of_slot(of_model, record, offer.gpus),
+            losses: risks.of_host(offer.host, record),
+            start: booted.map_or_else(|| pull_hours(offer, down), in_hours),
+            comes_up: 1.0 - start_fails(record),
+            // What comes back sooner is waited for no longer.
+            wait: recovery.map_or(terms.patience, |ms| terms.patience.min(in_hours(ms))),
+        }
+    }
+}
+
 /// The landed price of an offer at a price, in parts.
 ///
 /// # Errors
@@ -139,26 +173,31 @@ pub(crate) fn landed(
     scope: &Scope<'_>,
     offer: &Offer,
     fit: Fit,
-    rental: Rental,
-    price: Rate,
+    outlook: Outlook,
+    (rental, price): (Rental, Rate),
     storage: Rate,
 ) -> Result<PriceParts, Refusal> {
     let terms = &scope.terms;
     let speed = f64::from(offer.gpus) * f64::from(fit.factor_ppm) / 1e6;
     let (price_h, storage_h) = (price.as_dollars(), storage.as_dollars());
     let rate = price_h + storage_h;
-    let pull = pull_hours(offer);
-    let useful = useful_hours(scope, offer, speed, terms.boot + pull);
+    let useful = useful_hours(scope, offer, speed, terms.boot + outlook.start);
     let down = offer.inet_down_price.ok_or(Refusal::PriceUnknown)?;
     let traffic =
         terms.down_gb * down.as_dollars() + traffic_cost(terms.up_gb, offer.inet_up_price)?;
-    let hazard = hazard_per_hour(offer, rental, price);
+    let hazard = Hazard::of(offer, rental, price);
+    let (outbid, lost) = (
+        hazard.outbid * outlook.outbids,
+        hazard.lost * outlook.losses,
+    );
+    let starts = terms.boot * rate + outlook.start * storage_h;
     let parts = PriceParts {
         compute: price_h / speed,
         disk: storage_h / speed,
         traffic: traffic / (useful * speed),
-        boot: (terms.boot * rate + pull * storage_h) / (useful * speed),
-        interruption: hazard * (terms.lost_hours(useful) + terms.boot) * rate / speed,
+        boot: starts / (outlook.comes_up * useful * speed),
+        interruption: (outbid + lost) * (terms.lost_hours(useful) + terms.boot) * rate / speed,
+        waiting: outbid * outlook.wait * storage_h / speed,
     };
     if parts.total().is_finite() {
         Ok(parts)
@@ -185,16 +224,20 @@ fn useful_hours(scope: &Scope<'_>, offer: &Offer, speed: f64, lead: f64) -> f64 
 /// Useful GPU-hours that are expected of a stay on an offer: what is paid once is spread over them.
 pub(crate) fn stay_gpu_hours(scope: &Scope<'_>, offer: &Offer) -> f64 {
     let speed = f64::from(offer.gpus) * f64::from(scope.fit(&offer.gpu_name).factor_ppm) / 1e6;
-    let lead = scope.terms.boot + pull_hours(offer);
+    let record = scope.world.state.machines.get(&offer.machine);
+    let measured = record.and_then(|record| record.past.down_mbit_s);
+    let lead = scope.terms.boot + pull_hours(offer, measured);
     useful_hours(scope, offer, speed, lead) * speed
 }
 
-fn pull_hours(offer: &Offer) -> f64 {
+/// Hours that pulling an image takes, at the speed that was measured on the machine or else at that of
+/// its row.
+fn pull_hours(offer: &Offer, measured_mbit_s: Option<u32>) -> f64 {
     // A row that says zero, or no number, says nothing.
-    let mbit_s = offer
-        .inet_down_mbit_s
-        .filter(|&speed| speed > 0.0)
-        .map_or(INET_DOWN_UNKNOWN_MBIT_S, f64::from);
+    let stated = offer.inet_down_mbit_s.filter(|&speed| speed > 0.0);
+    let measured = measured_mbit_s.filter(|&speed| speed > 0).map(f64::from);
+    let mbit_s = measured.or(stated.map(f64::from));
+    let mbit_s = mbit_s.unwrap_or(INET_DOWN_UNKNOWN_MBIT_S);
     IMAGE_GB * MBIT_A_GB / 3600.0 / mbit_s
 }
 
@@ -207,38 +250,32 @@ fn traffic_cost(gigabytes: f64, price: Option<Money>) -> Result<f64, Refusal> {
         .ok_or(Refusal::PriceUnknown)
 }
 
-/// Expected interruptions in an hour of running: a prior, until history says better. The host
-/// fails by its reliability; a bid is also outbid, less with a margin, and taken on-demand.
-fn hazard_per_hour(offer: &Offer, rental: Rental, price: Rate) -> f64 {
-    let reliability = offer
-        .reliability
-        .map_or(RELIABILITY_UNKNOWN, f64::from)
-        .clamp(0.01, 1.0);
-    let host = (1.0 - reliability) / (reliability * OUTAGE_HOURS);
-    match rental {
-        Rental::OnDemand => host,
-        Rental::Bid => {
-            let floor = offer.floor.unwrap_or(price).max(BID_STEP).as_dollars();
-            let margin = (price.as_dollars() / floor - 1.0).max(0.0);
-            let outbid = OUTBID_PER_HOUR * (-margin / OUTBID_MARGIN_SCALE).exp();
-            host + outbid + TAKEN_PER_HOUR
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::super::eligible::samples::{NOW, job, offer, usd, world};
+    use super::super::risk::{OUTBID_PER_HOUR, TAKEN_PER_HOUR};
     use super::*;
     use crate::types::job::CheckpointPlace;
 
     fn parts(job: &Job, offer: &Offer, rental: Rental, price: f64) -> Result<PriceParts, Refusal> {
         let world = world(Vec::new());
         let scope = Scope::new(&world, job);
+        on(&scope, None, offer, (rental, usd(price)))
+    }
+
+    fn on(
+        scope: &Scope<'_>,
+        record: Option<&MachineRecord>,
+        offer: &Offer,
+        price: (Rental, Rate),
+    ) -> Result<PriceParts, Refusal> {
         let fit = scope.fit(&offer.gpu_name);
-        landed(&scope, offer, fit, rental, usd(price), usd(0.01))
+        let risks = Risks::new(&scope.world.state, scope.world.now);
+        let of_model = risks.of_model(&offer.gpu_name);
+        let outlook = Outlook::new(&scope.terms, &risks, of_model, offer, record);
+        landed(scope, offer, fit, outlook, price, usd(0.01))
     }
 
     fn near(a: f64, b: f64) {
@@ -260,14 +297,74 @@ mod tests {
         near(parts.compute, 0.195);
         near(parts.disk, 0.005);
         near(parts.traffic, 24.0 * 0.003 / 12.0);
-        // 5 minutes at the full rate, and a minute of pulling 6 GB at 800 Mb/s on disk alone.
-        near(parts.boot, (0.4 / 12.0 + 0.01 / 60.0) / 12.0);
+        // 5 minutes at the full rate, and a minute of pulling 6 GB at 800 Mb/s on disk alone; one
+        // start in twenty comes to nothing.
+        near(parts.boot, (0.4 / 12.0 + 0.01 / 60.0) / 12.0 / 0.95);
         // Fails once in eight hours, which takes half of half an hour and a boot.
         near(parts.interruption, (0.25 + 1.0 / 12.0) * 0.4 / 8.0 / 2.0);
         near(
             parts.total(),
-            parts.compute + parts.disk + parts.traffic + parts.boot + parts.interruption,
+            parts.compute
+                + parts.disk
+                + parts.traffic
+                + parts.boot
+                + parts.interruption
+                + parts.waiting,
         );
+        near(parts.waiting, 0.0);
+    }
+
+    #[test]
+    fn a_lost_bid_waits_on_its_disk_as_long_as_slots_there_take_to_come_back() {
+        let mut job = job("a");
+        job.patience = Duration::from_mins(30);
+        let at = |record: Option<&MachineRecord>| {
+            let world = world(Vec::new());
+            let scope = Scope::new(&world, &job);
+            on(&scope, record, &offer(1), (Rental::Bid, usd(0.2))).unwrap()
+        };
+        let outbid = OUTBID_PER_HOUR + TAKEN_PER_HOUR;
+        near(at(None).waiting, outbid * 0.5 * 0.01);
+        let mut record = MachineRecord::new(offer(1).machine);
+        record.track.recovered(360_000);
+        near(at(Some(&record)).waiting, at(None).waiting / 5.0);
+        record.track.recovery_ms = Some(i64::MAX);
+        near(at(Some(&record)).waiting, at(None).waiting);
+    }
+
+    #[test]
+    fn what_a_machine_was_like_counts_more_than_what_its_row_says() {
+        let job = job("a");
+        let world = world(Vec::new());
+        let scope = Scope::new(&world, &job);
+        let at = |record: &MachineRecord| {
+            on(&scope, Some(record), &offer(1), (Rental::Bid, usd(0.2))).unwrap()
+        };
+        let bare = MachineRecord::new(offer(1).machine);
+        let usual = at(&bare);
+        assert_eq!(
+            Ok(usual),
+            on(&scope, None, &offer(1), (Rental::Bid, usd(0.2)))
+        );
+        let with = |change: &dyn Fn(&mut MachineRecord)| {
+            let mut record = bare.clone();
+            record.track.fade(world.now);
+            change(&mut record);
+            at(&record)
+        };
+        // Half an hour from the rent, in place of a minute.
+        let slow = with(&|record| record.past.boot_ms = Some(1_800_000));
+        assert!(slow.boot > usual.boot && slow.total() > usual.total());
+        let measured = with(&|record| record.past.down_mbit_s = Some(1));
+        assert!(measured.boot > usual.boot);
+        let fails = with(&|record| record.past.failures = 20);
+        assert!(fails.boot > 1.5 * usual.boot);
+        let hostile = with(&|record| record.track.outbids_of(1).met());
+        assert!(hostile.interruption > 1.5 * usual.interruption);
+        let trusted = with(&|record| record.track.outbids_of(1).exposed(50_000, 360_000_000));
+        assert!(trusted.interruption < 0.5 * usual.interruption);
+        let breaks = with(&|record| record.track.losses.met());
+        assert!(breaks.interruption > usual.interruption);
     }
 
     #[test]

@@ -6,13 +6,14 @@ use crate::types::ids::{InstanceId, OfferId, Slot};
 use crate::types::instance::Rental;
 use crate::types::job::{Job, RentalChoice};
 use crate::types::money::Rate;
-use crate::types::offer::{Offer, Snapshot};
+use crate::types::offer::Offer;
 use crate::types::plan::{Candidate, PriceParts, Refusal};
 use crate::types::world::World;
 
 use super::bid::opening;
 use super::eligible::{Fit, Scope};
-use super::price::{landed, over_ceiling};
+use super::price::{Outlook, landed, over_ceiling};
+use super::risk::Risks;
 
 /// Candidates kept for a job: enough for any assignment of a tick with alternatives. A tick that
 /// may rent more than this keeps as many as it may rent.
@@ -38,10 +39,11 @@ pub struct Ranking {
     pub on_demand_best: Option<Candidate>,
 }
 
-/// A snapshot's rows by model and count, so that a job looks only at what it might take. Made once
-/// for a tick.
+/// The market's rows by model and count, so that a job looks only at what it might take, and the risks
+/// that go with them. Made once for a tick.
 pub struct MarketIndex<'a> {
     groups: Vec<Group<'a>>,
+    risks: Risks<'a>,
 }
 
 struct Group<'a> {
@@ -54,10 +56,10 @@ struct Group<'a> {
 }
 
 impl<'a> MarketIndex<'a> {
-    /// Groups a snapshot's rows.
-    pub fn new(snapshot: &'a Snapshot) -> Self {
+    /// Groups the rows of a world's market.
+    pub fn new(world: &'a World) -> Self {
         let mut groups: BTreeMap<(&str, u32), Vec<&Offer>> = BTreeMap::new();
-        for offer in &snapshot.offers {
+        for offer in &world.market.offers {
             groups
                 .entry((&offer.gpu_name, offer.gpus))
                 .or_default()
@@ -77,7 +79,10 @@ impl<'a> MarketIndex<'a> {
                 }
             })
             .collect();
-        Self { groups }
+        Self {
+            groups,
+            risks: Risks::new(&world.state, world.now),
+        }
     }
 }
 
@@ -88,7 +93,9 @@ impl<'a> MarketIndex<'a> {
 /// The first reason against the offer.
 pub fn evaluate(world: &World, job: &Job, offer: &Offer) -> Result<Candidate, Refusal> {
     let scope = Scope::new(world, job);
-    judge(&scope, scope.fit(&offer.gpu_name), offer, f64::INFINITY)
+    let risks = Risks::new(&world.state, world.now);
+    let class = Class::new(&scope, &risks, &offer.gpu_name);
+    judge(&scope, class, offer, f64::INFINITY)
         .outcome
         .map(|scored| scored.candidate())
 }
@@ -106,8 +113,9 @@ pub(crate) fn on_demand(
 ) -> Result<Candidate, Refusal> {
     let mut scope = Scope::new(world, job);
     scope.without(parked);
-    let fit = scope.fit(&offer.gpu_name);
-    scope.eligible(offer, fit)?;
+    let risks = Risks::new(&world.state, world.now);
+    let class = Class::new(&scope, &risks, &offer.gpu_name);
+    let record = scope.eligible(offer, class.fit)?;
     let storage = offer.disk_rate(job.requirements.disk_gb);
     let storage = storage.ok_or(Refusal::PriceUnknown)?;
     let rate = offer.on_demand.filter(|&rate| rate >= Rate::ZERO);
@@ -115,7 +123,9 @@ pub(crate) fn on_demand(
     if over_ceiling(job, rate, storage, offer.gpus) {
         return Err(Refusal::OverCeiling);
     }
-    let scored = score(&scope, fit, offer, Rental::OnDemand, rate, storage)?;
+    let outlook = Outlook::new(&scope.terms, class.risks, class.outbids, offer, record);
+    let price = (Rental::OnDemand, rate);
+    let scored = score(&scope, (class.fit, outlook), offer, price, storage)?;
     Ok(scored.candidate())
 }
 
@@ -126,15 +136,15 @@ pub fn rank(world: &World, job: &Job, index: &MarketIndex<'_>) -> Ranking {
     let mut taken = Cheapest::new(CANDIDATES_MAX.max(world.config.rents_per_tick_max as usize));
     let mut passed_over: Vec<PassedOver> = Vec::new();
     let mut yardstick = Cheapest::new(1);
-    let mut known: Option<(&str, Fit)> = None;
+    let mut known: Option<(&str, Class<'_, '_>)> = None;
     for group in &index.groups {
         // The two first reasons hold for a whole group. Groups of a model are neighbours.
-        let fit = match known {
-            Some((name, fit)) if name == group.gpu_name => fit,
-            _ => scope.fit(group.gpu_name),
+        let class = match known {
+            Some((name, class)) if name == group.gpu_name => class,
+            _ => Class::new(&scope, &index.risks, group.gpu_name),
         };
-        known = Some((group.gpu_name, fit));
-        let refusal = if !fit.taken {
+        known = Some((group.gpu_name, class));
+        let refusal = if !class.fit.taken {
             Some(Refusal::GpuModel)
         } else if group.gpus != job.requirements.gpu_count {
             Some(Refusal::GpuCount)
@@ -152,7 +162,7 @@ pub fn rank(world: &World, job: &Job, index: &MarketIndex<'_>) -> Ranking {
             let mut best: Option<Scored<'_>> = None;
             let mut against: Option<(Refusal, &Offer)> = None;
             for &row in rows {
-                let judged = judge(&scope, fit, row, yardstick.bar);
+                let judged = judge(&scope, class, row, yardstick.bar);
                 if let Some(scored) = judged.on_demand {
                     yardstick.offer(scored);
                 }
@@ -228,9 +238,29 @@ struct Judged<'a> {
     on_demand: Option<Scored<'a>>,
 }
 
+/// What holds for all slots of a model.
+#[derive(Clone, Copy)]
+struct Class<'a, 'b> {
+    fit: Fit,
+    risks: &'a Risks<'b>,
+    /// By how much bids on the model are lost more often than rows say.
+    outbids: f64,
+}
+
+impl<'a, 'b> Class<'a, 'b> {
+    fn new(scope: &Scope<'_>, risks: &'a Risks<'b>, gpu_name: &str) -> Self {
+        Self {
+            fit: scope.fit(gpu_name),
+            risks,
+            outbids: risks.of_model(gpu_name),
+        }
+    }
+}
+
 /// Prices an offer for a job. An on-demand rate that alone is over `bar`, a landed price, is not
 /// worked out where the job does not take on-demand.
-fn judge<'a>(scope: &Scope<'_>, fit: Fit, offer: &'a Offer, bar: f64) -> Judged<'a> {
+fn judge<'a>(scope: &Scope<'_>, class: Class<'_, '_>, offer: &'a Offer, bar: f64) -> Judged<'a> {
+    let fit = class.fit;
     let refused = |refusal| Judged {
         outcome: Err(refusal),
         on_demand: None,
@@ -242,10 +272,12 @@ fn judge<'a>(scope: &Scope<'_>, fit: Fit, offer: &'a Offer, bar: f64) -> Judged<
     let Some(storage) = offer.disk_rate(scope.job.requirements.disk_gb) else {
         return refused(Refusal::PriceUnknown);
     };
+    let outlook = Outlook::new(&scope.terms, class.risks, class.outbids, offer, record);
+    let at = |rental, price| score(scope, (fit, outlook), offer, (rental, price), storage);
     let fixed = || {
         let rate = offer.on_demand.filter(|&rate| rate >= Rate::ZERO);
         let rate = rate.ok_or(Refusal::PriceUnknown)?;
-        score(scope, fit, offer, Rental::OnDemand, rate, storage)
+        at(Rental::OnDemand, rate)
     };
     let within = |scored: Scored<'a>| {
         if over_ceiling(scope.job, scored.price, storage, offer.gpus) {
@@ -255,7 +287,7 @@ fn judge<'a>(scope: &Scope<'_>, fit: Fit, offer: &'a Offer, bar: f64) -> Judged<
     };
     let bid = || {
         let price = opening(scope, offer, storage, record)?;
-        score(scope, fit, offer, Rental::Bid, price, storage)
+        at(Rental::Bid, price)
     };
     match scope.job.rental {
         RentalChoice::Interruptible => {
@@ -286,13 +318,12 @@ fn judge<'a>(scope: &Scope<'_>, fit: Fit, offer: &'a Offer, bar: f64) -> Judged<
 
 fn score<'a>(
     scope: &Scope<'_>,
-    fit: Fit,
+    (fit, outlook): (Fit, Outlook),
     offer: &'a Offer,
-    rental: Rental,
-    price: Rate,
+    (rental, price): (Rental, Rate),
     storage: Rate,
 ) -> Result<Scored<'a>, Refusal> {
-    let parts = landed(scope, offer, fit, rental, price, storage)?;
+    let parts = landed(scope, offer, fit, outlook, (rental, price), storage)?;
     Ok(Scored {
         offer,
         rental,
@@ -405,7 +436,7 @@ mod tests {
     use crate::types::money::Money;
 
     fn ranked(world: &World, job: &Job) -> Ranking {
-        rank(world, job, &MarketIndex::new(&world.market))
+        rank(world, job, &MarketIndex::new(world))
     }
 
     fn with_floor(machine: u64, floor: f64) -> Offer {

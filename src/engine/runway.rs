@@ -18,6 +18,10 @@ const SPAN_MIN: Duration = Duration::from_mins(10);
 /// Readings kept at most; they are thinned to be no closer together than the window divided by this.
 const READINGS_MAX: usize = 240;
 
+/// A credit that is higher than it was is believed after so long, and at the second reading: answers
+/// were seen to be from an hour before, and money that is paid in may wait for a poll or two.
+const RISE_BELIEVED_AFTER: Duration = Duration::from_mins(10);
+
 /// What was read of the account's credit of late. Only its falls count: what is paid in hides
 /// nothing of what is spent.
 #[derive(Clone, Debug, Default)]
@@ -25,13 +29,26 @@ pub struct CreditHistory {
     /// When it was read, with the sum of all falls up to then.
     readings: VecDeque<(Time, i128)>,
     last: Option<Money>,
+    /// The readings by which a rise is believed, oldest first.
+    recent: VecDeque<(Time, Money)>,
 }
 
 impl CreditHistory {
     /// Takes up a reading. A clock that went back begins the history anew.
     pub fn read(&mut self, now: Time, credit: Money) {
         if self.readings.back().is_some_and(|&(at, _)| at > now) {
+            let least = self.relied_on().map(|credit| (now, credit));
             *self = Self::default();
+            self.recent.extend(least);
+        }
+        self.recent.push_back((now, credit));
+        while self.recent.len() > 2
+            && self
+                .recent
+                .front()
+                .is_some_and(|&(at, _)| now.since(at) > RISE_BELIEVED_AFTER)
+        {
+            self.recent.pop_front();
         }
         let before = self.readings.back().map_or(0, |&(_, fallen)| fallen);
         let fall = self
@@ -54,6 +71,12 @@ impl CreditHistory {
         {
             self.readings.pop_front();
         }
+    }
+
+    /// The credit that may be relied on: the least that was read of late. A fall counts at once, and a rise
+    /// when no reading contradicts it any more.
+    pub fn relied_on(&self) -> Option<Money> {
+        self.recent.iter().map(|&(_, credit)| credit).min()
     }
 
     /// How fast the credit fell over the readings kept, rounded up. `None` where they do not reach

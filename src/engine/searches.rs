@@ -149,18 +149,34 @@ fn of_type(
         // What a search without a model sees anyway is not searched again.
         units.retain(|unit| any.query(market) != any.joined(unit).query(market));
     }
-    let mut shared: Vec<Unit> = Vec::new();
-    for unit in units {
-        let fits = |with: &&mut Unit| rows(&with.joined(&unit).query(market)) <= SHARED_ROWS_MAX;
-        match shared.iter_mut().find(fits) {
-            Some(with) => *with = with.joined(&unit),
-            None => shared.push(unit),
-        }
-    }
     any.into_iter()
-        .chain(shared)
+        .chain(share(market, units, rows))
         .map(|unit| unit.query(market))
         .collect()
+}
+
+/// Puts models together into searches, each into the first that has room for it. Models have no row
+/// in common, so two that are expected to return too many apart are not asked about together: most
+/// pairs are of this kind, and a search that is made only to be thrown away is dear.
+fn share(market: Market, units: Vec<Unit>, rows: &dyn Fn(&OfferQuery) -> usize) -> Vec<Unit> {
+    let mut shared: Vec<(Unit, usize)> = Vec::new();
+    for unit in units {
+        let alone = rows(&unit.query(market));
+        let joined = shared
+            .iter()
+            .enumerate()
+            .filter(|(_, (_, expected))| expected + alone <= SHARED_ROWS_MAX)
+            .find_map(|(at, (with, _))| {
+                let joined = with.joined(&unit);
+                let expected = rows(&joined.query(market));
+                (expected <= SHARED_ROWS_MAX).then_some((at, joined, expected))
+            });
+        match joined {
+            Some((at, joined, expected)) => shared[at] = (joined, expected),
+            None => shared.push((unit, alone)),
+        }
+    }
+    shared.into_iter().map(|(unit, _)| unit).collect()
 }
 
 /// Who takes which model; `None`: any. Spellings of one model are one.

@@ -17,6 +17,7 @@ use super::act::given_up;
 use super::budget::unbilled_traffic;
 use super::ladder::names_fault;
 use super::observe::Fold;
+use super::track::Ill;
 
 /// A wait that doubles with each failure in a row, to a longest.
 pub(crate) fn backoff(first: Duration, longest: Duration, failures: u32) -> Duration {
@@ -54,6 +55,7 @@ impl Fold<'_> {
     /// had run without a break.
     pub(crate) fn transition(&mut self, held: &mut Held, before: Phase, ran_ms: i64) {
         let now = self.seen.now;
+        let since = held.phase_since;
         if held.phase != before {
             held.phase_since = now;
         }
@@ -68,7 +70,7 @@ impl Fold<'_> {
         match (before, held.phase) {
             (before, after) if before == after => {}
             (Phase::Unclear, Phase::Running) if held.run_ms > 0 => {}
-            (_, Phase::Running) => self.started(held, before),
+            (_, Phase::Running) => self.started(held, before, since),
             // Nothing is known of it; what it was doing may go on.
             (_, Phase::Unclear) => {}
             (_, Phase::Exited) => self.exited(held, ran_ms),
@@ -77,6 +79,7 @@ impl Fold<'_> {
                 let lost = self.interrupted(held);
                 if held.phase == Phase::Offline {
                     self.blame_for_work(held, lost);
+                    self.befell(held, Ill::HostLost);
                 }
             }
             _ => {}
@@ -88,16 +91,15 @@ impl Fold<'_> {
         self.finish_when_done(held);
     }
 
-    fn started(&mut self, held: &mut Held, before: Phase) {
+    fn started(&mut self, held: &mut Held, before: Phase, since: Time) {
         let now = self.seen.now;
         held.run_ms = 0;
         held.outbid_at = None;
         if held.first_ran_at.is_none() {
             held.first_ran_at = Some(now);
-            let mut record = self.draft.state.machine(held.slot.machine);
-            record.host = held.host.or(record.host);
-            record.past.came_up(now.ms_since(held.created_at));
-            self.draft.state.machines.insert(record.id, record);
+            let image = held.asked.as_ref().map(|asked| asked.image.as_str());
+            let took = now.ms_since(held.created_at);
+            self.machine_of(held, |record| record.past.came_up(image, took));
             self.start_succeeded(held);
             let took = human(now.since(held.created_at));
             let text = format!(
@@ -110,6 +112,7 @@ impl Fold<'_> {
                 self.leave_old_disk(held);
             }
         } else if before == Phase::Stopped {
+            self.recovered(held, since);
             let text = format!("instance {} runs again", held.id);
             self.tell(Severity::Info, "resumed", held, text);
         }
@@ -198,6 +201,7 @@ impl Fold<'_> {
                 .state
                 .replicas
                 .insert(replica.id.clone(), replica);
+            self.befell(held, Ill::Outbid);
             let text = format!(
                 "outbid on machine {} at {:.4}/h; {after}",
                 held.slot.machine, held.price
@@ -332,22 +336,20 @@ impl Fold<'_> {
 
     /// A machine failed us: nothing is rented there for a while, longer each time.
     pub(crate) fn blame(&mut self, held: &Held, whose: Whose) {
-        let machine = held.slot.machine;
-        let mut record = self.draft.state.machine(machine);
-        record.host = held.host.or(record.host);
-        record.past.failures = record.past.failures.saturating_add(1);
-        record.failures += 1;
-        let wait = backoff(
+        let (now, first, longest) = (
+            self.seen.now,
             self.config.cooldown,
             self.config.cooldown_max,
-            record.failures,
         );
-        let until: Time = self.seen.now + wait;
-        record.cool_until = record.cool_until.max(Some(until));
-        if whose == Whose::Machine {
-            record.failing_until = record.cool_until;
-        }
-        self.draft.state.machines.insert(machine, record);
+        self.machine_of(held, |record| {
+            record.past.failures = record.past.failures.saturating_add(1);
+            record.failures += 1;
+            let until: Time = now + backoff(first, longest, record.failures);
+            record.cool_until = record.cool_until.max(Some(until));
+            if whose == Whose::Machine {
+                record.failing_until = record.cool_until;
+            }
+        });
     }
 
     /// A machine served us well: earlier failures do not count any more.
@@ -373,7 +375,12 @@ impl Fold<'_> {
         self.remember_bid(&held, 0);
         self.draft.state.held.insert(held.id, held.clone());
         match held.destroying {
-            None => self.lost(&mut held, if at_work { ran_ms } else { 0 }),
+            None => {
+                if at_work {
+                    self.befell(&mut held, Ill::HostLost);
+                }
+                self.lost(&mut held, if at_work { ran_ms } else { 0 });
+            }
             Some(why) => {
                 // What was given up before was blamed then.
                 let fails = matches!(why, DestroyWhy::ProvisionTimeout | DestroyWhy::HostLost);
@@ -391,6 +398,7 @@ impl Fold<'_> {
                 self.tell(Severity::Info, "destroyed", &held, text);
             }
         }
+        self.expose(&mut held);
         let mut lost = self.interrupted(&mut held);
         lost += self.lose_with_disk(&held);
         if matches!(held.destroying, None | Some(DestroyWhy::HostLost)) {

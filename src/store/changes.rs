@@ -286,7 +286,7 @@ pub(super) fn load(connection: &Connection) -> Result<State, StoreError> {
     state.machines = records(
         connection,
         "SELECT record FROM machines",
-        |machine: &crate::types::state::MachineRecord| machine.id,
+        |machine: &crate::types::machine::MachineRecord| machine.id,
     )?;
     state.reserved = reserved(connection)?;
     state.usage = collect(connection, "SELECT scope, record FROM usage", |row| {

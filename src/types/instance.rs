@@ -9,6 +9,7 @@ use super::ids::{
     AccountId, HostId, Installation, InstanceId, IntentId, Label, MachineId, ReplicaId, Slot, Tail,
 };
 use super::job::Runner;
+use super::machine::Odds;
 use super::money::{BID_PARKED, Money, Rate};
 use super::start::{Asked, ComingUp, GpuUse, StartFault};
 use super::time::Time;
@@ -597,6 +598,12 @@ pub struct Held {
     /// How much its GPUs were used in its present run.
     #[serde(default)]
     pub gpu_use: GpuUse,
+    /// How often something was expected to befall it when it was rented; `None`: its offer was not seen.
+    #[serde(default)]
+    pub odds: Option<Odds>,
+    /// Milliseconds of running that its machine's record does not hold yet.
+    #[serde(default)]
+    pub exposed_ms: i64,
     /// When it was last seen to be outbid; `None`: not since it ran last, or it has no bid.
     #[serde(default)]
     pub outbid_at: Option<Time>,
@@ -664,6 +671,8 @@ impl Held {
             coming_up: None,
             start_fault: None,
             gpu_use: GpuUse::default(),
+            odds: None,
+            exposed_ms: 0,
             outbid_at: None,
             copies_failed: 0,
             copied: Money::ZERO,

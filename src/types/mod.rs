@@ -7,6 +7,7 @@ pub mod intent;
 pub mod job;
 pub mod ledger;
 pub mod limit;
+pub mod machine;
 pub mod money;
 pub mod mutant;
 pub mod notification;

@@ -150,12 +150,15 @@ pub struct PriceParts {
     pub boot: f64,
     /// Work lost to interruptions.
     pub interruption: f64,
+    /// The disk, while an outbid instance is waited for.
+    #[serde(default)]
+    pub waiting: f64,
 }
 
 impl PriceParts {
     /// The landed price.
     pub fn total(&self) -> f64 {
-        self.compute + self.disk + self.traffic + self.boot + self.interruption
+        self.compute + self.disk + self.traffic + self.boot + self.interruption + self.waiting
     }
 }
 

@@ -10,14 +10,15 @@ use chrono::NaiveDate;
 use serde::{Deserialize, Serialize};
 
 use super::ids::{
-    AccountId, HostId, Installation, InstanceId, IntentId, JobName, Label, MachineId, ReplicaId,
+    AccountId, Installation, InstanceId, IntentId, JobName, Label, MachineId, ReplicaId,
 };
 use super::instance::{Held, Instance};
 use super::intent::{Effect, Intent};
 use super::job::Parameters;
 use super::job::Run;
 use super::ledger::{Entry, Payer, Scope, Usage, month_of};
-use super::money::{Money, Rate};
+use super::machine::MachineRecord;
+use super::money::Money;
 use super::start::{Hold, Starts};
 use super::time::Time;
 
@@ -259,55 +260,6 @@ impl ReplicaRecord {
     /// Useful GPU-milliseconds done so far.
     pub fn done_gpu_ms(&self) -> i64 {
         self.durable_gpu_ms + self.volatile_gpu_ms
-    }
-}
-
-/// What is kept of a machine.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct MachineRecord {
-    /// Which.
-    pub id: MachineId,
-    /// Failures (starts that did not come up, hosts lost, too-early ends) in a row.
-    pub failures: u32,
-    /// No new rental there before this.
-    pub cool_until: Option<Time>,
-    /// Our highest bid there, and when we last held or bid: evidence against ratchets.
-    pub highest_bid: Option<(Rate, Time)>,
-    /// Until when its last failures count against its host, too.
-    #[serde(default)]
-    pub failing_until: Option<Time>,
-    /// Its owner, as our last instance there had it.
-    #[serde(default)]
-    pub host: Option<HostId>,
-    /// What our instances there were like.
-    #[serde(default)]
-    pub past: Past,
-}
-
-/// What instances of ours on a machine were like, over all time.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Past {
-    /// Those that came up.
-    pub starts: u32,
-    /// Those that failed by the machine: did not come up, were refused or silent, broke, were lost with
-    /// the host, or ended within seconds.
-    pub failures: u32,
-    /// Milliseconds from the rent to being seen to run: each new start counts a quarter.
-    pub boot_ms: Option<i64>,
-    /// Its disk as the runner measured it last, MB/s.
-    pub disk_mb_s: Option<u32>,
-    /// Its download as the runner measured it last, Mbit/s.
-    pub down_mbit_s: Option<u32>,
-}
-
-impl Past {
-    /// Takes up that an instance came up, so long after it was rented.
-    pub fn came_up(&mut self, boot_ms: i64) {
-        self.starts = self.starts.saturating_add(1);
-        let boot_ms = boot_ms.max(0);
-        self.boot_ms = Some(self.boot_ms.map_or(boot_ms, |known| {
-            known.saturating_add((boot_ms - known.max(0)) / 4)
-        }));
     }
 }
 
@@ -611,15 +563,10 @@ impl State {
 
     /// A machine's record, or the one it begins with.
     pub fn machine(&self, id: MachineId) -> MachineRecord {
-        self.machines.get(&id).cloned().unwrap_or(MachineRecord {
-            id,
-            failures: 0,
-            cool_until: None,
-            highest_bid: None,
-            failing_until: None,
-            host: None,
-            past: Past::default(),
-        })
+        self.machines
+            .get(&id)
+            .cloned()
+            .unwrap_or_else(|| MachineRecord::new(id))
     }
 
     /// The open rents that a row may be the instance of: by its label, whole or cut short. Cut

@@ -9,6 +9,7 @@ use haggle::types::ids::{
 };
 use haggle::types::instance::{Bringing, Held, Phase, Rental};
 use haggle::types::ledger::{Component, Entry, EntryKind, Payer};
+use haggle::types::machine::Odds;
 use haggle::types::money::{Money, Rate};
 use haggle::types::start::GpuUse;
 use haggle::types::state::{Change, JobRecord, State, TickRecord};
@@ -122,6 +123,11 @@ pub(crate) fn held(id: u64, gpu_name: &str, billed: i64) -> Held {
         coming_up: None,
         start_fault: None,
         gpu_use: GpuUse::default(),
+        odds: Some(Odds {
+            outbid_ppm_h: 51_000,
+            lost_ppm_h: 5_000,
+        }),
+        exposed_ms: 7,
         outbid_at: Some(Time(10)),
         copies_failed: 2,
         copied: Money(1),

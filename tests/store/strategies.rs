@@ -11,11 +11,10 @@ use haggle::types::ids::{
 use haggle::types::instance::{DestroyWhy, Held, Rental};
 use haggle::types::intent::{Effect, Intent, IntentState};
 use haggle::types::ledger::{Component, Entry, EntryKind, Payer};
+use haggle::types::machine::{MachineRecord, Past};
 use haggle::types::money::{Money, Rate};
 use haggle::types::offer::{Country, Coverage, Extent, Market, Offer, OfferQuery, Snapshot};
-use haggle::types::state::{
-    Change, Ending, Event, JobRecord, MachineRecord, Past, ReplicaRecord, Severity, Wish,
-};
+use haggle::types::state::{Change, Ending, Event, JobRecord, ReplicaRecord, Severity, Wish};
 use haggle::types::time::Time;
 
 pub(crate) fn any_replica() -> impl Strategy<Value = ReplicaId> {
@@ -171,7 +170,6 @@ pub(crate) fn any_record() -> impl Strategy<Value = Change> {
                 ..ReplicaRecord::new(id)
             })),
         (0_u64..4, any_time()).prop_map(|(id, at)| Change::Machine(MachineRecord {
-            id: MachineId(id),
             failures: 2,
             cool_until: Some(at),
             highest_bid: Some((Rate(7), at)),
@@ -181,6 +179,7 @@ pub(crate) fn any_record() -> impl Strategy<Value = Change> {
                 boot_ms: Some(at.0),
                 ..Past::default()
             },
+            ..MachineRecord::new(MachineId(id))
         })),
     ]
 }
