@@ -65,9 +65,9 @@ fn has_checkpoint(held: &Held, runner: &Runner, all: &[&Held]) -> bool {
     };
     // What was brought to one that was not let work is still on the other disk, unless that is gone.
     let is_elsewhere = held.bringing.as_ref().is_some_and(|bringing| {
-        let is_old = |old: &&Held| old.id == bringing.from && old.destroying.is_none();
-        let old = all.iter().copied().any(|old| is_old(&old));
-        !bringing.opened && (old || bringing.verified.is_none())
+        let mut all = all.iter();
+        let has_old = all.any(|old| old.id == bringing.from && old.destroying.is_none());
+        !bringing.opened && (has_old || bringing.verified.is_none())
     });
     let given = view.given.as_deref();
     let same = given.is_some_and(|given| given.carried && given.checkpoint == runner.checkpoint);

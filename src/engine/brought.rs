@@ -4,12 +4,15 @@
 //! that it copies, and the old disk is let go by it only where the manifest is the one that the other run
 //! told of: a machine that got no copy cannot know that one's sum.
 
+use std::time::Duration;
+
 use crate::runner::Brought;
 use crate::types::ids::InstanceId;
 use crate::types::instance::{Bringing, Held, Phase, Rental, RunnerView, Verdict};
 use crate::types::intent::{Effect, Intent};
 use crate::types::job::Job;
 use crate::types::ledger::{Component, EntryKind, Line};
+use crate::types::money::Money;
 use crate::types::state::Severity;
 use crate::types::time::{Time, human};
 
@@ -209,12 +212,12 @@ impl Fold<'_> {
         for other in &passed {
             kept += other.kept_gpu_ms;
             if other.runner.as_ref().is_some_and(unread) {
-                let ran = other.billed_ms.max(0).unsigned_abs();
+                let ran = Duration::from_millis(other.billed_ms.max(0).unsigned_abs());
                 let text = format!(
                     "the log of instance {} could never be read while it ran for {}: whether its disk has a \
                      checkpoint is not known, and what it did is done again",
                     other.id,
-                    human(std::time::Duration::from_millis(ran))
+                    human(ran)
                 );
                 self.tell(Severity::Warning, "work-unheard", other, text);
             }
@@ -266,7 +269,7 @@ impl Fold<'_> {
 }
 
 /// Adds a copy's traffic to what an instance cost; the line that says so.
-pub(crate) fn booked(held: &mut Held, amount: crate::types::money::Money, now: Time) -> Line {
+pub(crate) fn booked(held: &mut Held, amount: Money, now: Time) -> Line {
     held.spent_traffic = held.spent_traffic.saturating_add(amount);
     held.copied = held.copied.saturating_add(amount);
     Line {
