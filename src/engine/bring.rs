@@ -14,7 +14,7 @@
 use std::time::Duration;
 
 use crate::types::ids::{InstanceId, MachineId};
-use crate::types::instance::{Bringing, Held};
+use crate::types::instance::{Bringing, Held, Phase};
 use crate::types::intent::Effect;
 use crate::types::job::{Job, Runner};
 use crate::types::money::{Money, Rate};
@@ -43,8 +43,11 @@ pub(crate) const COPIES_MAX: u32 = 3;
 /// heard or not, that is what it may cost.
 pub(super) const LEFT_KEPT: Duration = UNSAVED_KEPT;
 
+/// So many disks before the one that an instance goes on from are remembered: more are not left behind.
+const ANCESTRY_MAX: usize = 8;
+
 /// A disk's gigabyte, in bytes.
-const GB: u64 = 1_000_000_000;
+pub(super) const GB: u64 = 1_000_000_000;
 
 /// The disk that a replica's next instance is to go on from, once it is left: the newest of those that have
 /// a checkpoint which stays there, as their runs told.
@@ -93,6 +96,7 @@ pub(crate) fn bringing(from: &Held) -> Bringing {
     let bytes = archive_bytes(from).saturating_mul(2);
     Bringing {
         from: from.id,
+        also: before(from),
         run: from.intent,
         bytes: bytes.saturating_add(GB / 100).min(disk_bytes(from)),
         ready_at: None,
@@ -109,6 +113,21 @@ pub(crate) fn bringing(from: &Held) -> Bringing {
         opened_at: None,
         kept_at: None,
     }
+}
+
+/// The disks whose work is on that of an instance too, the last one first: those that it goes on from by what
+/// was heard of them, or with a checkpoint of its own since.
+fn before(from: &Held) -> Vec<InstanceId> {
+    let bringing = from.bringing.as_ref();
+    let is_own =
+        |b: &&Bringing| b.opened && b.verified.is_some() && (b.as_told || b.kept_at.is_some());
+    bringing.filter(is_own).map_or_else(Vec::new, |bringing| {
+        let older = bringing.also.iter().copied();
+        std::iter::once(bringing.from)
+            .chain(older)
+            .take(ANCESTRY_MAX)
+            .collect()
+    })
 }
 
 /// What the traffic of a copy may cost where it leaves and where it arrives: all of the disk that it leaves,
@@ -169,6 +188,20 @@ pub(super) fn begins_with(job: &Job, from: &Held, offer: &Offer, rate: Rate) -> 
     traffic.iter().sum::<f64>() + hours * rate.as_dollars()
 }
 
+/// How long before its rental ends an instance has to be left that has a checkpoint to copy: the next one
+/// comes up, tries its machine, and has all of it.
+pub(super) fn leads_by(job: &Job, bytes: u64) -> Duration {
+    let up = job.provision_timeout.saturating_add(job.boot_overhead);
+    up.saturating_add(restore_patience(bytes))
+}
+
+/// The same of an instance; `None`: nothing was told of that stays for the next one.
+pub(super) fn leads(job: &Job, held: &Held) -> Option<Duration> {
+    let view = held.runner.as_ref()?;
+    let has_one = view.given.as_ref()?.carried && view.checkpoint.is_some();
+    has_one.then(|| leads_by(job, bringing(held).bytes))
+}
+
 /// How long a copy may take from when it was first asked for.
 pub(super) fn patience(bringing: &Bringing) -> Duration {
     restore_patience(bringing.bytes)
@@ -203,22 +236,43 @@ pub(super) fn holds_nothing(world: &World, held: &Held) -> bool {
 /// Whether a disk that was left may go. The marketplace took the copy to a newer one up, its runner found
 /// there what the run here told of last, and it was let work. Since then it has kept a checkpoint that it
 /// made itself, or its command ended well, or the same is so of one that goes on from it in turn; or this
-/// one was kept for long enough.
+/// one was kept for long enough while that one worked, and is there. Where the newer one found another
+/// checkpoint than was heard of, it has to have kept its own for as long.
 pub(super) fn is_carried_on(now: Time, held: &Held, all: &[&Held]) -> bool {
     let newer = all
         .iter()
         .filter(|newer| newer.generation > held.generation);
     let mut from_here = newer.filter_map(|newer| {
         let bringing = newer.bringing.as_ref()?;
-        let carried = bringing.opened && bringing.verified.is_some() && bringing.as_told;
-        (bringing.from == held.id && carried).then_some((*newer, bringing))
+        let from_it = bringing.from == held.id || bringing.also.contains(&held.id);
+        let carried = bringing.opened && bringing.verified.is_some();
+        (from_it && carried).then_some((*newer, bringing))
     });
     from_here.any(|(newer, bringing)| {
-        let ended = newer.runner.as_ref().and_then(|view| view.exit) == Some(0);
-        let long = bringing.opened_at.is_some_and(|at| now >= at + LEFT_KEPT);
+        let for_long = |at: Time| now >= at + LEFT_KEPT;
         let stays = newer.destroying.is_none();
-        (stays && (bringing.kept_at.is_some() || ended || long)) || is_carried_on(now, newer, all)
+        if !bringing.as_told {
+            return stays && is_there(newer) && bringing.kept_at.is_some_and(for_long);
+        }
+        let ended = newer.runner.as_ref().and_then(|view| view.exit) == Some(0);
+        let long = bringing.opened_at.is_some_and(for_long) && has_worked_on(newer, bringing);
+        let own = bringing.kept_at.is_some() || ended || long;
+        (stays && own) || is_carried_on(now, newer, all)
     })
+}
+
+/// Whether the disk of an instance is known to be there: its host is heard from.
+fn is_there(held: &Held) -> bool {
+    held.parked || matches!(held.phase, Phase::Running | Phase::Stopped)
+}
+
+/// Whether an instance is there, and its command was heard of since its gate was opened.
+fn has_worked_on(held: &Held, bringing: &Bringing) -> bool {
+    let heard = held.runner.as_ref().is_some_and(|view| {
+        let since = view.heard_at.zip(bringing.opened_at);
+        view.worked && since.is_some_and(|(heard, opened)| heard > opened)
+    });
+    is_there(held) && heard
 }
 
 /// What an instance behind its gate needs; `None`: it has none, or it is open.

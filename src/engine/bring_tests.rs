@@ -351,35 +351,157 @@ fn without_a_checkpoint_that_was_heard_of_nothing_is_copied() {
     assert_eq!(rented_from(&world), Some(Some(InstanceId(4))));
 }
 
+/// So many hours later, in which all that is known was seen again.
+fn after(world: &mut World, hours: u64) -> Vec<Effect> {
+    world.now = world.now + Duration::from_hours(hours);
+    Arc::make_mut(&mut world.market).at = world.now;
+    for held in world.state.held.values_mut() {
+        held.accrued_to = world.now;
+        if let Some(tail) = &mut held.tail {
+            tail.until = world.now + Duration::from_hours(2);
+        }
+    }
+    list(world, true);
+    effects(world)
+}
+
+/// Its command is heard of a minute after its gate was opened.
+fn works(world: &mut World) {
+    let held = newest(world);
+    let opened = held.bringing.as_ref().unwrap().opened_at.unwrap();
+    let view = held.runner.as_mut().unwrap();
+    view.worked = true;
+    view.heard_at = Some(opened + Duration::from_mins(1));
+}
+
 #[test]
 fn the_old_disk_is_kept_for_a_day_at_most_or_until_the_end() {
-    let after = |world: &mut World, hours| {
-        world.now = world.now + Duration::from_hours(hours);
-        Arc::make_mut(&mut world.market).at = world.now;
-        for held in world.state.held.values_mut() {
-            held.accrued_to = world.now;
-            if let Some(tail) = &mut held.tail {
-                tail.until = world.now + Duration::from_hours(2);
-            }
-        }
-        list(world, true);
-        effects(world)
-    };
     let (mut world, new) = opened(true);
+    works(&mut world);
     assert_eq!(after(&mut world, 23), []);
     assert_eq!(
         after(&mut world, 1),
         [goes(OLD)],
         "that is what it may cost"
     );
-    // What is not what was heard of may be anything: the old disk stays.
-    let (mut world, _) = opened(false);
-    keeps(&mut world);
-    assert_eq!(after(&mut world, 25), []);
     // The command ended well where it was brought to.
     let (mut world, _) = opened(true);
     let view = world.state.held.get_mut(&new).unwrap().runner.as_mut();
     view.unwrap().exit = Some(0);
+    assert_eq!(effects(&world), [goes(OLD)]);
+}
+
+#[test]
+fn time_alone_lets_no_disk_go_while_the_newer_one_is_not_there() {
+    let destroyed = |all: Vec<Effect>| {
+        let mut all = all.into_iter();
+        all.any(|effect| effect == goes(OLD))
+    };
+    let (mut world, _) = opened(true);
+    assert!(!destroyed(after(&mut world, 48)), "nothing works there yet");
+    for (phase, goes) in [
+        (Phase::Offline, false),
+        (Phase::Unclear, false),
+        (Phase::Exited, false),
+        (Phase::Running, true),
+    ] {
+        let (mut world, _) = opened(true);
+        works(&mut world);
+        newest(&mut world).phase = phase;
+        assert_eq!(destroyed(after(&mut world, 48)), goes, "{phase:?}");
+    }
+    // What was heard of before its gate was open is not of its work.
+    let (mut world, _) = opened(true);
+    works(&mut world);
+    let held = newest(&mut world);
+    let opened = held.bringing.as_ref().unwrap().opened_at;
+    held.runner.as_mut().unwrap().heard_at = opened;
+    assert!(!destroyed(after(&mut world, 48)));
+}
+
+#[test]
+fn what_is_not_what_was_heard_of_keeps_the_old_disk_until_it_has_its_own_for_a_day() {
+    let (mut world, _) = opened(false);
+    works(&mut world);
+    assert_eq!(after(&mut world, 48), [], "it may be anything");
+    keeps(&mut world);
+    assert_eq!(after(&mut world, 23), []);
+    assert_eq!(after(&mut world, 1), [goes(OLD)]);
+}
+
+#[test]
+fn what_ends_before_its_copy_away_could_come_is_left_in_time() {
+    let mut world = left(carried());
+    let job = Arc::clone(&world.jobs[0]);
+    let old = world.state.held.get_mut(&OLD).unwrap();
+    (old.phase, old.parked, old.stop_asked) = (Phase::Running, false, false);
+    (old.price, old.bid_before_park) = (usd(0.2), None);
+    let copied = job.provision_timeout + job.boot_overhead + patience(&bringing(old));
+    // An hour of patience, and what it takes to come up elsewhere and to have 48 GB.
+    let lead = job.patience + copied;
+    assert_eq!(lead, Duration::from_secs(3600 + 1200 + 9600));
+    let parks = Effect::SetBid {
+        instance: OLD,
+        bid: BID_PARKED,
+    };
+    let mut ends = |left: Duration, told: bool| {
+        let now = world.now;
+        let old = world.state.held.get_mut(&OLD).unwrap();
+        old.ends_at = Some(now + left);
+        if !told {
+            old.runner.as_mut().unwrap().checkpoint = None;
+        }
+        list(&mut world, true);
+        effects(&world).contains(&parks)
+    };
+    assert!(!ends(lead + Duration::from_secs(1), true));
+    assert!(ends(lead, true));
+    assert!(!ends(lead, false), "there is nothing to copy");
+    assert!(ends(job.patience, false));
+}
+
+#[test]
+fn no_rental_is_begun_that_ends_before_the_work_or_the_copy_away() {
+    let rents = |job: Job, stays: Duration| {
+        let mut world = left(job);
+        let now = world.now;
+        for offer in &mut Arc::make_mut(&mut world.market).offers {
+            offer.ends_at = Some(now + stays);
+        }
+        let all = effects(&world);
+        all.iter().any(|e| matches!(e, Effect::Rent { .. }))
+    };
+    // It comes up, is left after nothing, and the next one comes up and has all of its disk.
+    let least = Duration::from_secs(1200 + 3600 + 1200 + 9600);
+    let mut job = carried();
+    job.requirements.remaining_min = Duration::ZERO;
+    assert!(rents(job.clone(), least));
+    let short = least.checked_sub(Duration::from_secs(1)).unwrap();
+    assert!(!rents(job.clone(), short));
+    job.work_mgpu_h = Some(1_000_000);
+    assert!(!rents(job, least), "a copy is no reason to count on one");
+}
+
+#[test]
+fn a_disk_goes_by_the_one_after_next_where_the_next_is_gone() {
+    let (mut world, second) = opened(true);
+    let held = newest(&mut world);
+    held.phase = Phase::Stopped;
+    held.phase_since = NOW - Duration::from_hours(2);
+    held.bid_before_park = Some(Rate::ZERO);
+    tick(&mut world);
+    tick(&mut world);
+    tick(&mut world);
+    comes_up(&mut world);
+    assert_eq!(newest(&mut world).bringing.as_ref().unwrap().also, [OLD]);
+    let now = world.now;
+    newest(&mut world).bringing.as_mut().unwrap().ready_at = Some(now);
+    tick(&mut world);
+    finds(&mut world, true);
+    tick(&mut world);
+    world.state.held.remove(&second);
+    assert_eq!(effects(&world), [], "it has no checkpoint of its own yet");
+    keeps(&mut world);
     assert_eq!(effects(&world), [goes(OLD)]);
 }
 

@@ -17,7 +17,7 @@ use crate::types::state::Severity;
 use crate::types::time::{Time, human};
 
 use super::act::given_up;
-use super::bring::{COPIES_MAX, is_too_late, shares};
+use super::bring::{COPIES_MAX, LEFT_KEPT, is_too_late, shares};
 use super::observe::Fold;
 use super::transition::{Whose, hours};
 
@@ -82,7 +82,9 @@ impl Fold<'_> {
         if !as_told {
             let text = format!(
                 "instance {id} goes on with another checkpoint than the last that was heard of from \
-                 instance {from}; that one's disk is kept until the job is done"
+                 instance {from}; that one's disk is kept until {} after it has kept a checkpoint of its \
+                 own",
+                human(LEFT_KEPT)
             );
             self.tell(Severity::Warning, "brought-unknown", held, text);
         }

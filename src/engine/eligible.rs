@@ -20,7 +20,9 @@ use crate::types::world::World;
 
 use super::act::elsewhere;
 use super::array::members;
+use super::bring::{GB, leads_by};
 use super::price::Terms;
+use super::replica::ending_lead;
 
 /// Whether a job may take an offer, its price aside.
 ///
@@ -121,7 +123,15 @@ impl<'a> Scope<'a> {
         let work_left = work_left_gpu_ms(&world.state, job);
         let carried = job.run.runner.as_ref().is_some_and(|runner| runner.carried);
         let remote = job.checkpoint_place == Some(CheckpointPlace::Remote);
-        let movable = remote || carried || job.disposable;
+        // A checkpoint that is copied from disk to disk moves as long as both are there: the rental has to
+        // last for the work, and for the copy away from it in any case.
+        let movable = remote || job.disposable;
+        let copies_ms = if carried && !job.disposable {
+            let bytes = u64::from(job.requirements.disk_gb).saturating_mul(GB);
+            millis(ending_lead(job).saturating_add(leads_by(job, bytes)))
+        } else {
+            0
+        };
         Self {
             world,
             job,
@@ -129,7 +139,8 @@ impl<'a> Scope<'a> {
             ours: ours(&world.state),
             failing: failing(world),
             work_gpu_ms: work_left.filter(|_| !movable),
-            stay_least_ms: millis(job.requirements.remaining_min).max(lead_ms),
+            stay_least_ms: millis(job.requirements.remaining_min)
+                .max(lead_ms.saturating_add(copies_ms)),
             lead_ms,
             market_is_old: too_old(world, world.market.at),
             queries_failed: world

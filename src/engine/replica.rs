@@ -22,7 +22,7 @@ use super::act::{
     overpriced, park, plain, resume_bid, row, set_bid, wound_down,
 };
 use super::bid::raised_bid;
-use super::bring::{COPIES_MAX, bring, is_carried_on, source};
+use super::bring::{COPIES_MAX, bring, is_carried_on, leads, source};
 use super::budget::{Load, Purse, Saving, begin_margin, horizon, rise, rows_of, stirs};
 use super::ladder::{cannot_start, failed_start, names_fault};
 use super::lease::may_wake;
@@ -376,12 +376,19 @@ pub(super) fn due(ground: &Ground<'_, '_>, held: &Held) -> Option<(Why, DestroyW
     let carried = given.is_some_and(|runner| runner.carried);
     let early = carried || expendable(ground.world, ground.job, held);
     let lead = if early {
-        ground.job.patience.clamp(ENDING_LEAD_MIN, ENDING_LEAD_MAX)
+        // What is copied has to be so before the disk goes with its rental.
+        let copied = leads(ground.job, held).unwrap_or_default();
+        ending_lead(ground.job).saturating_add(copied)
     } else {
         Duration::ZERO
     };
     let ending = held.ends_at.is_some_and(|ends| ends <= now + lead);
     ending.then_some((Why::RentalEnding, DestroyWhy::RentalEnding))
+}
+
+/// How long before its rental ends a replica that can move does.
+pub(super) fn ending_lead(job: &Job) -> Duration {
+    job.patience.clamp(ENDING_LEAD_MIN, ENDING_LEAD_MAX)
 }
 
 /// Leaves an instance for another: at once where its disk may be lost, by parking it otherwise.

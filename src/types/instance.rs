@@ -437,6 +437,10 @@ pub enum Verdict {
 pub struct Bringing {
     /// The instance whose disk has it.
     pub from: InstanceId,
+    /// The instances whose work that disk went on from in turn, the last one first: it may be gone before
+    /// this one has a checkpoint of its own, and then they go by this one.
+    #[serde(default)]
+    pub also: Vec<InstanceId>,
     /// That one's run.
     pub run: IntentId,
     /// How long its archive is, as its machine told, or its whole disk: how long a copy may take follows from
@@ -485,6 +489,7 @@ impl Bringing {
             &mut self.begun_at,
             &mut self.asked_at,
             &mut self.opened_at,
+            &mut self.kept_at,
         ];
         for at in marks.into_iter().flatten() {
             *at = Time(at.0.saturating_add(ms)).min(now);

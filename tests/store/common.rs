@@ -102,6 +102,7 @@ pub(crate) fn held(id: u64, gpu_name: &str, billed: i64) -> Held {
         runner: None,
         bringing: Some(Bringing {
             from: InstanceId(id + 1),
+            also: vec![InstanceId(3)],
             run: IntentId(4),
             bytes: 9_000_000_000,
             ready_at: Some(Time(5)),
