@@ -251,6 +251,8 @@ pub struct Daemon {
     has_listed: bool,
     /// When each instance was last looked at and did what it is known to do.
     unchanged: BTreeMap<InstanceId, Time>,
+    /// When this process last tried to read the log of each.
+    logs_tried: BTreeMap<InstanceId, Mono>,
     /// What says by how much the wall clock was set back.
     clocks: clocks::Clocks,
     /// When this process published what an instance's run may read and write, and what that names.
@@ -280,6 +282,7 @@ impl Daemon {
             settings,
             state,
             settle: settle::Settle::default(),
+            logs_tried: BTreeMap::new(),
             market: Arc::new(market),
             snapshot_id,
             empty_streak: BTreeMap::new(),

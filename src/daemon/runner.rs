@@ -15,12 +15,17 @@ use crate::types::ids::{InstanceId, Label, OfferId, Permit, Tail};
 use crate::types::instance::{Held, Phase};
 use crate::types::job::{Job, Runner};
 use crate::types::offer::Offer;
+use crate::types::time::Mono;
 
 /// For so long after it stopped the log of one is tried to be read once more.
 const LAST_WORDS: Duration = Duration::from_mins(10);
 
 /// So many logs are read between two decisions; each takes the marketplace some requests.
 const LOGS_A_TICK: usize = 8;
+
+/// And so many of those that stand still, after them: one that cannot be read any more takes nothing from what
+/// runs.
+const STOPPED_A_TICK: usize = 2;
 
 /// So many lines are read of each: more than a runner writes between two reads, beside a command that
 /// writes some.
@@ -90,16 +95,20 @@ impl Daemon {
         Ok(Some(Given { tail, delivery }))
     }
 
-    /// Reads the logs of instances with a runner that run, those first that were not read for longest.
+    /// Reads the logs of instances with a runner that run, those first that were not tried for longest.
     /// What cannot be read is not heard, and tells nothing.
     pub(super) async fn hear(&mut self, polled: &Polled) -> BTreeMap<InstanceId, Heard> {
         let mut heard = BTreeMap::new();
         let begun = self.parts.clock.monotonic();
+        let known = &self.state.held;
+        self.logs_tried.retain(|id, _| known.contains_key(id));
         for (instance, key) in self.to_hear(polled) {
             // A tick has limits to hold, which do not wait for logs.
             if self.parts.clock.monotonic().since(begun) >= HEARING_MAX {
                 break;
             }
+            let tried = self.parts.clock.monotonic();
+            self.logs_tried.insert(instance, tried);
             let log = match self.parts.marketplace.logs(instance, LINES).await {
                 Ok(log) => log,
                 Err(ReadError::Throttled { .. }) => break,
@@ -151,24 +160,38 @@ impl Daemon {
         };
         let rows = listing.rows.iter();
         let known = rows.filter_map(|row| Some((row.phase(), self.state.held.get(&row.id)?)));
-        let mut held: Vec<&Held> = known
+        let held = known
             .filter(|(phase, held)| match phase {
                 Phase::Running | Phase::Exited => true,
                 Phase::Stopped => self.may_have_said_more(held),
                 Phase::Provisioning | Phase::Offline | Phase::Unclear => false,
             })
-            .map(|(_, held)| held)
-            .filter(|held| held.runner.is_some() && held.destroying.is_none())
-            .collect();
-        held.sort_by_key(|held| (held.runner.as_ref().and_then(|view| view.read_at), held.id));
-        held.truncate(LOGS_A_TICK);
-        held.into_iter()
+            .filter(|(_, held)| held.runner.is_some() && held.destroying.is_none());
+        in_turn(held.collect(), &self.logs_tried)
+            .into_iter()
             .map(|held| {
                 let label = held.label(&self.state.installation);
                 (held.id, key_of(&self.parts.run_secret, &label))
             })
             .collect()
     }
+}
+
+/// Whose logs are read in a tick: of those that run, and then of those that stand still, those that were not
+/// tried for longest. A try that failed is one, too.
+fn in_turn<'a>(held: Vec<(Phase, &'a Held)>, tried: &BTreeMap<InstanceId, Mono>) -> Vec<&'a Held> {
+    let of = |stands: bool, most: usize| {
+        let of_it = held
+            .iter()
+            .filter(|(phase, _)| (*phase == Phase::Stopped) == stands);
+        let mut of_it: Vec<&'a Held> = of_it.map(|(_, held)| *held).collect();
+        of_it.sort_by_key(|held| (tried.get(&held.id).copied(), held.id));
+        of_it.truncate(most);
+        of_it
+    };
+    let mut all = of(false, LOGS_A_TICK);
+    all.extend(of(true, STOPPED_A_TICK));
+    all
 }
 
 /// What the machine of an offer should have; `None`: it is not tried.
@@ -197,6 +220,35 @@ fn number_of(model: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::eligible::samples::{held, job, offer, usd};
+
+    #[test]
+    fn logs_that_cannot_be_read_keep_no_others_from_their_turn() {
+        let job = job("a");
+        let all: Vec<Held> = (1..=14)
+            .map(|id| held(id, &job, &offer(id), usd(0.2)))
+            .collect();
+        let phase = |held: &Held| match held.id.0 {
+            1..=4 => Phase::Stopped,
+            _ => Phase::Running,
+        };
+        let mut tried: BTreeMap<InstanceId, Mono> = BTreeMap::new();
+        let mut turns = Vec::new();
+        for turn in 0..3_u64 {
+            let rows = all.iter().map(|held| (phase(held), held)).collect();
+            let read: Vec<u64> = in_turn(rows, &tried).iter().map(|held| held.id.0).collect();
+            // None of them can be read; it counts all the same.
+            let at = Mono(turn * 60_000);
+            tried.extend(read.iter().map(|&id| (InstanceId(id), at)));
+            turns.push(read);
+        }
+        let first = [5, 6, 7, 8, 9, 10, 11, 12];
+        let second = [13, 14, 5, 6, 7, 8, 9, 10];
+        assert_eq!(turns[0], [&first[..], &[1, 2]].concat());
+        assert_eq!(turns[1], [&second[..], &[3, 4]].concat());
+        assert_eq!(turns[2][..4], [11, 12, 5, 6]);
+        assert_eq!(turns[2][8..], [1, 2]);
+    }
 
     #[test]
     fn models_are_known_by_their_number() {
