@@ -48,6 +48,8 @@ impl Daemon {
                     "{} was refused: {message}",
                     intent.effect.as_str()
                 );
+                let changes = self.copy_refused(&intent.effect, why, &message);
+                self.commit(&changes)?;
                 self.refused(intent, why.as_str())
             }
             Outcome::Unknown(message) => self.unknown(intent, &message),

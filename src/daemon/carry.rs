@@ -2,8 +2,8 @@
 
 use super::Daemon;
 use crate::engine::bring::shares;
-use crate::engine::brought::booked;
-use crate::ports::CopyEnd;
+use crate::engine::brought::{Refusal, booked, refused};
+use crate::ports::{CopyEnd, RefusedWhy};
 use crate::types::ids::InstanceId;
 use crate::types::instance::Held;
 use crate::types::intent::Effect;
@@ -29,6 +29,29 @@ impl Daemon {
         Some((end(from, &kept), end(instance, &brought)))
     }
 
+    /// A copy was refused in a way that asking again does not help.
+    pub(super) fn copy_refused(
+        &self,
+        effect: &Effect,
+        why: RefusedWhy,
+        words: &str,
+    ) -> Vec<Change> {
+        let Effect::Copy { instance, from } = *effect else {
+            return Vec::new();
+        };
+        let Some(kind) = Refusal::of(why) else {
+            return Vec::new();
+        };
+        let held = &self.state.held;
+        let Some(mut to) = held.get(&instance).cloned() else {
+            return Vec::new();
+        };
+        let mut from = held.get(&from).cloned();
+        refused(&mut to, from.as_mut(), kind, words);
+        let ends = from.into_iter().chain([to]);
+        ends.map(|held| Change::Held(Box::new(held))).collect()
+    }
+
     /// A copy was taken up: its traffic is booked as spent on both instances, for no row shows it, and is
     /// given back where the bill says less.
     pub(super) fn copied(&self, mut to: Held, from: InstanceId, reserved: Money) -> Vec<Change> {
@@ -52,6 +75,7 @@ impl Daemon {
         if let Some(bringing) = &mut to.bringing {
             bringing.accepted = true;
             bringing.accepted_at.get_or_insert(now);
+            bringing.asks_taken = bringing.asks_taken.saturating_add(1);
         }
         changes.extend(from.map(|from| Change::Held(Box::new(from))));
         changes.push(Change::Held(Box::new(to)));

@@ -23,7 +23,7 @@ use crate::types::plan::{Action, Situation, Why};
 use crate::types::time::Time;
 use crate::types::world::World;
 
-use super::act::{UNSAVED_KEPT, at_rest, busy, plain};
+use super::act::{UNSAVED_KEPT, at_rest, busy, plain, requests};
 use super::budget::Load;
 use super::price::{INET_DOWN_UNKNOWN_MBIT_S, MBIT_A_GB};
 use super::replica::{Ground, Step, spendable};
@@ -38,6 +38,15 @@ const UNASKED_MAX: Duration = Duration::from_mins(30);
 
 /// So many copies from a disk may come to nothing in a row.
 pub(crate) const COPIES_MAX: u32 = 3;
+
+/// So many definite answers that nothing is copied suffice.
+pub(super) const REFUSED_MAX: u32 = 3;
+
+/// So many copies to one instance may have an outcome that nobody knows; each may have been made.
+const UNKNOWN_MAX: u32 = 2;
+
+/// So many copies to one instance are made, or may have been, at most: each is paid.
+const ASKS_MAX: u32 = 3;
 
 /// A disk that was left is kept for no longer than this once another one has what was on it: whatever is
 /// heard or not, that is what it may cost.
@@ -108,6 +117,11 @@ pub(crate) fn bringing(from: &Held) -> Bringing {
         verified: None,
         as_told: false,
         own: None,
+        asks_taken: 0,
+        asks_unknown: 0,
+        refused: 0,
+        refused_why: None,
+        again_at: None,
         anew: false,
         opened: false,
         opened_at: None,
@@ -157,6 +171,28 @@ fn cost(price: Money, bytes: u64) -> Money {
 pub(crate) fn copy_traffic(job: &Job, from: &Held, to: &Held) -> (Money, Money) {
     let down = to.traffic_prices.map(|(down, _)| down);
     traffic(job, from, (to.slot.machine, down))
+}
+
+/// What is held for the copy to an instance that waits behind its gate, from when it was rented until the copy
+/// is asked for: it would else be spent meanwhile. At no known price nothing is asked for, and none is held.
+pub(crate) fn set_aside(world: &World, held: &Held) -> Money {
+    let waits = held.bringing.as_ref().filter(|bringing| {
+        let closed = !bringing.opened && !bringing.anew && bringing.verified.is_none();
+        closed && bringing.accepted_at.is_none() && bringing.asks_unknown == 0
+    });
+    let stands = !held.parked && held.destroying.is_none() && !busy_copying(world, held);
+    let from = waits.and_then(|bringing| world.state.held.get(&bringing.from));
+    let ends = from.zip(world.known_job(&held.replica.job));
+    let cost = ends.filter(|_| stands).map(|(from, job)| {
+        let (up, down) = copy_traffic(job, from, held);
+        up.saturating_add(down)
+    });
+    cost.filter(|&cost| cost < Money::MAX).unwrap_or_default()
+}
+
+/// Whether a copy to it is under way: its intent has its money.
+fn busy_copying(world: &World, held: &Held) -> bool {
+    requests(world, held).any(|effect| matches!(effect, Effect::Copy { .. }))
 }
 
 /// By whom what was set aside for a copy is spent, as long as no bill says otherwise: what it leaves, where
@@ -217,7 +253,11 @@ fn is_over(bringing: &Bringing, at: Time) -> bool {
 /// Whether an instance that waits behind its gate has waited for too long at a moment: the copy has had its
 /// time, or was not come to.
 pub(super) fn is_too_late(held: &Held, bringing: &Bringing, at: Time) -> bool {
+    if bringing.refused >= REFUSED_MAX {
+        return true;
+    }
     let came = held.first_ran_at.unwrap_or(held.created_at);
+    let came = bringing.again_at.unwrap_or(came);
     let waits_since = bringing.ready_at.unwrap_or(came).max(came);
     let unasked = bringing.begun_at.is_none() && at >= waits_since + UNASKED_MAX;
     unasked || is_over(bringing, at)
@@ -297,9 +337,11 @@ pub(super) fn bring(
     if let Some(from) = from.filter(|_| is_due(world, held, bringing) && spendable(ground)) {
         let (up, down) = copy_traffic(ground.job, from, held);
         let reserve = up.saturating_add(down);
+        // What is held for it already is not taken twice.
+        let more = reserve.saturating_sub(set_aside(world, held));
         let taken = ground
             .purse
-            .take(ground.job, reserve, Money::ZERO, Load::default());
+            .take(ground.job, more, Money::ZERO, Load::default());
         match taken {
             Ok(()) => step.actions.push(Action {
                 reserve,
@@ -324,7 +366,16 @@ fn is_due(world: &World, held: &Held, bringing: &Bringing) -> bool {
     if bringing.ready_at.is_none() || busy(world, held) || is_over(bringing, world.now) {
         return false;
     }
-    let after = if bringing.accepted {
+    // Its runner says that it came, and nobody else: one more answer is all that it takes.
+    let said = bringing.told.is_some() && bringing.accepted_at.is_none();
+    let unknown_max = UNKNOWN_MAX + u32::from(said);
+    let asked = bringing.asks_taken.saturating_add(bringing.asks_unknown);
+    if asked >= ASKS_MAX || bringing.asks_unknown >= unknown_max || bringing.refused >= REFUSED_MAX
+    {
+        return false;
+    }
+    let under_way = bringing.accepted || bringing.asks_unknown > 0;
+    let after = if under_way && !said {
         patience(bringing) / 2
     } else {
         ASK_AGAIN

@@ -600,6 +600,186 @@ fn what_it_costs_down_there_is_what_the_rented_offer_says() {
     assert_eq!(*traffic, Some((Money(3_000_000), Money(3_000_000))));
 }
 
+/// A job that may spend no more in all than its move costs without the copy.
+fn too_little_for_the_copy(restartable: bool) -> World {
+    let mut job = carried();
+    job.restartable = restartable;
+    let mut world = left(job.clone());
+    let whole = planned(&world).actions[0].reserve;
+    let copy = Money(48 * 6_000_000);
+    // The margin of a beginning, and what the parked disk costs until it can be destroyed, are beside it.
+    let spare = Money::from_dollars(0.2).unwrap();
+    job.budget.total = Some(whole - copy + spare);
+    world.jobs = vec![Arc::new(job)];
+    world
+}
+
+#[test]
+fn what_only_its_copy_keeps_from_moving_stays_outbid_with_its_bid_standing() {
+    let mut world = too_little_for_the_copy(false);
+    let old = world.state.held.get_mut(&OLD).unwrap();
+    (old.parked, old.stop_asked) = (false, false);
+    old.price = usd(0.2);
+    old.phase_since = NOW - Duration::from_hours(2);
+    list(&mut world, true);
+    assert_eq!(effects(&world), []);
+    let (_, report) = decide(&world);
+    let replica = &report.jobs[0].replicas[0];
+    assert!(matches!(replica.situation, Situation::Outbid { .. }));
+    // With a limit that has room for it, it goes.
+    let mut job = (*world.jobs[0]).clone();
+    job.budget.total = Some(Money::dollars(100));
+    world.jobs = vec![Arc::new(job)];
+    let parks = Effect::SetBid {
+        instance: OLD,
+        bid: BID_PARKED,
+    };
+    assert_eq!(effects(&world), [parks]);
+}
+
+#[test]
+fn what_is_parked_and_cannot_pay_its_copy_comes_back_or_begins_anew() {
+    let alarms = |world: &World| {
+        let (_, report) = decide(world);
+        let all = report.notices.iter();
+        all.filter(|told| told.kind == "copy-unaffordable").count()
+    };
+    let mut world = too_little_for_the_copy(false);
+    let mut machine = world.state.machine(MachineId(9));
+    machine.highest_bid = Some((usd(0.3), NOW));
+    world.state.machines.insert(machine.id, machine);
+    Arc::make_mut(&mut world.market).offers.push(offer(9));
+    let back = Effect::SetBid {
+        instance: OLD,
+        bid: usd(0.3),
+    };
+    assert_eq!((effects(&world), alarms(&world)), (vec![back], 1));
+    let world = too_little_for_the_copy(true);
+    let from = effects(&world).into_iter().find_map(|effect| match effect {
+        Effect::Rent { from, .. } => Some(from),
+        _ => None,
+    });
+    assert_eq!((from, alarms(&world)), (Some(None), 1));
+    assert_eq!(alarms(&left(carried())), 0);
+}
+
+#[test]
+fn the_money_of_a_copy_is_held_until_it_is_asked_for() {
+    let (mut world, _) = waiting();
+    let copy = Money(48 * 6_000_000);
+    let new = newest(&mut world).clone();
+    assert_eq!(set_aside(&world, &new), copy);
+    // Just so much as holds what there is: the copy is not reckoned a second time.
+    let fits = |world: &World, total: Money| {
+        let mut world = world.clone();
+        let mut job = (*world.jobs[0]).clone();
+        job.budget.total = Some(total);
+        world.jobs = vec![Arc::new(job)];
+        let (plan, _) = decide(&world);
+        let (kept, dropped) = check(&world, &plan);
+        assert_eq!(dropped, []);
+        kept.actions.iter().any(|action| action.why == Why::Bring)
+    };
+    let (mut least, mut most) = (0, Money::dollars(100).0);
+    while most - least > 1 {
+        let middle = i64::midpoint(least, most);
+        if fits(&world, Money(middle)) {
+            most = middle;
+        } else {
+            least = middle;
+        }
+    }
+    // Without the hold it would need less to stand: that is what the difference shows.
+    let stands = |world: &World| {
+        let mut world = world.clone();
+        let mut job = (*world.jobs[0]).clone();
+        job.budget.total = Some(Money(most - 1));
+        world.jobs = vec![Arc::new(job)];
+        effects(&world)
+    };
+    assert_ne!(
+        stands(&world),
+        [],
+        "it is wound down, for the copy does not fit"
+    );
+    newest(&mut world).bringing.as_mut().unwrap().verified = Some("a".repeat(64));
+    let new = newest(&mut world).clone();
+    assert_eq!(set_aside(&world, &new), Money::ZERO);
+    assert!(permits(&stands(&world)).contains(&(new.id.0, 2, Permit::Go)));
+}
+
+#[test]
+fn copies_are_asked_for_so_often_and_no_more() {
+    let (mut world, _) = waiting();
+    tick(&mut world);
+    let begun = world.now;
+    let copies = |world: &World| {
+        let all = effects(world);
+        all.iter()
+            .any(|effect| matches!(effect, Effect::Copy { .. }))
+    };
+    let mut at = |seconds: u64, change: &dyn Fn(&mut Bringing)| {
+        world.now = begun + Duration::from_secs(seconds);
+        let bringing = newest(&mut world).bringing.as_mut().unwrap();
+        (bringing.accepted, bringing.accepted_at) = (false, None);
+        (bringing.asks_taken, bringing.asks_unknown) = (0, 0);
+        change(bringing);
+        copies(&world)
+    };
+    let unknown = |times| move |b: &mut Bringing| b.asks_unknown = times;
+    assert!(!at(4799, &unknown(1)), "it may be under way");
+    assert!(at(4800, &unknown(1)));
+    assert!(!at(9599, &unknown(2)));
+    let said = |b: &mut Bringing| {
+        b.told = Some("a".repeat(64));
+        b.asks_unknown = 2;
+    };
+    assert!(at(60, &said), "one answer is all that it takes");
+    assert!(!at(9599, &|b| {
+        said(b);
+        b.asks_unknown = 3;
+    }));
+    assert!(!at(9599, &|b| b.asks_taken = 3));
+    assert!(at(60, &|b| b.refused = 2));
+    assert!(!at(60, &|b| b.refused = 3));
+}
+
+#[test]
+fn what_waits_behind_its_gate_goes_when_it_is_paused() {
+    let (mut world, new) = waiting();
+    let mut record = world.state.job(&world.jobs[0].name);
+    record.wish = crate::types::state::Wish::Pause;
+    world.state.jobs.insert(record.name.clone(), record);
+    let all = effects(&world);
+    let gone =
+        |effect: &Effect| matches!(effect, Effect::Destroy { instance, .. } if *instance == new);
+    assert!(all.iter().any(gone), "{all:?}");
+    assert_eq!(all.len(), 1, "the old disk stays: {all:?}");
+}
+
+#[test]
+fn what_says_nothing_behind_its_gate_goes_in_time() {
+    let (mut world, new) = waiting();
+    let patience = world.config.offline_patience;
+    let now = world.now;
+    let mut gone = |since: Duration, opened: bool| {
+        let held = newest(&mut world);
+        held.phase = Phase::Unclear;
+        held.phase_since = now - since;
+        held.bringing.as_mut().unwrap().opened = opened;
+        list(&mut world, true);
+        let gone = Effect::Destroy {
+            instance: new,
+            why: DestroyWhy::HostLost,
+        };
+        effects(&world).contains(&gone)
+    };
+    let short = patience.checked_sub(Duration::from_secs(1)).unwrap();
+    assert!(!gone(short, false));
+    assert!(gone(patience, false));
+    assert!(!gone(patience, true), "it may be at work");
+}
+
 /// What happens to a replica whose work moves from disk to disk.
 #[derive(Clone, Copy, Debug)]
 enum Turn {

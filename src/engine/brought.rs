@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use crate::ports::RefusedWhy;
 use crate::runner::Brought;
 use crate::types::ids::InstanceId;
 use crate::types::instance::{Bringing, Held, Phase, Rental, RunnerView, Verdict};
@@ -17,7 +18,7 @@ use crate::types::state::Severity;
 use crate::types::time::{Time, human};
 
 use super::act::given_up;
-use super::bring::{COPIES_MAX, LEFT_KEPT, is_too_late, shares};
+use super::bring::{COPIES_MAX, LEFT_KEPT, REFUSED_MAX, is_too_late, shares};
 use super::observe::Fold;
 use super::transition::{Whose, hours};
 
@@ -102,7 +103,9 @@ impl Fold<'_> {
             .as_ref()
             .filter(|bringing| !bringing.opened && !bringing.anew && bringing.verified.is_none());
         let judged = held.runner.as_ref().is_none_or(|v| v.verdict.is_some());
-        let stands = held.phase != Phase::Running || held.destroying.is_some() || judged;
+        // What no row says anything of may be billed, too.
+        let up = matches!(held.phase, Phase::Running | Phase::Unclear);
+        let stands = !up || held.destroying.is_some() || judged;
         let Some(bringing) = waiting.filter(|_| !stands).cloned() else {
             return;
         };
@@ -123,10 +126,10 @@ impl Fold<'_> {
         }
     }
 
-    /// Counts that a copy from a disk did not come, where there was somebody to wait for it. How often in a
-    /// row.
+    /// Counts that a copy from a disk did not come, where it was asked for: that a limit did not let it be is
+    /// no failed copy. How often in a row.
     fn copy_failed(&mut self, bringing: &Bringing) -> u32 {
-        let waited = bringing.ready_at.is_some() || bringing.begun_at.is_some();
+        let waited = bringing.accepted_at.is_some() || bringing.begun_at.is_some();
         let old = self.draft.state.held.get_mut(&bringing.from);
         old.map_or(0, |old| {
             old.copies_failed = old.copies_failed.saturating_add(u32::from(waited));
@@ -154,12 +157,11 @@ impl Fold<'_> {
         if let Some(view) = &mut held.runner {
             view.verdict = Some(Verdict::NotBrought);
         }
-        // That it was not asked for is no machine's fault.
-        if bringing.ready_at.is_none() || bringing.begun_at.is_some() {
+        // That nothing was on its way to it is no machine's fault.
+        if bringing.ready_at.is_none() || bringing.accepted_at.is_some() {
             self.blame(held, Whose::Machine);
         }
-        let why = held.runner.as_ref().and_then(|view| view.why.clone());
-        let why = why.unwrap_or_else(|| "its runner does not say why".to_owned());
+        let why = why_not(held, bringing);
         let mut text = format!(
             "the checkpoint of instance {from} did not come to instance {}, which is given up: {why}; the \
              old disk is kept",
@@ -259,6 +261,10 @@ impl Fold<'_> {
         let Effect::Copy { instance, from } = intent.effect else {
             return;
         };
+        let to = self.draft.state.held.get_mut(&instance);
+        if let Some(bringing) = to.and_then(|to| to.bringing.as_mut()) {
+            bringing.asks_unknown = bringing.asks_unknown.saturating_add(1);
+        }
         let (up, down) = shares(self.draft.state.held.get(&from), intent.reserved);
         for (id, amount) in [(from, up), (instance, down)] {
             let Some(held) = self.draft.state.held.get_mut(&id) else {
@@ -266,6 +272,53 @@ impl Fold<'_> {
             };
             let line = booked(held, amount, self.seen.now);
             self.draft.entry(self.config.timezone, line);
+        }
+    }
+}
+
+/// Why a copy did not come, in words: the marketplace's, where it took none up.
+fn why_not(held: &Held, bringing: &Bringing) -> String {
+    let refused = bringing.refused_why.as_ref();
+    let refused = refused.filter(|_| bringing.accepted_at.is_none());
+    if let Some(words) = refused {
+        return format!("the marketplace refuses to copy it ({words})");
+    }
+    let why = held.runner.as_ref().and_then(|view| view.why.clone());
+    why.unwrap_or_else(|| "its runner does not say why".to_owned())
+}
+
+/// A definite answer that nothing is copied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// This copy was refused.
+    This,
+    /// The marketplace, or what stands before it, has no copies.
+    Any,
+}
+
+impl Refusal {
+    /// What is made of a refusal; `None`: it may be otherwise a minute later.
+    pub(crate) fn of(why: RefusedWhy) -> Option<Self> {
+        match why {
+            RefusedWhy::Invalid | RefusedWhy::Unauthorized => Some(Self::This),
+            RefusedWhy::Unsupported => Some(Self::Any),
+            _ => None,
+        }
+    }
+}
+
+/// Takes up that a copy was refused, and in which words. Where there are no copies at all, none is planned
+/// from that disk any more.
+pub(crate) fn refused(to: &mut Held, from: Option<&mut Held>, kind: Refusal, words: &str) {
+    let Some(bringing) = &mut to.bringing else {
+        return;
+    };
+    bringing.refused = bringing.refused.saturating_add(1);
+    bringing.refused_why = Some(words.to_owned());
+    if kind == Refusal::Any {
+        bringing.refused = REFUSED_MAX;
+        if let Some(from) = from {
+            from.copies_failed = COPIES_MAX;
         }
     }
 }

@@ -2,6 +2,8 @@
 
 use super::*;
 use crate::engine::bring;
+use crate::engine::brought::{Refusal, refused};
+use crate::ports::RefusedWhy;
 use crate::runner::Brought;
 use crate::types::instance::Bringing;
 use crate::types::intent::{Effect, Intent, IntentState};
@@ -213,6 +215,7 @@ fn a_checkpoint_of_its_own_is_another_than_what_it_began_with() {
 #[test]
 fn a_checkpoint_that_does_not_come_in_time_is_given_up_and_the_old_one_may_come_back() {
     let mut scene = waiting(false);
+    scene.accepts();
     assert_eq!(scene.hears(9, Some(vec![waits(1)])), None);
     let verdict = scene.hears(1, Some(vec![waits(2)]));
     assert_eq!(verdict, Some(Verdict::NotBrought));
@@ -273,7 +276,100 @@ fn that_a_copy_may_not_be_paid_for_is_no_machines_fault() {
     scene.hears(1, Some(vec![waits(1)]));
     scene.sees(30, &[], None);
     assert!(scene.is_given_up() && !scene.is_cooled_down());
-    assert_eq!(scene.old().copies_failed, 1, "and it comes to an end");
+    assert_eq!(scene.old().copies_failed, 0, "no copy failed");
+}
+
+#[test]
+fn what_the_marketplace_refuses_to_copy_is_given_up_soon_and_in_its_words() {
+    let mut scene = waiting(false);
+    scene.hears(1, Some(vec![waits(1)]));
+    let refuses = |scene: &mut Scene, why| {
+        let kind = Refusal::of(why).unwrap();
+        let mut to = scene.state.held[&scene.row.id].clone();
+        let mut from = scene.state.held[&OLD].clone();
+        refused(&mut to, Some(&mut from), kind, "no such path");
+        for held in [to, from] {
+            scene.state.held.insert(held.id, held);
+        }
+    };
+    for times in 0..bring::REFUSED_MAX {
+        scene.sees(0, &[], None);
+        assert!(!scene.is_given_up(), "{times}");
+        refuses(&mut scene, RefusedWhy::Invalid);
+    }
+    let (events, _) = scene.sees(0, &[], None);
+    assert!(scene.is_given_up() && !scene.is_cooled_down());
+    assert_eq!(scene.old().copies_failed, 1);
+    let event = events.iter().find(|event| event.kind == "not-brought");
+    assert!(event.unwrap().text.contains("(no such path)"));
+    // Where there are no copies, none is planned from there any more.
+    let mut scene = waiting(false);
+    scene.hears(1, Some(vec![waits(1)]));
+    refuses(&mut scene, RefusedWhy::Unsupported);
+    scene.sees(0, &[], None);
+    assert!(scene.is_given_up());
+    assert!(scene.old().copies_failed >= bring::COPIES_MAX);
+    // What may be otherwise a minute later is asked again.
+    for why in [
+        RefusedWhy::Throttled,
+        RefusedWhy::NotSent,
+        RefusedWhy::Account,
+    ] {
+        assert_eq!(Refusal::of(why), None);
+    }
+}
+
+#[test]
+fn what_was_stopped_behind_its_gate_has_all_its_time_again() {
+    let mut scene = waiting(false);
+    scene.hears(1, Some(vec![waits(1)]));
+    scene.accepts();
+    scene.change(|bringing| (bringing.asked_at, bringing.asks_taken) = (Some(NOW), 1));
+    scene.row.cur_state = Some(RawState::Stopped);
+    scene.sees(1, &[], None);
+    assert_eq!(scene.state.held[&scene.row.id].phase, Phase::Stopped);
+    scene.row.cur_state = Some(RawState::Running);
+    scene.sees(120, &[], None);
+    assert!(!scene.is_given_up(), "it stood still for two hours");
+    let bringing = scene.bringing();
+    let marks = (bringing.ready_at, bringing.begun_at, bringing.asked_at);
+    assert_eq!(marks, (None, None, None));
+    assert_eq!(bringing.asks_taken, 1, "what was paid stays paid");
+    scene.sees(29, &[], None);
+    assert!(!scene.is_given_up());
+    scene.sees(1, &[], None);
+    assert!(scene.is_given_up());
+}
+
+#[test]
+fn what_its_row_says_nothing_of_is_judged_behind_its_gate_too() {
+    let mut scene = waiting(false);
+    scene.hears(1, Some(vec![waits(1)]));
+    scene.row.actual = Some(RawState::Other);
+    scene.sees(8, &[], None);
+    assert_eq!(scene.state.held[&scene.row.id].phase, Phase::Unclear);
+    assert!(!scene.is_given_up());
+    scene.sees(1, &[], None);
+    assert!(scene.is_given_up());
+}
+
+#[test]
+fn silence_behind_its_gate_is_the_machines_and_no_failure_of_the_job() {
+    let mut scene = waiting(false);
+    scene.change(|bringing| {
+        bringing.begun_at = None;
+        bringing.bytes = 1_000_000_000_000;
+    });
+    let silent = scene.job.run.runner.as_ref().unwrap().silent_after;
+    let minutes = silent.as_secs() / 60 + 11;
+    scene.hears(1, Some(Vec::new()));
+    scene.hears(minutes, Some(Vec::new()));
+    let verdict = scene.hears(1, Some(Vec::new()));
+    assert_eq!(verdict, Some(Verdict::Silent));
+    assert!(scene.is_cooled_down());
+    let record = scene.state.replica(&scene.old().replica);
+    assert_eq!((record.failures, record.unfit), (0, 1));
+    assert!(record.retry_at.is_some_and(|at| at > scene.now));
 }
 
 #[test]
@@ -384,6 +480,11 @@ fn a_copy_of_which_nobody_knows_stays_in_the_books_as_the_worst_that_it_may_be()
     let held = &scene.state.held[&scene.row.id];
     assert_eq!((held.spent_traffic, held.copied), (Money(144), Money(144)));
     assert_eq!(scene.old().spent_traffic, Money(96));
+    assert_eq!(
+        scene.bringing().asks_unknown,
+        1,
+        "it counts as one that was made"
+    );
     // The same where the instance is gone before anybody knows.
     let (mut scene, _) = unknown();
     let id = scene.row.id;

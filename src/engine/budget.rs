@@ -21,6 +21,7 @@ use crate::types::offer::Offer;
 use crate::types::plan::Limit;
 use crate::types::world::World;
 
+use super::bring::set_aside;
 use super::price::IMAGE_GB;
 use super::runway::{burn_of_others, lasts};
 
@@ -374,7 +375,13 @@ impl<'a> Purse<'a> {
         let job = self.world.known_job(&held.replica.job);
         let exposed = exposure(self.world, job.map(|job| &**job), held, rate, over);
         // What is not posted yet has left the credit already.
-        let ahead = i128::from(exposed.ahead.0);
+        // What cannot run is not copied to.
+        let copy = if gpus > 0 {
+            set_aside(self.world, held)
+        } else {
+            Money::ZERO
+        };
+        let ahead = i128::from(exposed.ahead.0) + i128::from(copy.0);
         let load = Load {
             rate,
             instances: 1,

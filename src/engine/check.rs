@@ -150,7 +150,7 @@ impl<'a> Checker<'a> {
         for held in self.world.state.held.values() {
             let rate = worst(held);
             let lag = i128::from(self.world.now.ms_since(held.accrued_to).max(0));
-            let ahead = cost(rate, self.horizon_ms);
+            let ahead = cost(rate, self.horizon_ms) + self.copy_held(held);
             let step = Step {
                 amount: ahead + cost(rate, lag),
                 rate,

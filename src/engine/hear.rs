@@ -72,6 +72,9 @@ impl Fold<'_> {
         };
         if before == Phase::Stopped && held.phase != Phase::Stopped {
             view.begins_anew();
+            if let Some(bringing) = &mut held.bringing {
+                bringing.waits_again(self.seen.now);
+            }
         }
         if let Some(heard) = self.seen.heard.get(&held.id) {
             view.read_at = Some(heard.at);
@@ -163,8 +166,14 @@ impl Fold<'_> {
                     "nothing was heard of its runner for {}",
                     human(heard.at.since(held.phase_since))
                 );
-                self.interrupted(held);
-                self.failed(held, &job, &text);
+                if held.is_behind_gate() {
+                    // The job's command was not begun there.
+                    self.tell(Severity::Warning, "machine-refused", held, text);
+                    self.waits(held, &job);
+                } else {
+                    self.interrupted(held);
+                    self.failed(held, &job, &text);
+                }
             }
             Some(Verdict::Hung) => {
                 self.interrupted(held);

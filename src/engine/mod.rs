@@ -25,6 +25,7 @@ pub mod leaks;
 pub mod lease;
 #[cfg(test)]
 mod limit_properties;
+mod means;
 mod moved;
 pub mod observe;
 mod outbid;

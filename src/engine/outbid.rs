@@ -17,6 +17,7 @@ use super::bring::{COPIES_MAX, begins_with, latest};
 use super::budget::{Load, begin_margin, rent_reserve, rows_of};
 use super::eligible::Scope;
 use super::lease::may_wake;
+use super::means::can_move;
 use super::price::stay_gpu_hours;
 use super::rank;
 use super::replica::{Ground, PARKED_MAX, Step, due, leave, resume, spend, spendable};
@@ -274,10 +275,14 @@ fn moves(ground: &Ground<'_, '_>, held: &Held, count: usize) -> Result<(), Turn>
     if ground.best.is_empty() {
         return Err(Turn::NotOffered);
     }
-    if count > PARKED_MAX && !expendable(ground.world, ground.job, held) {
+    if expendable(ground.world, ground.job, held) {
+        return Ok(());
+    }
+    if count > PARKED_MAX {
         return Err(Turn::TooManyDisks);
     }
-    Ok(())
+    // With its bid standing it may yet run again, parked it would wait for money that is not there.
+    can_move(ground, held).map_err(|limit| Turn::Limited { limit })
 }
 
 #[cfg(test)]
@@ -453,7 +458,24 @@ mod tests {
         world.jobs = vec![Arc::new(limited)];
         let turns = told(&world);
         assert!(matches!(turns[2], Turn::Limited { .. }), "{turns:?}");
-        assert_eq!(turns[3], Turn::Taken);
+        assert!(matches!(turns[3], Turn::Limited { .. }), "{turns:?}");
+        assert_eq!(effects(&world), [], "its bid stands");
+        // What parking it gives back is there for the next one, and no more.
+        let (_, report) = decide(&world);
+        let rates = report.jobs[0]
+            .best
+            .iter()
+            .map(|best| best.price + best.storage);
+        let disk = world.state.held[&InstanceId(5)].storage + BID_PARKED;
+        let least = rates.min().unwrap() + disk;
+        let mut is_limited = |bound: Rate| {
+            let mut limited = (*world.jobs[0]).clone();
+            limited.budget.per_hour = Some(bound);
+            world.jobs = vec![Arc::new(limited)];
+            matches!(told(&world)[3], Turn::Limited { .. })
+        };
+        assert!(is_limited(Rate(least.0 - 1)));
+        assert!(!is_limited(least));
     }
 
     #[test]

@@ -149,6 +149,7 @@ pub(crate) fn act(world: &mut World, plan: &Plan) {
                 bringing.asked_at = Some(world.now);
                 bringing.accepted = true;
                 bringing.accepted_at.get_or_insert(world.now);
+                bringing.asks_taken += 1;
             }
             Effect::Start { instance } => {
                 let held = world.state.held.get_mut(instance).unwrap();

@@ -22,10 +22,11 @@ use super::act::{
     overpriced, park, plain, resume_bid, row, set_bid, wound_down,
 };
 use super::bid::raised_bid;
-use super::bring::{COPIES_MAX, bring, is_carried_on, leads, source};
+use super::bring::{COPIES_MAX, bring, holds_nothing, is_carried_on, leads, source};
 use super::budget::{Load, Purse, Saving, begin_margin, horizon, rise, rows_of, stirs};
 use super::ladder::{cannot_start, failed_start, names_fault};
 use super::lease::may_wake;
+use super::means::unpaid_copy;
 use super::outbid::{reclaim, stopped};
 use super::price::over_ceiling;
 
@@ -116,7 +117,10 @@ pub(crate) fn step(ground: &mut Ground<'_, '_>) -> Step {
         Aim::Rest(why, situation) => {
             step.situation = situation;
             for held in standing {
-                if !saved(ground, held, &mut step) {
+                if holds_nothing(ground.world, held) {
+                    // Its copy would not go on, and its disk is billed.
+                    step.actions.push(destroy(held, DestroyWhy::Orphan, why));
+                } else if !saved(ground, held, &mut step) {
                     step.actions.extend(park(ground.world, held, why));
                 }
             }
@@ -277,7 +281,7 @@ fn set_aside(ground: &Ground<'_, '_>, held: &Held, step: &mut Step) {
 }
 
 /// Asks for an instance, where one may be had.
-fn want(ground: &Ground<'_, '_>, step: &mut Step) -> Situation {
+pub(super) fn want(ground: &Ground<'_, '_>, step: &mut Step) -> Situation {
     let now = ground.world.now;
     if let Some(situation) = cannot_start(ground.world, ground.job) {
         return situation;
@@ -483,8 +487,12 @@ fn silent(ground: &Ground<'_, '_>, held: &Held, step: &mut Step) -> Situation {
             .extend(park(ground.world, held, Why::Superseded));
     }
     if held.phase == Phase::Unclear && held.first_ran_at.is_some() {
-        step.actions.extend(lower(ground.world, ground.job, held));
-        return Situation::Running;
+        // What waits behind its gate is billed, and its host's word for it may never come.
+        let waits = held.is_behind_gate() && expendable(ground.world, ground.job, held);
+        if !waits || ground.world.now < until {
+            step.actions.extend(lower(ground.world, ground.job, held));
+            return Situation::Running;
+        }
     }
     if ground.world.now < until {
         return Situation::Provisioning { until };
@@ -575,6 +583,9 @@ fn rest_or_resume(
             step,
         );
     }
+    if let Some(situation) = unpaid_copy(ground, held, step) {
+        return situation;
+    }
     want(ground, step)
 }
 
@@ -592,8 +603,20 @@ fn price_back(ground: &Ground<'_, '_>, held: &Held, old: Rate) -> Option<Rate> {
 /// Brings an instance back, if its price is still within the ceiling and a bid still under the
 /// slot's on-demand rate, which has to be known. `Ok(None)`: it cannot be had at that price.
 pub(super) fn resume(ground: &mut Ground<'_, '_>, held: &Held) -> Result<Option<Action>, Limit> {
+    match resume_bid(held) {
+        Some(old) => resume_at(ground, held, old),
+        None => Ok(None),
+    }
+}
+
+/// The same at an old price, where that is known from elsewhere.
+pub(super) fn resume_at(
+    ground: &mut Ground<'_, '_>,
+    held: &Held,
+    old: Rate,
+) -> Result<Option<Action>, Limit> {
     let world = ground.world;
-    let Some(price) = resume_bid(held).and_then(|price| price_back(ground, held, price)) else {
+    let Some(price) = price_back(ground, held, old) else {
         return Ok(None);
     };
     if over_ceiling(ground.job, price, held.storage, held.slot.gpus) {

@@ -468,6 +468,21 @@ pub struct Bringing {
     /// The SHA-256 of its own manifest of that checkpoint: what it keeps later has another.
     #[serde(default)]
     pub own: Option<String>,
+    /// How many copies to it the marketplace took up.
+    #[serde(default)]
+    pub asks_taken: u32,
+    /// How many more may have been made: nobody knows what came of them.
+    #[serde(default)]
+    pub asks_unknown: u32,
+    /// How often the marketplace answered that it copies nothing, and that asking again is of no use.
+    #[serde(default)]
+    pub refused: u32,
+    /// What it said to that last.
+    #[serde(default)]
+    pub refused_why: Option<String>,
+    /// When it last came to run again after it had been stopped behind its gate.
+    #[serde(default)]
+    pub again_at: Option<Time>,
     /// Whether it begins anew without it, as the policy allows.
     pub anew: bool,
     /// Whether its label was, or may have been, let say `go`: from then on work may be on its disk.
@@ -481,6 +496,15 @@ pub struct Bringing {
 }
 
 impl Bringing {
+    /// It comes to run again after it was stopped behind its gate: what it was waited for before that says
+    /// nothing of its copy. How often it was asked for stays.
+    pub fn waits_again(&mut self, now: Time) {
+        if !self.opened {
+            (self.ready_at, self.begun_at, self.asked_at) = (None, None, None);
+            self.again_at = Some(now);
+        }
+    }
+
     /// The clock was set ahead by so many milliseconds, at most, and shows `now`: no copy has taken longer
     /// for that.
     pub fn set_ahead(&mut self, ms: i64, now: Time) {
@@ -490,6 +514,7 @@ impl Bringing {
             &mut self.asked_at,
             &mut self.opened_at,
             &mut self.kept_at,
+            &mut self.again_at,
         ];
         for at in marks.into_iter().flatten() {
             *at = Time(at.0.saturating_add(ms)).min(now);

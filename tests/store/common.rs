@@ -103,6 +103,11 @@ pub(crate) fn held(id: u64, gpu_name: &str, billed: i64) -> Held {
         bringing: Some(Bringing {
             from: InstanceId(id + 1),
             also: vec![InstanceId(3)],
+            asks_taken: 1,
+            asks_unknown: 2,
+            refused: 1,
+            refused_why: Some("no such path".to_owned()),
+            again_at: Some(Time(1_500)),
             run: IntentId(4),
             bytes: 9_000_000_000,
             ready_at: Some(Time(5)),

@@ -1,0 +1,122 @@
+//! Whether a move can be paid for: the slot elsewhere, and the copy of the checkpoint that goes there.
+
+use crate::types::instance::{Held, Rental, RunnerView};
+use crate::types::job::Job;
+use crate::types::money::{BID_PARKED, Money, Rate};
+use crate::types::plan::{Candidate, Limit, Notice, Situation};
+use crate::types::state::Severity;
+use crate::types::world::World;
+
+use super::bring::{COPIES_MAX, latest, source, traffic};
+use super::budget::{Load, begin_margin, horizon, rent_reserve, rows_of};
+use super::lease::may_wake;
+use super::replica::{Ground, Step, due, resume_at, spendable, want};
+
+/// What parking an instance first gives back: its price ahead, by the hour, and its GPUs.
+fn freed(world: &World, held: &Held) -> (Money, Rate, u32) {
+    if held.parked {
+        return (Money::ZERO, Rate::ZERO, 0);
+    }
+    let rate = Rate(held.price.0.saturating_sub(BID_PARKED.0)).max(Rate::ZERO);
+    (rate.cost(horizon(world)), rate, held.slot.gpus)
+}
+
+/// Whether the limits leave room for a candidate in the place of an instance that is parked for it, and for
+/// the copy from a disk to there.
+fn affords(
+    ground: &Ground<'_, '_>,
+    candidate: &Candidate,
+    instead: &Held,
+    from: Option<&Held>,
+) -> Result<(), Limit> {
+    let (world, job): (&World, &Job) = (ground.world, ground.job);
+    let mut rows = rows_of(world, candidate.slot.machine).iter();
+    let offer = rows.find(|offer| offer.id == candidate.offer);
+    let copied = from.map_or(Money::ZERO, |from| {
+        let down = offer.and_then(|offer| offer.inet_down_price);
+        let (up, down) = traffic(job, from, (candidate.slot.machine, down));
+        up.saturating_add(down)
+    });
+    let reserve = rent_reserve(world, job, offer, candidate.price, candidate.storage);
+    let rate = candidate.price.saturating_add(candidate.storage);
+    let (cost, less, gpus) = freed(world, instead);
+    let load = Load {
+        rate: Rate(rate.0.saturating_sub(less.0)),
+        instances: 1,
+        gpus: candidate.slot.gpus.saturating_sub(gpus),
+    };
+    let reserve = reserve.saturating_add(copied).saturating_sub(cost);
+    ground
+        .purse
+        .affords(job, reserve, begin_margin(job, rate), load)
+}
+
+/// What keeps an instance from every slot elsewhere, its copy included; the first limit.
+pub(super) fn can_move(ground: &Ground<'_, '_>, held: &Held) -> Result<(), Limit> {
+    let from = latest(ground.job, &ground.held).filter(|from| from.copies_failed < COPIES_MAX);
+    let mut limit = None;
+    for candidate in ground.best {
+        match affords(ground, candidate, held, from) {
+            Ok(()) => return Ok(()),
+            Err(passed) => limit = limit.or(Some(passed)),
+        }
+    }
+    limit.map_or(Ok(()), Err)
+}
+
+/// The limit that what its copy costs is over, where nothing else keeps a replica, whose instance is parked,
+/// from every slot.
+fn only_copy(ground: &Ground<'_, '_>, held: &Held, from: &Held) -> Option<Limit> {
+    let mut all = ground.best.iter();
+    let has_one = all.any(|candidate| affords(ground, candidate, held, None).is_ok());
+    has_one
+        .then(|| can_move(ground, held).err())
+        .flatten()
+        .filter(|_| from.copies_failed < COPIES_MAX)
+}
+
+/// One that was given up and is parked, and that nothing but its copy's cost keeps from another slot: it may
+/// begin anew elsewhere where its policy lets it, and else it comes back where it is.
+pub(super) fn unpaid_copy(
+    ground: &mut Ground<'_, '_>,
+    held: &Held,
+    step: &mut Step,
+) -> Option<Situation> {
+    let world = ground.world;
+    let from = source(ground.job, &ground.held)?;
+    let limit = only_copy(ground, held, from)?;
+    step.notices.push(Notice {
+        severity: Severity::Alarm,
+        kind: "copy-unaffordable".to_owned(),
+        replica: Some(held.replica.clone()),
+        text: format!(
+            "the {limit} has no room for the copy of the checkpoint on the disk of instance {}, so {} cannot \
+             go elsewhere with it; {}",
+            from.id,
+            held.replica,
+            if ground.job.restartable {
+                "its work begins anew there, as its policy allows, and the disk is kept"
+            } else {
+                "it comes back where it is, if it can"
+            }
+        ),
+    });
+    if ground.job.restartable {
+        let situation = want(ground, step);
+        step.from = None;
+        return Some(situation);
+    }
+    let unfit = held.runner.as_ref().is_some_and(RunnerView::is_replaced);
+    let machine = world.state.machines.get(&held.slot.machine);
+    let bid = machine.and_then(|machine| machine.highest_bid);
+    let may = held.id == from.id && held.rental == Rental::Bid && !unfit;
+    let may = may && due(ground, held).is_none() && may_wake(world, held) && spendable(ground);
+    if let Some((bid, _)) = bid.filter(|_| may)
+        && let Ok(Some(action)) = resume_at(ground, held, bid)
+    {
+        step.actions.push(action);
+        let until = world.now + ground.job.patience;
+        return Some(Situation::Provisioning { until });
+    }
+    Some(Situation::OverLimit { limit })
+}
