@@ -296,3 +296,44 @@ fn the_lead_over_the_published_policies_holds() {
     assert_eq!(policy["late_runs"], 0);
     assert!(policy["over_optimum"].as_f64().unwrap() < 1.09, "{policy}");
 }
+
+#[test]
+fn on_generated_markets_everybody_works_and_is_charged() {
+    let directory = tempfile::tempdir().unwrap();
+    let args = [
+        "--market",
+        "scarce,calm",
+        "--seeds",
+        "1",
+        "--days",
+        "1",
+        "--json",
+    ];
+    let output = backtest(directory.path(), &args);
+    let found = document(&output);
+    assert_eq!(found["jobs"], 12);
+    let families = found["families"].as_array().unwrap();
+    let names: Vec<&Value> = families.iter().map(|family| &family["family"]).collect();
+    assert_eq!(names, ["calm", "scarce"]);
+    for family in families {
+        let bound = family["bound_dollars_per_gpu_hour"].as_f64().unwrap();
+        let players = family["players"].as_array().unwrap();
+        let who: Vec<&Value> = players.iter().map(|player| &player["player"]).collect();
+        assert_eq!(who, ["haggle", "on-demand", "human", "floor-once"]);
+        for player in players {
+            let number = |field: &str| player[field].as_f64().unwrap();
+            assert!(number("useful_gpu_hours") > 10.0, "{player}");
+            let price = number("dollars_per_useful_gpu_hour");
+            assert!((price - number("cost_dollars") / number("useful_gpu_hours")).abs() < 1e-9);
+            assert!(price > 0.5 * bound, "{player} on {bound}");
+        }
+    }
+    // The same markets, and the same moves on them.
+    let again = document(&backtest(directory.path(), &args));
+    assert_eq!(again, found);
+
+    let unknown = backtest(directory.path(), &["--market", "calmer"]);
+    assert_eq!(unknown.status.code(), Some(1));
+    let told = String::from_utf8_lossy(&unknown.stderr);
+    assert!(told.contains("did you mean `calm`?"), "{told}");
+}

@@ -438,6 +438,7 @@ impl Daemon {
             state: &self.state,
             ended: &ended,
             billed: &billed,
+            asked_from: from,
             zone: self.settings.engine.timezone,
         };
         let seen = reconcile(&books, &charges, now);

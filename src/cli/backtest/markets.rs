@@ -1,0 +1,259 @@
+//! Generated markets: haggle and the rules that people rent by, on the same ones.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use serde::Serialize;
+
+use super::super::context::Context;
+use super::super::failure::{Done, Exit, Failure};
+use super::super::output::{Align, Output};
+use super::super::simulate::play_adapters;
+use super::BacktestArgs;
+use crate::arena::{Family, Match, Played, Player, jobs, play};
+use crate::types::spelling;
+
+/// One family, or all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Families {
+    One(Family),
+    All,
+}
+
+pub(super) fn family(text: &str) -> Result<Families, String> {
+    if text == "all" {
+        return Ok(Families::All);
+    }
+    Family::named(text).map(Families::One).ok_or_else(|| {
+        let names = Family::ALL.map(Family::as_str);
+        let meant = spelling::nearest(text, names.into_iter());
+        let meant = meant.map_or(String::new(), |name| format!("; did you mean `{name}`?"));
+        format!("the families are {} and all{meant}", names.join(", "))
+    })
+}
+
+#[derive(Debug, Serialize)]
+struct Document {
+    first_seed: u64,
+    seeds: u64,
+    days: u32,
+    jobs: usize,
+    families: Vec<FamilyDocument>,
+    /// Over all families.
+    overall: Vec<Standing>,
+}
+
+#[derive(Debug, Serialize)]
+struct FamilyDocument {
+    family: &'static str,
+    /// The least that the work could cost on markets that nobody touches, of what could be done at all.
+    bound_dollars_per_gpu_hour: Option<f64>,
+    players: Vec<Standing>,
+}
+
+/// Sums over the markets.
+#[derive(Debug, Serialize)]
+struct Standing {
+    player: &'static str,
+    dollars_per_useful_gpu_hour: Option<f64>,
+    cost_dollars: f64,
+    useful_gpu_hours: f64,
+    jobs_done: usize,
+    interruptions: u64,
+    starts: u64,
+    /// What haggle pays for a useful hour over what it pays.
+    haggle_over_it: Option<f64>,
+}
+
+/// A market, and who plays; `None`: the bound.
+type Task = (Family, u64, Option<Player>);
+
+pub(super) fn run(context: &Context, args: &BacktestArgs, threads: usize) -> Done {
+    let jobs = jobs().map_err(|why| Failure::world(format!("the jobs cannot be read: {why}")))?;
+    let mut families: Vec<Family> = Vec::new();
+    for asked in &args.market {
+        let asked = match asked {
+            Families::One(family) => vec![*family],
+            Families::All => Family::ALL.to_vec(),
+        };
+        families.extend(asked);
+    }
+    families.sort();
+    families.dedup();
+    let players = || Player::ALL.into_iter().map(Some).chain([None]);
+    let tasks: Vec<Task> = families
+        .iter()
+        .flat_map(|&family| (0..args.seeds).map(move |seed| (family, seed)))
+        .flat_map(|(family, seed)| {
+            players().map(move |player| (family, args.seed.wrapping_add(seed), player))
+        })
+        .collect();
+    let one = |&(family, seed, player): &Task| -> Result<Played, String> {
+        let what = Match {
+            family,
+            seed,
+            days: args.days,
+            jobs: jobs.clone(),
+        };
+        let Some(player) = player else {
+            let (cost, useful_gpu_hours) = what.bound();
+            return Ok(Played {
+                cost,
+                useful_gpu_hours,
+                ..Played::default()
+            });
+        };
+        play(&what, player, &play_adapters).map_err(|why| {
+            format!(
+                "{} on {}, seed {seed}: {why}",
+                player.as_str(),
+                family.as_str()
+            )
+        })
+    };
+    let played = in_parallel(context.output, &tasks, threads, &one)?;
+    let document = Document {
+        first_seed: args.seed,
+        seeds: args.seeds,
+        days: args.days,
+        jobs: jobs.len(),
+        families: families
+            .iter()
+            .map(|&family| family_document(family, &tasks, &played))
+            .collect(),
+        overall: standings(&tasks, &played, &|_| true),
+    };
+    context
+        .output
+        .show(&document, || text(context.output, &document))?;
+    Ok(Exit::Success)
+}
+
+/// All tasks, in their order.
+fn in_parallel(
+    output: Output,
+    tasks: &[Task],
+    threads: usize,
+    one: &(dyn Fn(&Task) -> Result<Played, String> + Sync),
+) -> Result<Vec<Played>, Failure> {
+    let next = AtomicUsize::new(0);
+    let done: Mutex<Vec<Option<Result<Played, String>>>> = Mutex::new(vec![None; tasks.len()]);
+    std::thread::scope(|scope| {
+        for _ in 0..threads.max(1) {
+            scope.spawn(|| {
+                loop {
+                    let at = next.fetch_add(1, Ordering::SeqCst);
+                    let Some(task) = tasks.get(at) else { break };
+                    let played = one(task);
+                    let mut done = done
+                        .lock()
+                        .unwrap_or_else(std::sync::PoisonError::into_inner);
+                    done[at] = Some(played);
+                    output.progress(&format!("{} of {} runs begun", at + 1, tasks.len()));
+                }
+            });
+        }
+    });
+    let done = done
+        .into_inner()
+        .unwrap_or_else(std::sync::PoisonError::into_inner);
+    done.into_iter()
+        .map(|played| match played {
+            Some(Ok(played)) => Ok(played),
+            Some(Err(why)) => Err(Failure::world(why)),
+            None => Err(Failure::world("a run was not made")),
+        })
+        .collect()
+}
+
+fn family_document(family: Family, tasks: &[Task], played: &[Played]) -> FamilyDocument {
+    let bounds = tasks.iter().zip(played);
+    let bounds = bounds.filter(|((of, _, player), _)| *of == family && player.is_none());
+    let sum = bounds.fold((0.0, 0.0), |(cost, hours), (_, bound)| {
+        (cost + bound.cost, hours + bound.useful_gpu_hours)
+    });
+    FamilyDocument {
+        family: family.as_str(),
+        bound_dollars_per_gpu_hour: ratio(sum.0, sum.1),
+        players: standings(tasks, played, &|of| of == family),
+    }
+}
+
+fn ratio(of: f64, by: f64) -> Option<f64> {
+    (by > 0.0).then(|| of / by)
+}
+
+fn standings(tasks: &[Task], played: &[Played], of: &dyn Fn(Family) -> bool) -> Vec<Standing> {
+    let sum = |player: Player| {
+        let all = tasks.iter().zip(played);
+        let its = all.filter(|((family, _, who), _)| of(*family) && *who == Some(player));
+        its.fold(Played::default(), |sum, (_, one)| Played {
+            cost: sum.cost + one.cost,
+            useful_gpu_hours: sum.useful_gpu_hours + one.useful_gpu_hours,
+            done: sum.done + one.done,
+            interruptions: sum.interruptions + one.interruptions,
+            starts: sum.starts + one.starts,
+        })
+    };
+    let price = |played: &Played| ratio(played.cost, played.useful_gpu_hours);
+    let haggle = price(&sum(Player::Haggle));
+    Player::ALL
+        .into_iter()
+        .map(|player| {
+            let all = sum(player);
+            Standing {
+                player: player.as_str(),
+                dollars_per_useful_gpu_hour: price(&all),
+                cost_dollars: all.cost,
+                useful_gpu_hours: all.useful_gpu_hours,
+                jobs_done: all.done,
+                interruptions: all.interruptions,
+                starts: all.starts,
+                haggle_over_it: haggle
+                    .zip(price(&all))
+                    .and_then(|(ours, its)| ratio(ours, its)),
+            }
+        })
+        .collect()
+}
+
+fn text(output: Output, document: &Document) -> String {
+    let mut text = String::new();
+    for family in &document.families {
+        let bound = number(family.bound_dollars_per_gpu_hour);
+        text += &format!("{} (no less than ${bound} is possible)\n", family.family);
+        text += &format!("{}\n\n", table(output, &family.players));
+    }
+    text += &format!("all\n{}\n", table(output, &document.overall));
+    text
+}
+
+fn number(value: Option<f64>) -> String {
+    value.map_or("-".to_owned(), |value| format!("{value:.4}"))
+}
+
+fn table(output: Output, standings: &[Standing]) -> String {
+    let columns = [
+        ("who", Align::Left),
+        ("$ a useful GPU-hour", Align::Right),
+        ("haggle over it", Align::Right),
+        ("$", Align::Right),
+        ("useful GPU-hours", Align::Right),
+        ("jobs done", Align::Right),
+        ("lost runs", Align::Right),
+        ("instances", Align::Right),
+    ];
+    let rows = standings.iter().map(|standing| {
+        vec![
+            standing.player.to_owned(),
+            number(standing.dollars_per_useful_gpu_hour),
+            number(standing.haggle_over_it),
+            format!("{:.2}", standing.cost_dollars),
+            format!("{:.1}", standing.useful_gpu_hours),
+            standing.jobs_done.to_string(),
+            standing.interruptions.to_string(),
+            standing.starts.to_string(),
+        ]
+    });
+    output.table(&columns, rows.collect())
+}
