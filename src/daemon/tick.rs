@@ -339,7 +339,10 @@ impl Daemon {
             market: Arc::clone(&self.market),
             listing: polled.listing.clone(),
             account: polled.account.filter(|_| !waits).map(|account| Account {
-                credit: account.credit.and_then(|_| self.credit_history.relied_on()),
+                // A look ahead is the first reading that there is.
+                credit: account
+                    .credit
+                    .map(|credit| self.credit_history.relied_on().unwrap_or(credit)),
                 ..account
             }),
             credit_slope: self.credit_history.slope(),
