@@ -144,6 +144,19 @@ impl Meter {
         (0..self.jobs.len()).map(of).sum()
     }
 
+    /// What is left undone of each job, in GPU-hours: its work less what is kept.
+    pub fn undone_gpu_hours(&self) -> Vec<f64> {
+        let of = |at: usize| {
+            if self.is_done(at) {
+                return 0.0;
+            }
+            let gpus = f64::from(self.jobs[at].requirements.gpu_count);
+            let left = self.wanted_ms(at) - self.progress[at].durable_ms;
+            left.max(0) as f64 / 3_600_000.0 * gpus
+        };
+        (0..self.jobs.len()).map(of).collect()
+    }
+
     /// Runs that ended before their job was done.
     pub fn interruptions(&self) -> u64 {
         self.interruptions
@@ -178,10 +191,10 @@ impl Bound {
         self.cheapest[at].push(price);
     }
 
-    /// The least that the jobs' work could cost, in dollars, and the useful GPU-hours that this is for: all
-    /// of it, where there was time enough.
-    pub fn least(&self) -> (f64, f64) {
-        let (mut cost, mut hours) = (0.0, 0.0);
+    /// The least that the jobs' work could cost, in dollars, and what of each job's there was no time for,
+    /// in GPU-hours.
+    pub fn least(&self) -> (f64, Vec<f64>) {
+        let (mut cost, mut undone) = (0.0, Vec::new());
         for (job, seen) in self.jobs.iter().zip(&self.cheapest) {
             let gpus = f64::from(job.requirements.gpu_count.max(1));
             let wanted = job.work_mgpu_h.unwrap_or(0) as f64 / 1000.0;
@@ -196,9 +209,9 @@ impl Bound {
                     break;
                 }
             }
-            hours += wanted - left.max(0.0);
+            undone.push(left.max(0.0));
         }
-        (cost, hours)
+        (cost, undone)
     }
 }
 
@@ -244,11 +257,11 @@ mod tests {
             bound.saw(0, Some(price));
         }
         bound.saw(0, None);
-        let (cost, hours) = bound.least();
-        assert!((hours - 40.0).abs() < 1e-9);
+        let (cost, undone) = bound.least();
+        assert_eq!(undone, [0.0]);
         assert!((cost - (1.0 + 2.0 + 3.0 + 4.0)).abs() < 1e-9, "{cost}");
         let mut short = Bound::new(&jobs[..1], 10.0);
         short.saw(0, Some(0.5));
-        assert_eq!(short.least(), (5.0, 10.0));
+        assert_eq!(short.least(), (5.0, vec![30.0]));
     }
 }

@@ -73,6 +73,9 @@ pub struct Played {
     pub cost: f64,
     /// Useful GPU-hours.
     pub useful_gpu_hours: f64,
+    /// What the work that was left undone would have cost on demand, in dollars: at the cheapest rate that
+    /// suited each job when the market began, or at its ceiling where none did.
+    pub undone_cost: f64,
     /// Jobs that are done.
     pub done: usize,
     /// Runs that ended before their job was done.
@@ -105,9 +108,34 @@ pub fn play(what: &Match, player: Player, adapters: MakeAdapters<'_>) -> Result<
 }
 
 impl Match {
-    /// The least that the jobs could cost on the market where nobody touches it, in dollars, and the useful
-    /// GPU-hours that this is for.
-    pub fn bound(&self) -> (f64, f64) {
+    /// What each job pays on demand for a GPU-hour when the market begins, in dollars.
+    fn on_demand(&self) -> Vec<f64> {
+        let mut market = Market::generated(self.family.options(self.seed, START));
+        let account = market.account_for(TOKEN);
+        let of = |job: &Arc<Job>| {
+            let gpus = f64::from(job.requirements.gpu_count.max(1));
+            let disk_gb = f64::from(job.requirements.disk_gb);
+            let offers = market.offers(account, SearchType::OnDemand, disk_gb);
+            let suiting = offers.iter().filter(|offer| suits(job, offer));
+            let rates = suiting.map(|offer| (offer.dph_base + disk(job, offer)) / gpus);
+            let ceiling = job.price_max.as_dollars();
+            rates.fold(ceiling, f64::min)
+        };
+        self.jobs.iter().map(of).collect()
+    }
+
+    /// What work that was left undone costs, a job's GPU-hours each.
+    fn priced(&self, undone: &[f64]) -> f64 {
+        let rates = self.on_demand();
+        undone
+            .iter()
+            .zip(rates)
+            .map(|(hours, rate)| hours * rate)
+            .sum()
+    }
+
+    /// The least that the jobs could cost on the market where nobody touches it, in dollars.
+    pub fn bound(&self) -> f64 {
         let mut market = Market::generated(self.family.options(self.seed, START));
         let account = market.account_for(TOKEN);
         let mut bound = Bound::new(&self.jobs, LOOK_BOUND.as_secs_f64() / 3600.0);
@@ -125,7 +153,8 @@ impl Match {
             }
             now = now + LOOK_BOUND;
         }
-        bound.least()
+        let (cost, undone) = bound.least();
+        cost + self.priced(&undone)
     }
 }
 
@@ -145,7 +174,11 @@ fn by_rule(what: &Match, rule: Rule) -> Played {
         renter.acts(&mut market, &meter);
         now = now + LOOK;
     }
-    played(&market, account, &meter, renter.starts)
+    let undone_cost = what.priced(&meter.undone_gpu_hours());
+    Played {
+        undone_cost,
+        ..played(&market, account, &meter, renter.starts)
+    }
 }
 
 fn played(market: &Market, account: u64, meter: &Meter, starts: u64) -> Played {
@@ -153,6 +186,7 @@ fn played(market: &Market, account: u64, meter: &Meter, starts: u64) -> Played {
     Played {
         cost: bills.values().map(|bill| bill.total().as_dollars()).sum(),
         useful_gpu_hours: meter.useful_gpu_hours(),
+        undone_cost: 0.0,
         done: meter.done(),
         interruptions: meter.interruptions(),
         starts,
@@ -188,9 +222,10 @@ async fn by_daemon(
     if !outcome.violations.is_empty() {
         return Err(outcome.violations.join("; "));
     }
-    let (_, last) = &*meter.lock().unwrap_or_else(PoisonError::into_inner);
+    let (meter, last) = &*meter.lock().unwrap_or_else(PoisonError::into_inner);
     Ok(Played {
         starts: outcome.starts,
+        undone_cost: what.priced(&meter.undone_gpu_hours()),
         ..*last
     })
 }

@@ -162,6 +162,7 @@ impl Daemon {
                     Some(bid) if held.stop_asked => bid,
                     _ => held.price,
                 };
+                held.bid_sent_at = Some(now);
                 if bid > before {
                     held.raises += 1;
                     held.raised_at = Some(now);

@@ -522,6 +522,7 @@ mod tests {
             let seen = Observation {
                 now: at,
                 moved: Moved::default(),
+                broke: false,
                 listing: Some(&listing),
                 market: &Snapshot::default(),
                 proven_gone: &BTreeSet::new(),

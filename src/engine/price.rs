@@ -345,7 +345,7 @@ mod tests {
         assert!(slow.boot > usual.boot && slow.total() > usual.total());
         let measured = with(&|record| record.past.down_mbit_s = Some(1));
         assert!(measured.boot > usual.boot);
-        let fails = with(&|record| record.past.failures = 20);
+        let fails = with(&|record| record.past.no_starts = 20);
         assert!(fails.boot > 1.5 * usual.boot);
         let hostile = with(&|record| record.track.outbids_of(1).met());
         assert!(hostile.interruption > 1.5 * usual.interruption);

@@ -255,10 +255,11 @@ fn take_up(
     if !billed.is_empty() {
         corrected.billed = billed.values().copied().sum();
     }
-    let begun = held.created_at + FIRST_ROW_WITHIN;
+    // Where the day on which it was made was billed once, nothing before what this bill holds is missing.
+    let made_on = held.created_at.day(Tz::UTC);
     let begins = bill.first.is_none()
         || bill.begins_with(held, books.asked_from)
-        || billed.keys().any(|&(day, _)| day < begun.day(Tz::UTC));
+        || billed.keys().any(|&(day, _)| day <= made_on);
     let whole = whole && begins;
     let estimated = corrected.spent_gpu + corrected.spent_disk;
     let mut over = Money::ZERO;

@@ -477,6 +477,9 @@ pub struct Held {
     pub first_ran_at: Option<Time>,
     /// When the bid was raised last.
     pub raised_at: Option<Time>,
+    /// When a bid of ours that is none to park took effect last.
+    #[serde(default)]
+    pub bid_sent_at: Option<Time>,
     /// Raises since it last ran for an hour without a break: a rival that comes back at once is
     /// not outbid a second time.
     pub raises: u32,
@@ -569,6 +572,7 @@ impl Held {
             stop_asked: false,
             first_ran_at: None,
             raised_at: None,
+            bid_sent_at: None,
             raises: 0,
             accrued_to: now,
             billed_ms: 0,

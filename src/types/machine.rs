@@ -65,6 +65,9 @@ pub struct Past {
     /// Those that failed by the machine: did not come up, were refused or silent, broke, were lost with
     /// the host, or ended within seconds.
     pub failures: u32,
+    /// Those of the failed that never came up.
+    #[serde(default)]
+    pub no_starts: u32,
     /// Milliseconds from the rent to being seen to run, whatever the image: each new start counts a
     /// quarter.
     pub boot_ms: Option<i64>,
@@ -78,9 +81,11 @@ pub struct Past {
 }
 
 impl Past {
-    /// Takes up that an instance with an image came up, so long after it was rented.
-    pub fn came_up(&mut self, image: Option<&str>, boot_ms: i64) {
+    /// Takes up that an instance with an image came up, so long after it was rented; `None`: how long it took
+    /// is not known, for it came up later than a start may take, or was stopped first.
+    pub fn came_up(&mut self, image: Option<&str>, boot_ms: Option<i64>) {
         self.starts = self.starts.saturating_add(1);
+        let Some(boot_ms) = boot_ms else { return };
         let boot_ms = boot_ms.max(0);
         let blend = |known: Option<i64>| {
             known.map_or(boot_ms, |known| {
@@ -160,8 +165,9 @@ fn faded(amount: i64) -> i64 {
     i64::try_from(gone).unwrap_or(amount)
 }
 
-/// What is older than this has faded to nothing.
-const FADED_DAYS: i64 = 400;
+/// Days that fade at once, at most: a clock that is wrong by years for a moment does not take everything, and
+/// a daemon that was away for long catches up within some looks.
+const FADED_DAYS: i64 = 7;
 
 /// Numbers of GPUs of which a machine's slots are told apart, at most.
 const SLOTS_KEPT: usize = 16;
@@ -191,8 +197,8 @@ impl Track {
             self.faded_to = Some(now);
             return;
         };
-        let days = now.ms_since(at) / day;
-        for _ in 0..days.min(FADED_DAYS) {
+        let days = (now.ms_since(at) / day).min(FADED_DAYS);
+        for _ in 0..days {
             self.losses.fade();
             for tally in self.outbids.values_mut() {
                 tally.fade();
@@ -248,6 +254,12 @@ mod tests {
         assert_eq!(track.outbids_in_all().met_ppm, ONCE_PPM);
         let later = NOW + Duration::from_hours(14 * 24 + 5);
         track.fade(later);
+        assert_eq!(
+            track.faded_to,
+            Some(NOW + Duration::from_hours(7 * 24)),
+            "half at once"
+        );
+        track.fade(later);
         let half = track.outbids_in_all().met_ppm;
         assert!((495_000..=505_000).contains(&half), "{half}");
         assert_eq!(track.faded_to, Some(NOW + Duration::from_hours(14 * 24)));
@@ -257,7 +269,9 @@ mod tests {
         assert_eq!(track.outbids_in_all().met_ppm, half);
         track.fade(NOW + Duration::from_hours(23));
         assert_eq!(track.outbids_in_all().met_ppm, half);
-        track.fade(NOW + Duration::from_hours(24 * 5000));
+        for _ in 0..100 {
+            track.fade(NOW + Duration::from_hours(24 * 5000));
+        }
         assert_eq!(track.outbids_in_all().met_ppm / 100, 0);
     }
 
@@ -265,18 +279,21 @@ mod tests {
     fn a_boot_is_known_by_image_and_otherwise_by_any() {
         let mut past = Past::default();
         assert_eq!(past.boot_ms_of("a"), None);
-        past.came_up(Some("a"), 100_000);
-        past.came_up(Some("b"), 500_000);
-        past.came_up(Some("b"), 100_000);
+        past.came_up(Some("a"), Some(100_000));
+        past.came_up(Some("b"), Some(500_000));
+        past.came_up(Some("b"), Some(100_000));
         assert_eq!(past.boot_ms_of("a"), Some(100_000));
         assert_eq!(past.boot_ms_of("b"), Some(400_000));
         assert_eq!(past.boot_ms_of("c"), past.boot_ms);
         for image in 0..100 {
-            past.came_up(Some(&format!("image {image:03}")), i64::MAX);
-            past.came_up(None, -5);
+            past.came_up(Some(&format!("image {image:03}")), Some(i64::MAX));
+            past.came_up(None, Some(-5));
         }
         assert_eq!(past.boots.len(), BOOTS_KEPT);
         assert_eq!(past.starts, 203);
+        let known = past.boot_ms;
+        past.came_up(Some("a"), None);
+        assert_eq!((past.starts, past.boot_ms), (204, known));
     }
 
     #[test]

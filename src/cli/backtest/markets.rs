@@ -46,8 +46,8 @@ struct Document {
 #[derive(Debug, Serialize)]
 struct FamilyDocument {
     family: &'static str,
-    /// The least that the work could cost on markets that nobody touches, of what could be done at all.
-    bound_dollars_per_gpu_hour: Option<f64>,
+    /// The least that all of the work could cost on markets that nobody touches, per GPU-hour of it.
+    bound_dollars_per_gpu_hour: f64,
     players: Vec<Standing>,
 }
 
@@ -55,13 +55,15 @@ struct FamilyDocument {
 #[derive(Debug, Serialize)]
 struct Standing {
     player: &'static str,
-    dollars_per_useful_gpu_hour: Option<f64>,
+    /// Of all of the work, what was left undone at the on-demand price.
+    dollars_per_gpu_hour: f64,
     cost_dollars: f64,
+    undone_dollars: f64,
     useful_gpu_hours: f64,
     jobs_done: usize,
     interruptions: u64,
     starts: u64,
-    /// What haggle pays for a useful hour over what it pays.
+    /// What haggle's work comes to over what its comes to.
     haggle_over_it: Option<f64>,
 }
 
@@ -96,10 +98,8 @@ pub(super) fn run(context: &Context, args: &BacktestArgs, threads: usize) -> Don
             jobs: jobs.clone(),
         };
         let Some(player) = player else {
-            let (cost, useful_gpu_hours) = what.bound();
             return Ok(Played {
-                cost,
-                useful_gpu_hours,
+                cost: what.bound(),
                 ..Played::default()
             });
         };
@@ -112,6 +112,8 @@ pub(super) fn run(context: &Context, args: &BacktestArgs, threads: usize) -> Don
         })
     };
     let played = in_parallel(context.output, &tasks, threads, &one)?;
+    let wanted = jobs.iter().filter_map(|job| job.work_mgpu_h);
+    let wanted = wanted.sum::<i64>() as f64 / 1000.0;
     let document = Document {
         first_seed: args.seed,
         seeds: args.seeds,
@@ -119,9 +121,9 @@ pub(super) fn run(context: &Context, args: &BacktestArgs, threads: usize) -> Don
         jobs: jobs.len(),
         families: families
             .iter()
-            .map(|&family| family_document(family, &tasks, &played))
+            .map(|&family| family_document(family, &tasks, &played, wanted))
             .collect(),
-        overall: standings(&tasks, &played, &|_| true),
+        overall: standings(&tasks, &played, wanted, &|_| true),
     };
     context
         .output
@@ -166,16 +168,21 @@ fn in_parallel(
         .collect()
 }
 
-fn family_document(family: Family, tasks: &[Task], played: &[Played]) -> FamilyDocument {
+fn family_document(
+    family: Family,
+    tasks: &[Task],
+    played: &[Played],
+    wanted: f64,
+) -> FamilyDocument {
     let bounds = tasks.iter().zip(played);
     let bounds = bounds.filter(|((of, _, player), _)| *of == family && player.is_none());
-    let sum = bounds.fold((0.0, 0.0), |(cost, hours), (_, bound)| {
-        (cost + bound.cost, hours + bound.useful_gpu_hours)
+    let (sum, markets) = bounds.fold((0.0, 0.0), |(cost, markets), (_, bound)| {
+        (cost + bound.cost, markets + 1.0)
     });
     FamilyDocument {
         family: family.as_str(),
-        bound_dollars_per_gpu_hour: ratio(sum.0, sum.1),
-        players: standings(tasks, played, &|of| of == family),
+        bound_dollars_per_gpu_hour: sum / (wanted * markets),
+        players: standings(tasks, played, wanted, &|of| of == family),
     }
 }
 
@@ -183,35 +190,45 @@ fn ratio(of: f64, by: f64) -> Option<f64> {
     (by > 0.0).then(|| of / by)
 }
 
-fn standings(tasks: &[Task], played: &[Played], of: &dyn Fn(Family) -> bool) -> Vec<Standing> {
+/// `wanted`: GPU-hours of work on each market.
+fn standings(
+    tasks: &[Task],
+    played: &[Played],
+    wanted: f64,
+    of: &dyn Fn(Family) -> bool,
+) -> Vec<Standing> {
     let sum = |player: Player| {
         let all = tasks.iter().zip(played);
         let its = all.filter(|((family, _, who), _)| of(*family) && *who == Some(player));
-        its.fold(Played::default(), |sum, (_, one)| Played {
-            cost: sum.cost + one.cost,
-            useful_gpu_hours: sum.useful_gpu_hours + one.useful_gpu_hours,
-            done: sum.done + one.done,
-            interruptions: sum.interruptions + one.interruptions,
-            starts: sum.starts + one.starts,
+        its.fold((Played::default(), 0.0), |(sum, markets), (_, one)| {
+            let sum = Played {
+                cost: sum.cost + one.cost,
+                undone_cost: sum.undone_cost + one.undone_cost,
+                useful_gpu_hours: sum.useful_gpu_hours + one.useful_gpu_hours,
+                done: sum.done + one.done,
+                interruptions: sum.interruptions + one.interruptions,
+                starts: sum.starts + one.starts,
+            };
+            (sum, markets + 1.0)
         })
     };
-    let price = |played: &Played| ratio(played.cost, played.useful_gpu_hours);
+    let price = |(all, markets): &(Played, f64)| (all.cost + all.undone_cost) / (wanted * markets);
     let haggle = price(&sum(Player::Haggle));
     Player::ALL
         .into_iter()
         .map(|player| {
-            let all = sum(player);
+            let sum = sum(player);
+            let all = sum.0;
             Standing {
                 player: player.as_str(),
-                dollars_per_useful_gpu_hour: price(&all),
+                dollars_per_gpu_hour: price(&sum),
+                undone_dollars: all.undone_cost,
                 cost_dollars: all.cost,
                 useful_gpu_hours: all.useful_gpu_hours,
                 jobs_done: all.done,
                 interruptions: all.interruptions,
                 starts: all.starts,
-                haggle_over_it: haggle
-                    .zip(price(&all))
-                    .and_then(|(ours, its)| ratio(ours, its)),
+                haggle_over_it: ratio(haggle, price(&sum)),
             }
         })
         .collect()
@@ -220,7 +237,7 @@ fn standings(tasks: &[Task], played: &[Played], of: &dyn Fn(Family) -> bool) -> 
 fn text(output: Output, document: &Document) -> String {
     let mut text = String::new();
     for family in &document.families {
-        let bound = number(family.bound_dollars_per_gpu_hour);
+        let bound = number(Some(family.bound_dollars_per_gpu_hour));
         text += &format!("{} (no less than ${bound} is possible)\n", family.family);
         text += &format!("{}\n\n", table(output, &family.players));
     }
@@ -235,9 +252,10 @@ fn number(value: Option<f64>) -> String {
 fn table(output: Output, standings: &[Standing]) -> String {
     let columns = [
         ("who", Align::Left),
-        ("$ a useful GPU-hour", Align::Right),
+        ("$ a GPU-hour of work", Align::Right),
         ("haggle over it", Align::Right),
-        ("$", Align::Right),
+        ("paid", Align::Right),
+        ("undone", Align::Right),
         ("useful GPU-hours", Align::Right),
         ("jobs done", Align::Right),
         ("lost runs", Align::Right),
@@ -246,9 +264,10 @@ fn table(output: Output, standings: &[Standing]) -> String {
     let rows = standings.iter().map(|standing| {
         vec![
             standing.player.to_owned(),
-            number(standing.dollars_per_useful_gpu_hour),
+            number(Some(standing.dollars_per_gpu_hour)),
             number(standing.haggle_over_it),
-            format!("{:.2}", standing.cost_dollars),
+            format!("${:.2}", standing.cost_dollars),
+            format!("${:.2}", standing.undone_dollars),
             format!("{:.1}", standing.useful_gpu_hours),
             standing.jobs_done.to_string(),
             standing.interruptions.to_string(),
