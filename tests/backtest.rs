@@ -298,39 +298,15 @@ fn the_lead_over_the_published_policies_holds() {
 }
 
 #[test]
-fn on_generated_markets_everybody_works_and_is_charged() {
+fn a_family_of_markets_that_is_none_is_refused() {
     let directory = tempfile::tempdir().unwrap();
-    let args = [
-        "--market",
-        "scarce,calm",
-        "--seeds",
-        "1",
-        "--days",
-        "1",
-        "--json",
-    ];
-    let output = backtest(directory.path(), &args);
-    let found = document(&output);
-    assert_eq!(found["jobs"], 12);
-    let families = found["families"].as_array().unwrap();
-    let names: Vec<&Value> = families.iter().map(|family| &family["family"]).collect();
-    assert_eq!(names, ["scarce"]);
-    for family in families {
-        let bound = family["bound_dollars_per_gpu_hour"].as_f64().unwrap();
-        let players = family["players"].as_array().unwrap();
-        let who: Vec<&Value> = players.iter().map(|player| &player["player"]).collect();
-        assert_eq!(who, ["haggle", "on-demand", "human", "floor-once"]);
-        for player in players {
-            let number = |field: &str| player[field].as_f64().unwrap();
-            assert!(number("useful_gpu_hours") > 10.0, "{player}");
-            let price = number("dollars_per_gpu_hour");
-            let all = number("cost_dollars") + number("undone_dollars");
-            assert!((price - all / 784.0).abs() < 1e-9, "{player}");
-            assert!(price > 0.5 * bound, "{player} on {bound}");
-        }
-    }
-    let unknown = backtest(directory.path(), &["--market", "calmer"]);
+    let unknown = backtest(directory.path(), &["--market", "scarse"]);
     assert_eq!(unknown.status.code(), Some(1));
     let told = String::from_utf8_lossy(&unknown.stderr);
-    assert!(told.contains("did you mean `calm`?"), "{told}");
+    assert!(told.contains("did you mean `scarce`?"), "{told}");
+    // Without markets there have to be traces.
+    let nothing = backtest(directory.path(), &["--suite", "cant-be-late:A"]);
+    assert_eq!(nothing.status.code(), Some(1));
+    let told = String::from_utf8_lossy(&nothing.stderr);
+    assert!(told.contains("--traces"), "{told}");
 }

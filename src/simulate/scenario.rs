@@ -363,6 +363,14 @@ fn read_back(effect: &Effect, world: &mut World) {
 fn is_of_the_same(one: &Effect, other: &Effect) -> bool {
     match (one, other) {
         (Effect::Rent { replica, .. }, Effect::Rent { replica: other, .. }) => replica == other,
+        // What was told to go on is told to hold once another was rented in its place.
+        (
+            Effect::Relabel { instance, tail },
+            Effect::Relabel {
+                instance: other,
+                tail: then,
+            },
+        ) => instance == other && (tail.generation, tail.permit) == (then.generation, then.permit),
         _ => one.as_str() == other.as_str() && one.instance() == other.instance(),
     }
 }

@@ -276,3 +276,38 @@ fn table(output: Output, standings: &[Standing]) -> String {
     });
     output.table(&columns, rows.collect())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn everybody_works_on_the_same_market_and_is_charged_for_the_same_work() {
+        let what = Match {
+            family: Family::Scarce,
+            seed: 1,
+            days: 1,
+            jobs: jobs().unwrap().into_iter().take(2).collect(),
+        };
+        let wanted: i64 = what.jobs.iter().filter_map(|job| job.work_mgpu_h).sum();
+        let wanted = wanted as f64 / 1000.0;
+        let bound = what.bound();
+        assert!(bound > 0.0);
+        for player in Player::ALL {
+            let played = play(&what, player, &play_adapters).unwrap();
+            let who = player.as_str();
+            assert!(played.useful_gpu_hours > 5.0, "{who}: {played:?}");
+            assert!(
+                played.useful_gpu_hours < wanted,
+                "{who}: there is more than a day's work"
+            );
+            assert!(played.starts > 0 && played.cost > 0.0, "{who}: {played:?}");
+            assert!(played.undone_cost > 0.0, "{who}: {played:?}");
+            let all = played.cost + played.undone_cost;
+            assert!(
+                all > 0.5 * bound,
+                "{who}: {all} for what costs {bound} at least"
+            );
+        }
+    }
+}
