@@ -122,7 +122,7 @@ impl<'a> Risks<'a> {
             if track.faded_to.is_none() {
                 continue;
             }
-            let left = left_of(track.faded_to, now);
+            let left = track.left(now);
             let of_bids = Counts::of(track.outbids_in_all(), left).of_one_witness();
             let of_host = Counts::of(track.losses, left).of_one_witness();
             all_outbids.add(of_bids);
@@ -161,7 +161,7 @@ impl<'a> Risks<'a> {
         let Some(track) = record.map(|record| &record.track) else {
             return of_model;
         };
-        let left = left_of(track.faded_to, self.now);
+        let left = track.left(self.now);
         let machine = Counts::of(track.outbids_in_all(), left).factor(of_model, WEIGHT_MACHINE);
         let slot = track.outbids.get(&gpus).copied().unwrap_or_default();
         Counts::of(slot, left).factor(machine, WEIGHT_SLOT)
@@ -175,7 +175,7 @@ impl<'a> Risks<'a> {
         let Some(track) = record.map(|record| &record.track) else {
             return of_host;
         };
-        let left = left_of(track.faded_to, self.now);
+        let left = track.left(self.now);
         Counts::of(track.losses, left).factor(of_host, WEIGHT_MACHINE)
     }
 }
@@ -186,13 +186,6 @@ pub(crate) fn start_fails(record: Option<&MachineRecord>) -> f64 {
         record.map_or((0, 0), |record| (record.past.starts, record.past.no_starts));
     let (starts, failures) = (f64::from(starts), f64::from(failures));
     (START_FAILS * WEIGHT_STARTS + failures) / (WEIGHT_STARTS + starts + failures)
-}
-
-/// What is left of counts that have faded up to a moment: whole days, as they fade.
-fn left_of(faded_to: Option<Time>, now: Time) -> f64 {
-    const DAY_MS: i64 = 86_400_000;
-    let days = faded_to.map_or(0, |at| now.ms_since(at).max(0) / DAY_MS);
-    0.9517_f64.powi(i32::try_from(days).unwrap_or(i32::MAX))
 }
 
 #[derive(Clone, Copy, Debug, Default)]

@@ -54,6 +54,12 @@ impl MachineRecord {
     }
 }
 
+/// What is known of a span of time in milliseconds once another was seen, which counts a quarter.
+fn blended(known: Option<i64>, ms: i64) -> i64 {
+    let ms = ms.max(0);
+    known.map_or(ms, |known| known.saturating_add((ms - known.max(0)) / 4))
+}
+
 /// Images of which it is known how long a machine takes to bring them up, at most.
 pub const BOOTS_KEPT: usize = 8;
 
@@ -86,20 +92,14 @@ impl Past {
     pub fn came_up(&mut self, image: Option<&str>, boot_ms: Option<i64>) {
         self.starts = self.starts.saturating_add(1);
         let Some(boot_ms) = boot_ms else { return };
-        let boot_ms = boot_ms.max(0);
-        let blend = |known: Option<i64>| {
-            known.map_or(boot_ms, |known| {
-                known.saturating_add((boot_ms - known.max(0)) / 4)
-            })
-        };
-        self.boot_ms = Some(blend(self.boot_ms));
+        self.boot_ms = Some(blended(self.boot_ms, boot_ms));
         let Some(image) = image else { return };
         let known = self.boots.get(image).copied();
         if known.is_none() && self.boots.len() >= BOOTS_KEPT {
             // Which one was not used for longest is not known; any is as good.
             self.boots.pop_first();
         }
-        self.boots.insert(image.to_owned(), blend(known));
+        self.boots.insert(image.to_owned(), blended(known, boot_ms));
     }
 
     /// Milliseconds from the rent to being seen to run that are expected with an image: as it was with
@@ -159,9 +159,14 @@ impl Tally {
     }
 }
 
-/// What a day takes of an amount, so that half is left after two weeks: 2^(-1/14) is 0.9517.
+/// What a day takes of an amount, in ten-thousandths, so that half is left after two weeks: 2^(-1/14) is
+/// 0.9517.
+const FADES_A_DAY: u16 = 483;
+
+const DAY: Duration = Duration::from_hours(24);
+
 fn faded(amount: i64) -> i64 {
-    let gone = i128::from(amount) * 483 / 10_000;
+    let gone = i128::from(amount) * i128::from(FADES_A_DAY) / 10_000;
     i64::try_from(gone).unwrap_or(amount)
 }
 
@@ -191,21 +196,29 @@ pub struct Track {
 impl Track {
     /// Lets what is known fade up to a moment, by whole days.
     pub fn fade(&mut self, now: Time) {
-        let day = millis(Duration::from_hours(24));
         let Some(at) = self.faded_to.filter(|&at| at <= now) else {
             // After a clock that was set back it fades on from there.
             self.faded_to = Some(now);
             return;
         };
-        let days = (now.ms_since(at) / day).min(FADED_DAYS);
+        let days = (now.ms_since(at) / millis(DAY)).min(FADED_DAYS);
         for _ in 0..days {
             self.losses.fade();
             for tally in self.outbids.values_mut() {
                 tally.fade();
             }
         }
-        self.faded_to =
-            Some(at + Duration::from_hours(24) * u32::try_from(days).unwrap_or(u32::MAX));
+        self.faded_to = Some(at + DAY * u32::try_from(days).unwrap_or(u32::MAX));
+    }
+
+    /// What is left at a moment of what this holds, as a share: it fades whether or not anybody writes that
+    /// down.
+    pub fn left(&self, now: Time) -> f64 {
+        let days = self
+            .faded_to
+            .map_or(0, |at| now.ms_since(at).max(0) / millis(DAY));
+        let a_day = f64::from(10_000 - FADES_A_DAY) / 10_000.0;
+        a_day.powi(i32::try_from(days).unwrap_or(i32::MAX))
     }
 
     /// Bids on a slot with so many GPUs.
@@ -230,10 +243,7 @@ impl Track {
     /// Takes up that a slot which was lost to a rival ran again by itself.
     pub fn recovered(&mut self, away_ms: i64) {
         self.recoveries = self.recoveries.saturating_add(1);
-        let away_ms = away_ms.max(0);
-        self.recovery_ms = Some(self.recovery_ms.map_or(away_ms, |known| {
-            known.saturating_add((away_ms - known.max(0)) / 4)
-        }));
+        self.recovery_ms = Some(blended(self.recovery_ms, away_ms));
     }
 }
 
