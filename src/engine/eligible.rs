@@ -14,13 +14,13 @@ use crate::types::money::Rate;
 pub use crate::types::offer::same_model;
 use crate::types::offer::{Extent, Offer};
 use crate::types::plan::Refusal;
-use crate::types::state::State;
+use crate::types::state::{ReplicaRecord, State};
 use crate::types::time::{Time, millis};
 use crate::types::world::World;
 
 use super::act::elsewhere;
 use super::array::members;
-use super::price::Terms;
+use super::price::{STAY_DEFAULT_HOURS, STAY_MAX_HOURS, Terms};
 
 /// Whether a job may take an offer, its price aside.
 ///
@@ -150,6 +150,17 @@ impl<'a> Scope<'a> {
         self.network(offer)?;
         self.place(offer)?;
         self.available(offer, fit)
+    }
+
+    /// Useful GPU-hours that a replica still has to do, as far as a stay is counted on; `None`: its share is
+    /// done.
+    pub(crate) fn hours_left(&self, held: &Held, record: &ReplicaRecord) -> Option<f64> {
+        let most = STAY_MAX_HOURS * f64::from(held.slot.gpus);
+        let Some(share) = self.job.work_share_gpu_ms() else {
+            return Some(STAY_DEFAULT_HOURS * f64::from(held.slot.gpus));
+        };
+        let left = share.saturating_sub(record.done_gpu_ms());
+        (left > 0).then(|| (left as f64 / 3_600_000.0).min(most))
     }
 
     /// What the job makes of a model.

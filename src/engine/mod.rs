@@ -24,6 +24,7 @@ pub mod lease;
 #[cfg(test)]
 mod limit_properties;
 mod moved;
+mod moving;
 pub mod observe;
 pub mod price;
 pub mod projection;

@@ -22,7 +22,7 @@
 
 use std::time::Duration;
 
-use crate::types::instance::Rental;
+use crate::types::instance::{Held, Rental};
 use crate::types::job::{Finish, Job};
 use crate::types::machine::MachineRecord;
 use crate::types::money::{Money, Rate};
@@ -201,6 +201,29 @@ pub(crate) fn landed(
     } else {
         Err(Refusal::NotANumber)
     }
+}
+
+/// What a useful GPU-hour costs from now on where an instance is, in dollars: what is paid for its GPUs and
+/// its disk, and what interruptions there are expected to take. `None`: that is no number.
+pub(crate) fn staying(scope: &Scope<'_>, risks: &Risks<'_>, held: &Held) -> Option<f64> {
+    let terms = &scope.terms;
+    let factor = scope.fit(&held.gpu_name).factor_ppm;
+    let speed = f64::from(held.slot.gpus) * f64::from(factor) / 1e6;
+    let rate = (held.price + held.storage).as_dollars();
+    let record = scope.world.state.machines.get(&held.slot.machine);
+    let odds = held.odds.unwrap_or_default();
+    let an_hour = |ppm: i64| ppm as f64 / 1e6;
+    let of_slot = risks.of_slot(risks.of_model(&held.gpu_name), record, held.slot.gpus);
+    let outbid = match held.rental {
+        Rental::Bid => an_hour(odds.outbid_ppm_h) * of_slot,
+        Rental::OnDemand => 0.0,
+    };
+    let lost = an_hour(odds.lost_ppm_h) * risks.of_host(held.host, record);
+    let stay = terms.work.map_or(STAY_DEFAULT_HOURS, |work| work / speed);
+    let stay = stay.clamp(STAY_MIN_HOURS, STAY_MAX_HOURS);
+    let interruption = (outbid + lost) * (terms.lost_hours(stay) + terms.boot) * rate;
+    let total = (rate + interruption) / speed;
+    (total.is_finite() && total > 0.0).then_some(total)
 }
 
 /// Hours of useful work expected of one stay: what is left to do, or the default, within the

@@ -57,6 +57,8 @@ pub(crate) struct Ground<'a, 'p> {
     pub(crate) blind: Option<Missing>,
     /// Whether another slot would take the job now.
     pub(crate) elsewhere: bool,
+    /// Whether its newest instance is better left for another slot.
+    pub(crate) cheaper: bool,
     /// What it waits for, where it is an element of an array that has no turn.
     pub(crate) queued: Option<Situation>,
     pub(crate) purse: &'p mut Purse<'a>,
@@ -318,6 +320,10 @@ fn running(
         return begin_anew(ground, held, (Why::Idle, DestroyWhy::Idle), step);
     }
     if let Some((why, destroy_why)) = due(ground, held) {
+        return leave(ground, held, why, destroy_why, count, step);
+    }
+    if ground.cheaper && alone && count == 1 && spendable(ground) && ground.blind.is_none() {
+        let (why, destroy_why) = (Why::CheaperElsewhere, DestroyWhy::Moved);
         return leave(ground, held, why, destroy_why, count, step);
     }
     step.actions.extend(lower(ground.world, ground.job, held));

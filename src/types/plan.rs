@@ -367,6 +367,8 @@ pub enum Why {
     FloorFell,
     /// Waited long enough; parked before moving.
     PatienceOver,
+    /// A useful GPU-hour costs much less on another slot.
+    CheaperElsewhere,
     /// The user asked.
     UserRequest,
     /// Outside the job's windows.
@@ -419,6 +421,7 @@ impl Why {
             Self::Outbid => "outbid",
             Self::FloorFell => "floor-fell",
             Self::PatienceOver => "patience-over",
+            Self::CheaperElsewhere => "cheaper-elsewhere",
             Self::UserRequest => "user-request",
             Self::WindowClosed => "window-closed",
             Self::Resume => "resume",
