@@ -247,6 +247,7 @@ fn world() -> World {
             id: AccountId(1),
             credit: Some(Money::dollars(1000)),
         }),
+        credit_read: None,
         credit_slope: None,
         can_bid: true,
         wind_down: false,

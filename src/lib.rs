@@ -1,5 +1,6 @@
 //! haggle rents GPUs on the Vast.ai marketplace as cheaply as a job allows.
 
+pub mod arena;
 pub mod backtest;
 pub mod cli;
 pub mod clock;

@@ -296,3 +296,17 @@ fn the_lead_over_the_published_policies_holds() {
     assert_eq!(policy["late_runs"], 0);
     assert!(policy["over_optimum"].as_f64().unwrap() < 1.09, "{policy}");
 }
+
+#[test]
+fn a_family_of_markets_that_is_none_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let unknown = backtest(directory.path(), &["--market", "scarse"]);
+    assert_eq!(unknown.status.code(), Some(1));
+    let told = String::from_utf8_lossy(&unknown.stderr);
+    assert!(told.contains("did you mean `scarce`?"), "{told}");
+    // Without markets there have to be traces.
+    let nothing = backtest(directory.path(), &["--suite", "cant-be-late:A"]);
+    assert_eq!(nothing.status.code(), Some(1));
+    let told = String::from_utf8_lossy(&nothing.stderr);
+    assert!(told.contains("--traces"), "{told}");
+}

@@ -76,6 +76,7 @@ fn world(market: Snapshot) -> World {
         market: Arc::new(market),
         listing: None,
         account: None,
+        credit_read: None,
         credit_slope: None,
         can_bid: true,
         wind_down: false,

@@ -30,6 +30,10 @@ const MAY_NAME: &[(&str, &[&str])] = &[
             "daemon", "engine", "ports", "types", "market", "clock", "policy",
         ],
     ),
+    (
+        "arena",
+        &["daemon", "market", "policy", "simulate", "types"],
+    ),
 ];
 
 /// What decisions and their vocabulary must not know.

@@ -1,5 +1,6 @@
 //! `haggle backtest`: deadline policies on recorded traces, beside the exact optimum.
 
+mod markets;
 mod work;
 
 use std::fs;
@@ -22,7 +23,7 @@ use work::Work;
 /// Runs deadline policies on recorded traces of interruptible capacity, and reckons the least that each
 /// run could have cost to one who knows the trace.
 #[derive(Args, Clone, Debug)]
-#[command(group = clap::ArgGroup::new("what").required(true).args(["suite", "windows"]))]
+#[command(group = clap::ArgGroup::new("what").required(true).args(["suite", "windows", "market"]))]
 pub(crate) struct BacktestArgs {
     /// A published set of windows: `cant-be-late:A`, `cant-be-late:B` or `cant-be-late:C`
     #[arg(long, value_name = "SUITE", value_parser = suite)]
@@ -31,9 +32,19 @@ pub(crate) struct BacktestArgs {
     /// `overhead_hours`, with start and ticks in ticks of 600 s
     #[arg(long, value_name = "FILE")]
     windows: Option<PathBuf>,
+    /// Generated markets in place of traces, on which haggle plays against rules that people rent by:
+    /// `calm`, `usual`, `churning`, `hostile`, `scarce`, `cheap-on-demand`, by comma, or `all`
+    #[arg(long, value_name = "FAMILY", value_delimiter = ',', value_parser = markets::family)]
+    market: Vec<markets::Families>,
+    /// Of each family, how many markets
+    #[arg(long, value_name = "N", default_value_t = 20, requires = "market", value_parser = clap::value_parser!(u64).range(1..))]
+    seeds: u64,
+    /// Days on each market
+    #[arg(long, value_name = "D", default_value_t = 7, requires = "market", value_parser = clap::value_parser!(u32).range(1..=60))]
+    days: u32,
     /// Directory of the traces, SERIES.json each
-    #[arg(long, value_name = "DIR")]
-    traces: PathBuf,
+    #[arg(long, value_name = "DIR", required_unless_present = "market")]
+    traces: Option<PathBuf>,
     /// First ticks of a suite's windows, a JSON array; by default `window-starts.json` in the
     /// directory of the traces or in its parent
     #[arg(long, value_name = "FILE", conflicts_with = "windows")]
@@ -128,6 +139,11 @@ struct PolicyDocument {
 
 /// Runs the backtest.
 pub(crate) fn run(context: &Context, args: &BacktestArgs) -> Done {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = args.threads.map_or(cores, usize::from);
+    if !args.market.is_empty() {
+        return markets::run(context, args, threads);
+    }
     let (series, mut windows) = read_windows(args)?;
     let (prior, trained_on) = read_prior(args)?;
     let trouble = Trouble {
@@ -149,8 +165,6 @@ pub(crate) fn run(context: &Context, args: &BacktestArgs) -> Done {
         trouble,
         prior,
     };
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let threads = args.threads.map_or(cores, usize::from);
     let work = Work::new(&sweep, threads);
     let (least, optima_per_second_per_core) = work.optima();
     let feasible: Vec<usize> = (0..least.len()).filter(|at| least[*at].is_some()).collect();
@@ -277,7 +291,7 @@ fn text(output: Output, document: &Document) -> String {
 fn read_windows(args: &BacktestArgs) -> Result<(Vec<Series>, Vec<Window>), Failure> {
     if let Some(suite) = args.suite {
         let names = suite.series();
-        let series = names.iter().map(|name| read_series(&args.traces, name));
+        let series = names.iter().map(|name| read_series(traces(args), name));
         let series = series.collect::<Result<Vec<_>, _>>()?;
         let path = starts_path(args)?;
         let starts: Vec<usize> = serde_json::from_str(&read(&path)?).or_mendable(format!(
@@ -301,12 +315,17 @@ fn read_windows(args: &BacktestArgs) -> Result<(Vec<Series>, Vec<Window>), Failu
         let place = if let Some(place) = known {
             place
         } else {
-            series.push(read_series(&args.traces, name)?);
+            series.push(read_series(traces(args), name)?);
             series.len() - 1
         };
         windows.push(one.window(at, place, &series[place]).or_mendable(&wrong)?);
     }
     Ok((series, windows))
+}
+
+/// Clap has it given where anything is read from it.
+fn traces(args: &BacktestArgs) -> &Path {
+    args.traces.as_deref().unwrap_or(Path::new("."))
 }
 
 const STARTS: &str = "window-starts.json";
@@ -317,14 +336,14 @@ fn starts_path(args: &BacktestArgs) -> Result<PathBuf, Failure> {
     }
     // The parent of `.` is not in its name.
     let places = [
-        args.traces.join(STARTS),
-        args.traces.join("..").join(STARTS),
+        traces(args).join(STARTS),
+        traces(args).join("..").join(STARTS),
     ];
     let found = places.iter().find(|path| path.is_file());
     found.cloned().ok_or_else(|| {
         Failure::mendable(format!(
             "no {STARTS} in {} or in its parent",
-            args.traces.display()
+            traces(args).display()
         ))
         .hint("name the file of the windows' first ticks with --starts")
     })

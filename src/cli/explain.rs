@@ -158,6 +158,7 @@ fn decide_anew(
             id,
             credit: Some(credit),
         }),
+        credit_read: last.as_ref().and_then(|world| world.credit_read),
         credit_slope: last.as_ref().and_then(|world| world.credit_slope),
         can_bid: last.is_none_or(|world| world.can_bid),
         wind_down: false,

@@ -347,7 +347,7 @@ mod tests {
         let mut record = MachineRecord::new(MachineId(7));
         record.gpu_name = Some("RTX 4090".to_owned());
         record.host = Some(HostId(70));
-        record.past.came_up(None, 95_000);
+        record.past.came_up(None, Some(95_000));
         record.past.failures = 1;
         record.track.fade(NOW);
         record.track.outbids_of(1).met();

@@ -73,6 +73,7 @@ pub(crate) fn why(why: Why) -> &'static str {
         Why::FloorFell => "the floor has long been lower than the bid",
         Why::PatienceOver => "waited long enough",
         Why::Reclaim => "outbid, and its machine is taken back on-demand",
+        Why::CheaperElsewhere => "much cheaper elsewhere",
         Why::UserRequest => "asked by the user",
         Why::Lease => "its label says for how long it may work",
         Why::Refused => "its runner found less than was advertised",

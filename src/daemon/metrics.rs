@@ -658,6 +658,7 @@ mod tests {
             stop_asked: false,
             first_ran_at: Some(Time(61_000)),
             raised_at: None,
+            bid_sent_at: None,
             raises: 0,
             accrued_to: Time(61_000),
             billed_ms: 0,

@@ -18,7 +18,7 @@ use crate::engine::reconcile::{BILL_BACK_MAX, Books, bill_from, reconcile};
 use crate::ports::ReadError;
 use crate::types::ids::{InstanceId, IntentId, JobName, Label, ReplicaId};
 use crate::types::instance::{Account, Held, Listing};
-use crate::types::money::Rate;
+use crate::types::money::{Money, Rate};
 use crate::types::mutant::Mutant;
 use crate::types::plan::{Action, Limit, Notice, Plan, Report};
 use crate::types::state::{Ask, Change, Event, ReplicaRecord, Severity, State, Wish};
@@ -294,6 +294,10 @@ impl Daemon {
         let seen = Observation {
             now: polled.at,
             moved,
+            broke: polled
+                .account
+                .and_then(|account| account.credit)
+                .is_some_and(|credit| credit <= Money::ZERO),
             listing: polled.listing.as_ref(),
             market: &self.market,
             proven_gone: &settled.gone,
@@ -363,6 +367,7 @@ impl Daemon {
                     .map(|credit| self.credit_history.relied_on().unwrap_or(credit)),
                 ..account
             }),
+            credit_read: polled.account.and_then(|account| account.credit),
             credit_slope: self.credit_history.slope(),
             can_bid: self.parts.marketplace.can_bid(),
             wind_down: self.wind_down,
@@ -459,6 +464,7 @@ impl Daemon {
             state: &self.state,
             ended: &ended,
             billed: &billed,
+            asked_from: from,
             zone: self.settings.engine.timezone,
         };
         let seen = reconcile(&books, &charges, now);

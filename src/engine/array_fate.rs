@@ -173,6 +173,7 @@ mod tests {
         let seen = Observation {
             now: NOW,
             moved: Moved::default(),
+            broke: false,
             listing: None,
             market: &market,
             proven_gone: &nothing.0,

@@ -92,6 +92,7 @@ impl Scene {
         let seen = Observation {
             now: self.now,
             moved: Moved::default(),
+            broke: false,
             listing: Some(&listing),
             market: &Snapshot::default(),
             proven_gone: &gone.into_iter().collect(),

@@ -512,7 +512,11 @@ impl<'a> Purse<'a> {
         &'r self,
         rows: &'r [(usize, LimitRow)],
     ) -> impl Iterator<Item = &'r (usize, LimitRow)> {
-        let credit = Self::credit(self.world);
+        let reserve = self.world.config.credit_reserve;
+        let read = self.world.credit_read;
+        let read = read.map(|credit| credit.saturating_sub(reserve));
+        let credit =
+            Self::credit(self.world).map(|least| read.map_or(least, |read| read.max(least)));
         rows.iter().filter(move |(place, row)| {
             let used = self.used.get(*place).copied().unwrap_or_default();
             let bound = i128::from(row.bound);

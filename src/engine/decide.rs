@@ -23,6 +23,7 @@ use super::bring;
 use super::budget::{Load, Purse, Saving, begin_margin, rent_reserve, rows_of, wind_down};
 use super::ladder::cannot_start;
 use super::lease::relabel;
+use super::moving::cheaper_elsewhere;
 use super::projection;
 use super::rank::{MarketIndex, Ranking, rank};
 use super::replica::{Ground, step};
@@ -52,6 +53,7 @@ pub fn decide(world: &World) -> (Plan, Report) {
         reclaims: BTreeSet::new(),
         from: BTreeMap::new(),
         hosts: BTreeSet::new(),
+        moves: false,
         report: Report::default(),
     };
     tick.leftovers();
@@ -80,6 +82,8 @@ struct Tick<'a> {
     from: BTreeMap<ReplicaId, InstanceId>,
     /// The hosts of what is rented in this tick, by job.
     hosts: BTreeSet<(&'a JobName, HostId)>,
+    /// Whether something leaves for a cheaper slot: one at a time.
+    moves: bool,
     report: Report,
 }
 
@@ -160,7 +164,7 @@ impl<'a> Tick<'a> {
             let (situation, recourses) = if world.state.killed {
                 (Situation::Killed, Vec::new())
             } else {
-                self.replica(order, job, &id, (&ranking, &mut base), waits)
+                self.replica(order, job, &id, (&ranking, &mut base, index), waits)
             };
             replicas.push(ReplicaReport {
                 replica: id,
@@ -189,7 +193,7 @@ impl<'a> Tick<'a> {
         order: usize,
         job: &'a Job,
         id: &ReplicaId,
-        (ranking, base): (&Ranking, &mut Base),
+        (ranking, base, index): (&Ranking, &mut Base, &MarketIndex<'_>),
         queued: Option<Situation>,
     ) -> (Situation, Vec<(Recourse, Turn)>) {
         let world = self.world;
@@ -203,17 +207,26 @@ impl<'a> Tick<'a> {
         let blind = self.blind();
         let may_rent =
             world.config.keeps_back(&job.run).is_none() && cannot_start(world, job).is_none();
+        let record = world.state.replica(id);
+        let newest = held.first().filter(|_| may_rent && !self.moves);
+        let cheaper = newest.is_some_and(|held| {
+            let best = cheaper_elsewhere(world, job, (ranking, index), held, &record);
+            best.is_some_and(|best| self.affords(job, id, best).is_ok())
+        });
         let step = step(&mut Ground {
             world,
             job,
-            record: world.state.replica(id),
+            record,
             held,
             saving: self.saving,
             blind,
             best: if may_rent { &ranking.candidates } else { &[] },
+            cheaper,
             queued,
             purse: &mut self.purse,
         });
+        let is_move = |action: &Action| action.why == Why::CheaperElsewhere;
+        self.moves |= step.actions.iter().any(is_move);
         self.actions
             .extend(step.actions.into_iter().map(|action| (order, action)));
         self.report.notices.extend(step.notices);

@@ -14,14 +14,14 @@ use crate::types::money::Rate;
 pub use crate::types::offer::same_model;
 use crate::types::offer::{Extent, Offer};
 use crate::types::plan::Refusal;
-use crate::types::state::State;
+use crate::types::state::{ReplicaRecord, State};
 use crate::types::time::{Time, millis};
 use crate::types::world::World;
 
 use super::act::elsewhere;
 use super::array::members;
 use super::bring::{GB, leads_by};
-use super::price::Terms;
+use super::price::{STAY_DEFAULT_HOURS, STAY_MAX_HOURS, Terms};
 use super::replica::ending_lead;
 
 /// Whether a job may take an offer, its price aside.
@@ -170,6 +170,17 @@ impl<'a> Scope<'a> {
         self.network(offer)?;
         self.place(offer)?;
         self.available(offer, fit)
+    }
+
+    /// Useful GPU-hours that a replica still has to do, as far as a stay is counted on; `None`: its share is
+    /// done.
+    pub(crate) fn hours_left(&self, held: &Held, record: &ReplicaRecord) -> Option<f64> {
+        let most = STAY_MAX_HOURS * f64::from(held.slot.gpus);
+        let Some(share) = self.job.work_share_gpu_ms() else {
+            return Some(STAY_DEFAULT_HOURS * f64::from(held.slot.gpus));
+        };
+        let left = share.saturating_sub(record.done_gpu_ms());
+        (left > 0).then(|| (left as f64 / 3_600_000.0).min(most))
     }
 
     /// What the job makes of a model.
@@ -609,6 +620,7 @@ pub(crate) mod samples {
                 id: AccountId(1),
                 credit: Some(Money::dollars(100)),
             }),
+            credit_read: None,
             credit_slope: None,
             can_bid: true,
             wind_down: false,
@@ -646,6 +658,7 @@ pub(crate) mod samples {
             stop_asked: false,
             first_ran_at: Some(NOW),
             raised_at: None,
+            bid_sent_at: None,
             raises: 0,
             accrued_to: NOW,
             billed_ms: 0,

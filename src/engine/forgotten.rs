@@ -130,6 +130,7 @@ mod tests {
             state: &state,
             ended: &ended,
             billed: &BTreeMap::new(),
+            asked_from: Time(0),
             zone: Tz::UTC,
         };
         let seen = reconcile(&books, &charges, now);

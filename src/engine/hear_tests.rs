@@ -144,6 +144,7 @@ impl Scene {
         let seen = Observation {
             now: at,
             moved: Moved::default(),
+            broke: false,
             listing: Some(&listing),
             market: &Snapshot::default(),
             proven_gone: &BTreeSet::new(),

@@ -436,6 +436,7 @@ impl Fold<'_> {
             return;
         };
         record.past.failures = record.past.failures.saturating_sub(1);
+        record.past.no_starts = record.past.no_starts.saturating_sub(1);
         record.failures = record.failures.saturating_sub(1);
         if record.failures == 0 {
             record.cool_until = None;

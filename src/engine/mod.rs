@@ -27,6 +27,7 @@ pub mod lease;
 mod limit_properties;
 mod means;
 mod moved;
+mod moving;
 pub mod observe;
 mod outbid;
 pub mod price;

@@ -40,6 +40,8 @@ pub struct Observation<'a> {
     pub now: Time,
     /// How the wall clock was moved since the last observation.
     pub moved: Moved,
+    /// Whether the account was seen to have no money left.
+    pub broke: bool,
     /// The instances of the account; `None` where the listing failed.
     pub listing: Option<&'a Listing>,
     /// The market, for what a row does not say.
@@ -809,6 +811,7 @@ mod tests {
             let seen = Observation {
                 now: self.now,
                 moved: std::mem::take(&mut self.moved),
+                broke: false,
                 listing: listing.as_ref(),
                 market: &self.market,
                 proven_gone: &gone.iter().map(|&id| InstanceId(id)).collect(),

@@ -22,7 +22,7 @@
 
 use std::time::Duration;
 
-use crate::types::instance::Rental;
+use crate::types::instance::{Held, Rental};
 use crate::types::job::{Finish, Job};
 use crate::types::machine::MachineRecord;
 use crate::types::money::{Money, Rate};
@@ -206,6 +206,29 @@ pub(crate) fn landed(
     }
 }
 
+/// What a useful GPU-hour costs from now on where an instance is, in dollars: what is paid for its GPUs and
+/// its disk, and what interruptions there are expected to take. `None`: that is no number.
+pub(crate) fn staying(scope: &Scope<'_>, risks: &Risks<'_>, held: &Held) -> Option<f64> {
+    let terms = &scope.terms;
+    let factor = scope.fit(&held.gpu_name).factor_ppm;
+    let speed = f64::from(held.slot.gpus) * f64::from(factor) / 1e6;
+    let rate = (held.price + held.storage).as_dollars();
+    let record = scope.world.state.machines.get(&held.slot.machine);
+    let odds = held.odds.unwrap_or_default();
+    let an_hour = |ppm: i64| ppm as f64 / 1e6;
+    let of_slot = risks.of_slot(risks.of_model(&held.gpu_name), record, held.slot.gpus);
+    let outbid = match held.rental {
+        Rental::Bid => an_hour(odds.outbid_ppm_h) * of_slot,
+        Rental::OnDemand => 0.0,
+    };
+    let lost = an_hour(odds.lost_ppm_h) * risks.of_host(held.host, record);
+    let stay = terms.work.map_or(STAY_DEFAULT_HOURS, |work| work / speed);
+    let stay = stay.clamp(STAY_MIN_HOURS, STAY_MAX_HOURS);
+    let interruption = (outbid + lost) * (terms.lost_hours(stay) + terms.boot) * rate;
+    let total = (rate + interruption) / speed;
+    (total.is_finite() && total > 0.0).then_some(total)
+}
+
 /// Hours of useful work expected of one stay: what is left to do, or the default, within the
 /// rental's end, the instance's longest life and the longest stay that is counted on.
 fn useful_hours(scope: &Scope<'_>, offer: &Offer, speed: f64, lead: f64) -> f64 {
@@ -357,7 +380,7 @@ mod tests {
         assert!(slow.boot > usual.boot && slow.total() > usual.total());
         let measured = with(&|record| record.past.down_mbit_s = Some(1));
         assert!(measured.boot > usual.boot);
-        let fails = with(&|record| record.past.failures = 20);
+        let fails = with(&|record| record.past.no_starts = 20);
         assert!(fails.boot > 1.5 * usual.boot);
         let hostile = with(&|record| record.track.outbids_of(1).met());
         assert!(hostile.interruption > 1.5 * usual.interruption);

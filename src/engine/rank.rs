@@ -56,6 +56,11 @@ struct Group<'a> {
 }
 
 impl<'a> MarketIndex<'a> {
+    /// The risks of slots.
+    pub(crate) fn risks(&self) -> &Risks<'a> {
+        &self.risks
+    }
+
     /// Groups the rows of a world's market.
     pub fn new(world: &'a World) -> Self {
         let mut groups: BTreeMap<(&str, u32), Vec<&Offer>> = BTreeMap::new();

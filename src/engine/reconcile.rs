@@ -80,8 +80,8 @@ impl Bill {
     /// its end, without a day left out. A partial answer lacks one end or has a hole, and one whose
     /// clock is off does not fit. When one ended that went by itself, nobody saw: it was gone for a
     /// while before that was proven. Once its bill is closed the last row there is ends it.
-    fn is_every_row_of(&self, held: &Held, closed: bool) -> bool {
-        let (Some(first), Some(last)) = (self.first, self.last) else {
+    fn is_every_row_of(&self, held: &Held, asked_from: Time, closed: bool) -> bool {
+        let Some(last) = self.last else {
             return false;
         };
         let reported = self.reported();
@@ -90,8 +90,16 @@ impl Bill {
             usize::try_from((last - first).num_days()).is_ok_and(|span| span + 1 == reported.len())
         });
         unbroken
-            && first <= held.created_at + FIRST_ROW_WITHIN
+            && self.begins_with(held, asked_from)
             && (closed || last + LAST_ROW_WITHIN >= end_of(held))
+    }
+
+    /// Whether these rows begin with the instance. A bill that was asked for only from later on begins with
+    /// a row of its own first day, which may be soon after the instance was made: before midnight.
+    fn begins_with(&self, held: &Held, asked_from: Time) -> bool {
+        let soon = |first| first <= held.created_at + FIRST_ROW_WITHIN;
+        let has_its_day = || self.reported().contains(&held.created_at.day(Tz::UTC));
+        self.first.is_some_and(soon) && (asked_from <= held.created_at || has_its_day())
     }
 
     /// What is to be posted so that every day that was reported comes to what was reported. A
@@ -136,6 +144,8 @@ pub struct Books<'a> {
     pub ended: &'a [Held],
     /// What was billed so far, by instance.
     pub billed: &'a BTreeMap<InstanceId, BilledDays>,
+    /// From when on the bill was asked for.
+    pub asked_from: Time,
     /// The time zone of days.
     pub zone: Tz,
 }
@@ -171,7 +181,7 @@ pub fn reconcile(books: &Books<'_>, charges: &[Charge], now: Time) -> Reconciled
                 known(held.id),
                 &bill,
                 (false, false),
-                books.zone,
+                books,
                 now,
             )
         {
@@ -190,14 +200,14 @@ pub fn reconcile(books: &Books<'_>, charges: &[Charge], now: Time) -> Reconciled
         let whole = bill
             .last
             .is_some_and(|last| closed || last + LAST_ROW_WITHIN >= end_of(held));
-        let every_row = bill.is_every_row_of(held, closed);
+        let every_row = bill.is_every_row_of(held, books.asked_from, closed);
         let corrected = take_up(
             &mut draft,
             held,
             known(held.id),
             &bill,
             (whole, every_row),
-            books.zone,
+            books,
             now,
         );
         if let Some(corrected) = corrected {
@@ -222,7 +232,7 @@ fn take_up(
     known: &BilledDays,
     bill: &Bill,
     (whole, every_row): (bool, bool),
-    zone: Tz,
+    books: &Books<'_>,
     now: Time,
 ) -> Option<Held> {
     let mut corrected = held.clone();
@@ -245,9 +255,11 @@ fn take_up(
     if !billed.is_empty() {
         corrected.billed = billed.values().copied().sum();
     }
-    let begun = held.created_at + FIRST_ROW_WITHIN;
-    let begins = bill.first.is_none_or(|first| first <= begun)
-        || billed.keys().any(|&(day, _)| day < begun.day(Tz::UTC));
+    // Where the day on which it was made was billed once, nothing before what this bill holds is missing.
+    let made_on = held.created_at.day(Tz::UTC);
+    let begins = bill.first.is_none()
+        || bill.begins_with(held, books.asked_from)
+        || billed.keys().any(|&(day, _)| day <= made_on);
     let whole = whole && begins;
     let estimated = corrected.spent_gpu + corrected.spent_disk;
     let mut over = Money::ZERO;
@@ -268,7 +280,10 @@ fn take_up(
             if component != Component::Traffic {
                 over += difference.max(Money::ZERO);
             }
-            draft.entry(zone, line(EntryKind::Correct, Some(component), difference));
+            draft.entry(
+                books.zone,
+                line(EntryKind::Correct, Some(component), difference),
+            );
         }
     }
     tell(draft, &corrected, (estimated, over, refunded), now);
@@ -410,6 +425,7 @@ mod tests {
             state,
             ended,
             billed: &ledger.0,
+            asked_from: NOW - FIRST_ROW_WITHIN,
             zone: Tz::UTC,
         };
         let changes = reconcile(&books, charges, now).changes;
@@ -629,6 +645,56 @@ mod tests {
         assert_eq!(billed(&right, soon), Money(3000));
         let closed = Duration::from_mins(150) + BILL_CLOSED_AFTER;
         assert_eq!(billed(&right, closed), Money(1500));
+    }
+
+    #[test]
+    fn a_bill_from_midnight_on_gives_back_nothing_of_the_day_before() {
+        let (mut state, held) = spent(1500, 100);
+        let midnight = Time(
+            NOW.day(Tz::UTC)
+                .and_time(chrono::NaiveTime::MIN)
+                .and_utc()
+                .timestamp_millis(),
+        );
+        let made = midnight - Duration::from_mins(40);
+        let mut ended = [Held {
+            created_at: made,
+            accrued_to: midnight + Duration::from_hours(2),
+            ..held
+        }];
+        let row = |start, end, amount| Charge {
+            start,
+            end,
+            ..charge(Component::Gpu, 1, amount)
+        };
+        let before = row(made, midnight, 600);
+        let after = row(midnight, midnight + Duration::from_hours(2), 1000);
+        let now = midnight + BILL_CLOSED_AFTER * 2;
+        let mut ledger = Ledger::default();
+        let mut read = |asked_from: Time, rows: &[Charge]| {
+            let books = Books {
+                state: &state,
+                ended: &ended,
+                billed: &ledger.0,
+                asked_from,
+                zone: Tz::UTC,
+            };
+            let changes = reconcile(&books, rows, now).changes;
+            ledger.take(&changes);
+            for change in &changes {
+                state.apply(change);
+                if let Change::Held(held) = change {
+                    ended[0] = (**held).clone();
+                }
+            }
+            (ended[0].billed, ended[0].spent())
+        };
+        // Asked for from after it was made, and from after midnight: only the second row is in it.
+        let later = midnight + Duration::from_mins(30);
+        assert_eq!(read(later, std::slice::from_ref(&after)).0, Money(1000));
+        let whole = [before, after.clone()];
+        assert_eq!(read(made, &whole), (Money(1600), Money(1600)));
+        assert_eq!(read(later, &[after]), (Money(1600), Money(1600)));
     }
 
     #[test]

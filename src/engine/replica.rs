@@ -68,6 +68,8 @@ pub(crate) struct Ground<'a, 'p> {
     pub(crate) blind: Option<Missing>,
     /// Slots that would take the job now, cheapest first.
     pub(crate) best: &'p [Candidate],
+    /// Whether its newest instance is better left for another slot.
+    pub(crate) cheaper: bool,
     /// What it waits for, where it is an element of an array that has no turn.
     pub(crate) queued: Option<Situation>,
     pub(crate) purse: &'p mut Purse<'a>,
@@ -359,6 +361,10 @@ fn running(
     }
     if let Some(situation) = bring(ground, held, step) {
         return situation;
+    }
+    if ground.cheaper && alone && count == 1 && spendable(ground) && ground.blind.is_none() {
+        let (why, destroy_why) = (Why::CheaperElsewhere, DestroyWhy::Moved);
+        return leave(ground, held, why, destroy_why, count, step);
     }
     step.actions.extend(lower(ground.world, ground.job, held));
     Situation::Running

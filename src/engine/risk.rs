@@ -11,7 +11,8 @@
 //! first, then with that as the prior for those of a model, then for a machine's, and then for a slot's
 //! (for failures: of all, of a host, of a machine). So a slot that nothing is known of is taken for one
 //! of its class, and one that was held for long without a loss is trusted more with each hour: spells
-//! that have lasted, last. Counts fade, half of them in two weeks.
+//! that have lasted, last. What one machine says of others is bounded: it is one witness, however long it
+//! served or however often it failed. Counts fade, half of them in two weeks.
 
 use std::collections::BTreeMap;
 
@@ -44,6 +45,9 @@ pub const TAKEN_PER_HOUR: f64 = 0.02;
 
 /// How many events the first idea of all rentals, and that of a class or a host, is worth.
 const WEIGHT_CLASS: f64 = 4.0;
+
+/// How many events what a single machine says of others is worth at most.
+const WITNESS_MAX: f64 = 2.0;
 
 /// How many events a class is worth where a machine is judged.
 const WEIGHT_MACHINE: f64 = 2.0;
@@ -118,9 +122,9 @@ impl<'a> Risks<'a> {
             if track.faded_to.is_none() {
                 continue;
             }
-            let left = left_of(track.faded_to, now);
-            let of_bids = Counts::of(track.outbids_in_all(), left);
-            let of_host = Counts::of(track.losses, left);
+            let left = track.left(now);
+            let of_bids = Counts::of(track.outbids_in_all(), left).of_one_witness();
+            let of_host = Counts::of(track.losses, left).of_one_witness();
             all_outbids.add(of_bids);
             all_losses.add(of_host);
             if let Some(model) = record.gpu_name.as_deref() {
@@ -157,7 +161,7 @@ impl<'a> Risks<'a> {
         let Some(track) = record.map(|record| &record.track) else {
             return of_model;
         };
-        let left = left_of(track.faded_to, self.now);
+        let left = track.left(self.now);
         let machine = Counts::of(track.outbids_in_all(), left).factor(of_model, WEIGHT_MACHINE);
         let slot = track.outbids.get(&gpus).copied().unwrap_or_default();
         Counts::of(slot, left).factor(machine, WEIGHT_SLOT)
@@ -171,7 +175,7 @@ impl<'a> Risks<'a> {
         let Some(track) = record.map(|record| &record.track) else {
             return of_host;
         };
-        let left = left_of(track.faded_to, self.now);
+        let left = track.left(self.now);
         Counts::of(track.losses, left).factor(of_host, WEIGHT_MACHINE)
     }
 }
@@ -179,16 +183,9 @@ impl<'a> Risks<'a> {
 /// Share of a machine's starts that are expected to fail.
 pub(crate) fn start_fails(record: Option<&MachineRecord>) -> f64 {
     let (starts, failures) =
-        record.map_or((0, 0), |record| (record.past.starts, record.past.failures));
+        record.map_or((0, 0), |record| (record.past.starts, record.past.no_starts));
     let (starts, failures) = (f64::from(starts), f64::from(failures));
     (START_FAILS * WEIGHT_STARTS + failures) / (WEIGHT_STARTS + starts + failures)
-}
-
-/// What is left of counts that have faded up to a moment: whole days, as they fade.
-fn left_of(faded_to: Option<Time>, now: Time) -> f64 {
-    const DAY_MS: i64 = 86_400_000;
-    let days = faded_to.map_or(0, |at| now.ms_since(at).max(0) / DAY_MS);
-    0.9517_f64.powi(i32::try_from(days).unwrap_or(i32::MAX))
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -202,6 +199,19 @@ impl Counts {
         Self {
             met: tally.met_ppm.max(0) as f64 / 1e6 * left,
             expected: tally.expected_ppm.max(0) as f64 / 1e6 * left,
+        }
+    }
+
+    /// What a machine says of others: its share, with the weight of a few events at most.
+    fn of_one_witness(self) -> Self {
+        let scale = (WITNESS_MAX / self.met.max(self.expected)).min(1.0);
+        if scale.is_finite() {
+            Self {
+                met: self.met * scale,
+                expected: self.expected * scale,
+            }
+        } else {
+            self
         }
     }
 
@@ -271,8 +281,10 @@ mod tests {
         let calm = record(2, 0, 4.0);
         let state = state([bad.clone(), calm.clone()]);
         let risks = Risks::new(&state, NOW);
-        let all = (4.0 + 6.0) / (4.0 + 5.0);
-        let model = all * (4.0 + 6.0) / (4.0 + all * 5.0);
+        // As witnesses they are worth two events each.
+        let (met, expected) = (2.0, 1.0 / 3.0 + 2.0);
+        let all = (4.0 + met) / (4.0 + expected);
+        let model = all * (4.0 + met) / (4.0 + all * expected);
         near(risks.of_model("RTX 4090"), model);
         near(risks.of_model("H100 SXM"), all);
         let of = |record| risks.of_slot(model, Some(record), 1);
@@ -288,11 +300,25 @@ mod tests {
         // In two weeks half of it is forgotten, whether or not anybody wrote that down.
         let later = Risks::new(&state, NOW + Duration::from_hours(14 * 24));
         let half = later.of_model("H100 SXM");
-        near(half, (4.0 + 6.0 * left()) / (4.0 + 5.0 * left()));
+        // Six and four have faded to three and two; the first is still more than a witness may say.
+        let (bad, calm) = (2.0 / (6.0 * left()), 2.0_f64.min(4.0 * left()));
+        let expected = bad * left() + calm;
+        near(half, (4.0 + 2.0) / (4.0 + expected));
     }
 
     fn left() -> f64 {
         0.9517_f64.powi(14)
+    }
+
+    #[test]
+    fn one_machine_speaks_for_others_only_so_much() {
+        let quiet = state([record(1, 0, 1000.0)]);
+        let loud = state([record(1, 1000, 1.0)]);
+        for (state, bounds) in [(quiet, 0.3..1.0), (loud, 1.0..4.0)] {
+            let risks = Risks::new(&state, NOW);
+            let other = risks.of_model("RTX 4090");
+            assert!(bounds.contains(&other), "{other}");
+        }
     }
 
     #[test]

@@ -17,6 +17,9 @@ pub(crate) enum Ill {
     HostLost,
 }
 
+/// Between two looks this far apart an instance may be lost and come back without being seen to.
+const WATCHED_WITHIN: Duration = Duration::from_mins(30);
+
 /// An instance's hours go to its machine's record this often, to spare a write each tick.
 const KEPT_EVERY: Duration = Duration::from_hours(1);
 
@@ -32,8 +35,12 @@ impl Fold<'_> {
         self.draft.state.machines.insert(record.id, record);
     }
 
-    /// Takes up that an instance ran for so long.
+    /// Takes up that an instance ran for so long. Where nobody looked for long, or the clock was set ahead,
+    /// it is not known that nothing befell it.
     pub(crate) fn ran(&mut self, held: &mut Held, ms: i64) {
+        if ms > millis(WATCHED_WITHIN) || self.seen.moved.ahead_ms > 0 {
+            return;
+        }
         held.exposed_ms = held.exposed_ms.saturating_add(ms.max(0));
         if held.exposed_ms >= millis(KEPT_EVERY) {
             self.expose(held);
@@ -61,7 +68,9 @@ impl Fold<'_> {
     /// Keeps with the machine what befell an instance.
     pub(crate) fn befell(&mut self, held: &mut Held, ill: Ill) {
         self.expose(held);
-        if held.odds.is_none() {
+        // Without money the marketplace stops every bid: no rival did.
+        let broke = ill == Ill::Outbid && self.seen.broke;
+        if held.odds.is_none() || held.first_ran_at.is_none() || broke {
             return;
         }
         let now = self.seen.now;
@@ -78,7 +87,7 @@ impl Fold<'_> {
     /// Keeps with the machine how long a slot was lost that runs again, where no bid of ours brought it
     /// back and no wish of ours kept it away.
     pub(crate) fn recovered(&mut self, held: &Held, since: Time) {
-        let by_itself = held.raised_at.is_none_or(|at| at < since);
+        let by_itself = held.bid_sent_at.is_none_or(|at| at < since);
         if held.rental == Rental::Bid && by_itself && !held.stop_asked {
             let away = self.seen.now.ms_since(since);
             self.machine_of(held, |record| record.track.recovered(away));
@@ -157,6 +166,36 @@ mod tests {
         let mut scene = running();
         scene.look(&[scene.row.id]);
         assert_eq!(track(&scene).losses.met_ppm, 1_000_000, "gone while it ran");
+    }
+
+    #[test]
+    fn what_nobody_saw_says_nothing() {
+        let mut scene = running();
+        scene.after(3 * 24 * 60 * MINUTE);
+        scene.minutes(61);
+        let known = track(&scene).outbids[&1].expected_ppm;
+        assert_eq!(known, 60_000, "of the hour that was watched");
+        // Out of money: every bid is stopped at once.
+        let mut scene = running();
+        scene.broke = true;
+        shows(&mut scene, RawState::Stopped, RawState::Exited);
+        assert_eq!(track(&scene).outbids_in_all().met_ppm, 0);
+        // What we bid for again did not come back by itself.
+        scene.held_mut().bid_sent_at = Some(scene.now);
+        shows(&mut scene, RawState::Running, RawState::Running);
+        assert_eq!(track(&scene).recoveries, 0);
+    }
+
+    #[test]
+    fn an_end_by_the_jobs_own_word_is_no_failure_of_the_host() {
+        let mut scene = running();
+        scene.job.finish = crate::types::job::Finish::Gone;
+        scene.look(&[scene.row.id]);
+        assert_eq!(track(&scene).losses.met_ppm, 0);
+        let mut scene = running();
+        scene.held_mut().ends_at = Some(scene.now);
+        scene.look(&[scene.row.id]);
+        assert_eq!(track(&scene).losses.met_ppm, 0, "its rental ended");
     }
 
     #[test]

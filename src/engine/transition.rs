@@ -99,7 +99,11 @@ impl Fold<'_> {
             held.first_ran_at = Some(now);
             let image = held.asked.as_ref().map(|asked| asked.image.as_str());
             let took = now.ms_since(held.created_at);
-            self.machine_of(held, |record| record.past.came_up(image, took));
+            let limit = self.job(&held.replica.job).map(|job| job.provision_timeout);
+            let in_time = limit.is_some_and(|limit| took <= millis(limit));
+            // Later than a start may take it was not looked at, or stopped before.
+            let boot = (before == Phase::Provisioning && in_time).then_some(took);
+            self.machine_of(held, |record| record.past.came_up(image, boot));
             self.start_succeeded(held);
             let took = human(now.since(held.created_at));
             let text = format!(
@@ -341,8 +345,11 @@ impl Fold<'_> {
             self.config.cooldown,
             self.config.cooldown_max,
         );
+        let never_ran = held.first_ran_at.is_none();
         self.machine_of(held, |record| {
             record.past.failures = record.past.failures.saturating_add(1);
+            let no_starts = record.past.no_starts.saturating_add(u32::from(never_ran));
+            record.past.no_starts = no_starts;
             record.failures += 1;
             let until: Time = now + backoff(first, longest, record.failures);
             record.cool_until = record.cool_until.max(Some(until));
@@ -376,7 +383,10 @@ impl Fold<'_> {
         self.draft.state.held.insert(held.id, held.clone());
         match held.destroying {
             None => {
-                if at_work {
+                let job = self.job(&held.replica.job);
+                let its_word = job.is_some_and(|job| job.finish == Finish::Gone);
+                let ended = held.ends_at.is_some_and(|ends| ends <= now);
+                if at_work && !its_word && !ended {
                     self.befell(&mut held, Ill::HostLost);
                 }
                 self.lost(&mut held, if at_work { ran_ms } else { 0 });

@@ -28,6 +28,8 @@ pub(crate) struct Scene {
     pub(crate) row: Instance,
     pub(crate) now: Time,
     pub(crate) moved: Moved,
+    /// Whether the account is out of money.
+    pub(crate) broke: bool,
     pub(crate) config: EngineConfig,
     /// What is read of its log at the next look.
     pub(crate) heard: Option<Heard>,
@@ -79,6 +81,7 @@ impl Scene {
             row,
             now: NOW,
             moved: Moved::default(),
+            broke: false,
             config: EngineConfig::default(),
             heard: None,
             events: Vec::new(),
@@ -122,6 +125,7 @@ impl Scene {
         let seen = Observation {
             now: self.now,
             moved: std::mem::take(&mut self.moved),
+            broke: self.broke,
             listing: Some(&listing),
             market: &Snapshot::default(),
             proven_gone: &gone.iter().copied().collect(),

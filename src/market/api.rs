@@ -24,6 +24,9 @@ pub struct MarketOptions {
     pub intensity: f64,
     /// How often provisioning fails, as a multiple of the usual. 0: never.
     pub failures: f64,
+    /// Floors, as a multiple of what they usually are beside the on-demand price; above 1 they are cut at
+    /// that price.
+    pub floors: f64,
     /// Share of the machines whose host lies, about its bandwidth or its GPUs.
     pub liars: f64,
     /// Accounts begin with a saved card that is charged when the credit falls to the first amount,
@@ -62,6 +65,7 @@ impl Default for MarketOptions {
             machines: None,
             intensity: 1.0,
             failures: 1.0,
+            floors: 1.0,
             liars: 0.0,
             autobill: None,
             payments: Payments::default(),

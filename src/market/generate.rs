@@ -152,7 +152,7 @@ fn machine(options: &MarketOptions, dice: &mut Dice, ids: &mut Ids) -> Machine {
     ids.machine += dice.whole(3, 60) as u64;
     let facts = facts(options, dice, model, gpus, ids.machine);
     let unit_price = dice.quantile(&spread(model.price));
-    let unit_floor = unit_price * floor_ratio(dice, model.floor);
+    let unit_floor = unit_price * floor_share(options, floor_ratio(dice, model.floor));
     let least = least_slice(gpus, dice);
     let mut slices = Vec::new();
     let mut size = least;
@@ -242,6 +242,17 @@ fn spread([p10, median, p90]: [f64; 3]) -> [(f64, f64); 5] {
         (0.9, p90),
         (1.0, p90 * 1.3),
     ]
+}
+
+/// A floor's share of the on-demand price as the market's options have it.
+fn floor_share(options: &MarketOptions, usual: f64) -> f64 {
+    let wanted = usual * options.floors;
+    if options.floors > 1.0 {
+        // What is over the price anyway stays so.
+        wanted.min(usual.max(1.0))
+    } else {
+        wanted
+    }
 }
 
 /// Floor over on-demand price. Seven in a hundred are over one, whatever the model.

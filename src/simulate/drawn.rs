@@ -115,6 +115,7 @@ impl Scenario {
             still: Duration::from_mins(75),
             faults,
             hazards: hazards_drawn(&mut draw),
+            market: None,
             machines: draw.whole(10..=40) as u32,
             intensity: draw.of(&[0.5, 1.0, 2.0, 5.0, 10.0]),
             balance,

@@ -16,8 +16,8 @@ pub use checker::Checker;
 pub use fate::{Hazards, MarketTime};
 pub use rig::{
     Adapters, AuditLedger, FillDisk, FixedPolicies, MakeMarketplace, MakeStore, PlaySecrets, Rig,
-    TellStore, Way,
+    TellStore, Watch, Way,
 };
-pub use scenario::{Outcome, Path, START, Scenario, TOKEN, run};
+pub use scenario::{Outcome, Path, START, Scenario, TOKEN, run, run_watched};
 pub use sweep::{Failed, Sweep, Totals};
 pub use turn::{Others, Policy, Turn};

@@ -19,6 +19,7 @@ use crate::clock::SimClock;
 use crate::daemon::{
     BrokenPolicy, Daemon, DaemonError, Observer, Parts, Policies, PolicySet, Secrets, Settings,
 };
+use crate::market::Market;
 use crate::market::router::MarketServer;
 use crate::market::transport::InProcess;
 use crate::ports::{
@@ -48,6 +49,9 @@ pub type FillDisk = Arc<dyn Fn(bool) -> Result<(), StoreError> + Send + Sync>;
 /// Reckons the store's ledger again from its lines: what was billed by it in all, and what does not
 /// agree.
 pub type AuditLedger = Arc<dyn Fn() -> Result<(Money, Vec<String>), StoreError> + Send + Sync>;
+
+/// Sees the market as it is.
+pub type Watch = Arc<dyn Fn(&Market) + Send + Sync>;
 
 /// The adapters, which only the command line may name.
 #[derive(Clone)]
@@ -89,6 +93,7 @@ struct Stage {
     other_account: AtomicBool,
     looked_at: AtomicI64,
     native: bool,
+    watch: OnceLock<Watch>,
 }
 
 impl Stage {
@@ -127,6 +132,9 @@ impl Stage {
         self.server.with_market(|market| {
             self.looked_at.store(market.now().0, Ordering::SeqCst);
             checker.look(market);
+            if let Some(watch) = self.watch.get() {
+                watch(market);
+            }
         });
     }
 
@@ -456,6 +464,7 @@ impl Rig {
             late: Mutex::default(),
             other_account: AtomicBool::new(false),
             native: way.native,
+            watch: OnceLock::new(),
         };
         Self {
             clock,
@@ -472,6 +481,11 @@ impl Rig {
         *lock(&self.stage.script) = script.into();
         self.stage.market_time.get_or_init(|| market_time);
         self
+    }
+
+    /// From now on somebody sees the market whenever the checker does.
+    pub(super) fn watched_by(&self, watch: Watch) {
+        self.stage.watch.get_or_init(|| watch);
     }
 
     /// From now on, so much goes wrong around the processes.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::checker::Checker;
 use super::fate::{Hazards, MarketTime, lock};
-use super::rig::{Adapters, Rig, Way};
+use super::rig::{Adapters, Rig, Watch, Way};
 use super::turn::{OTHER_TOKEN, Turn, rent};
 use crate::clock::SimClock;
 use crate::daemon::{Daemon, DaemonError, Looking, Observer, Pace, Settings, TickView};
@@ -80,6 +80,8 @@ pub struct Scenario {
     pub faults: FaultSpec,
     /// What goes wrong around the processes.
     pub hazards: Hazards,
+    /// The market, where it is not made of what follows.
+    pub market: Option<MarketOptions>,
     /// Machines of the market.
     pub machines: u32,
     /// How busy rivals, takers and hosts are.
@@ -152,7 +154,24 @@ pub const START: Time = Time(1_767_643_200_000);
 
 /// Runs a scenario. The same scenario gives the same outcome, request by request.
 pub async fn run(scenario: &Scenario, adapters: Adapters) -> Result<Outcome, DaemonError> {
+    play(scenario, build(scenario, adapters)).await
+}
+
+/// The same with somebody who sees the market at least every minute, and after whatever changed it.
+///
+/// # Errors
+/// As [`run`].
+pub async fn run_watched(
+    scenario: &Scenario,
+    adapters: Adapters,
+    watch: Watch,
+) -> Result<Outcome, DaemonError> {
     let rig = build(scenario, adapters);
+    rig.watched_by(watch);
+    play(scenario, rig).await
+}
+
+async fn play(scenario: &Scenario, rig: Rig) -> Result<Outcome, DaemonError> {
     let mut outcome = Outcome::default();
     let accrued = Arc::new(Mutex::new(Money::ZERO));
     let ends = scenario.start + scenario.trouble;
@@ -180,7 +199,7 @@ pub async fn run(scenario: &Scenario, adapters: Adapters) -> Result<Outcome, Dae
 }
 
 fn build(scenario: &Scenario, adapters: Adapters) -> Rig {
-    let options = MarketOptions {
+    let options = scenario.market.clone().unwrap_or(MarketOptions {
         seed: scenario.seed,
         start: scenario.start,
         balance: scenario.balance,
@@ -191,7 +210,7 @@ fn build(scenario: &Scenario, adapters: Adapters) -> Rig {
         liars: scenario.liars,
         disputed: scenario.disputed,
         ..MarketOptions::default()
-    };
+    });
     let clock = Arc::new(SimClock::new(scenario.start));
     let market_time = Arc::new(MarketTime::new(Arc::clone(&clock)));
     let mut market = Market::generated(options);
@@ -344,6 +363,14 @@ fn read_back(effect: &Effect, world: &mut World) {
 fn is_of_the_same(one: &Effect, other: &Effect) -> bool {
     match (one, other) {
         (Effect::Rent { replica, .. }, Effect::Rent { replica: other, .. }) => replica == other,
+        // What was told to go on is told to hold once another was rented in its place.
+        (
+            Effect::Relabel { instance, tail },
+            Effect::Relabel {
+                instance: other,
+                tail: then,
+            },
+        ) => instance == other && (tail.generation, tail.permit) == (then.generation, then.permit),
         _ => one.as_str() == other.as_str() && one.instance() == other.instance(),
     }
 }

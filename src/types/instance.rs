@@ -572,6 +572,9 @@ pub struct Held {
     pub first_ran_at: Option<Time>,
     /// When the bid was raised last.
     pub raised_at: Option<Time>,
+    /// When a bid of ours that is none to park took effect last.
+    #[serde(default)]
+    pub bid_sent_at: Option<Time>,
     /// Raises since it last ran for an hour without a break: a rival that comes back at once is
     /// not outbid a second time.
     pub raises: u32,
@@ -679,6 +682,7 @@ impl Held {
             stop_asked: false,
             first_ran_at: None,
             raised_at: None,
+            bid_sent_at: None,
             raises: 0,
             accrued_to: now,
             billed_ms: 0,
@@ -713,6 +717,7 @@ impl Held {
     /// A bid is asked for at which it may run. What is raised for is given up no more: it would else be
     /// parked while it comes up again.
     pub fn asked_to_run_at(&mut self, bid: Rate, now: Time) {
+        self.bid_sent_at = Some(now);
         let before = match self.bid_before_park {
             Some(bid) if self.stop_asked => bid,
             _ => self.price,

@@ -54,6 +54,12 @@ impl MachineRecord {
     }
 }
 
+/// What is known of a span of time in milliseconds once another was seen, which counts a quarter.
+fn blended(known: Option<i64>, ms: i64) -> i64 {
+    let ms = ms.max(0);
+    known.map_or(ms, |known| known.saturating_add((ms - known.max(0)) / 4))
+}
+
 /// Images of which it is known how long a machine takes to bring them up, at most.
 pub const BOOTS_KEPT: usize = 8;
 
@@ -65,6 +71,9 @@ pub struct Past {
     /// Those that failed by the machine: did not come up, were refused or silent, broke, were lost with
     /// the host, or ended within seconds.
     pub failures: u32,
+    /// Those of the failed that never came up.
+    #[serde(default)]
+    pub no_starts: u32,
     /// Milliseconds from the rent to being seen to run, whatever the image: each new start counts a
     /// quarter.
     pub boot_ms: Option<i64>,
@@ -78,23 +87,19 @@ pub struct Past {
 }
 
 impl Past {
-    /// Takes up that an instance with an image came up, so long after it was rented.
-    pub fn came_up(&mut self, image: Option<&str>, boot_ms: i64) {
+    /// Takes up that an instance with an image came up, so long after it was rented; `None`: how long it took
+    /// is not known, for it came up later than a start may take, or was stopped first.
+    pub fn came_up(&mut self, image: Option<&str>, boot_ms: Option<i64>) {
         self.starts = self.starts.saturating_add(1);
-        let boot_ms = boot_ms.max(0);
-        let blend = |known: Option<i64>| {
-            known.map_or(boot_ms, |known| {
-                known.saturating_add((boot_ms - known.max(0)) / 4)
-            })
-        };
-        self.boot_ms = Some(blend(self.boot_ms));
+        let Some(boot_ms) = boot_ms else { return };
+        self.boot_ms = Some(blended(self.boot_ms, boot_ms));
         let Some(image) = image else { return };
         let known = self.boots.get(image).copied();
         if known.is_none() && self.boots.len() >= BOOTS_KEPT {
             // Which one was not used for longest is not known; any is as good.
             self.boots.pop_first();
         }
-        self.boots.insert(image.to_owned(), blend(known));
+        self.boots.insert(image.to_owned(), blended(known, boot_ms));
     }
 
     /// Milliseconds from the rent to being seen to run that are expected with an image: as it was with
@@ -154,14 +159,20 @@ impl Tally {
     }
 }
 
-/// What a day takes of an amount, so that half is left after two weeks: 2^(-1/14) is 0.9517.
+/// What a day takes of an amount, in ten-thousandths, so that half is left after two weeks: 2^(-1/14) is
+/// 0.9517.
+const FADES_A_DAY: u16 = 483;
+
+const DAY: Duration = Duration::from_hours(24);
+
 fn faded(amount: i64) -> i64 {
-    let gone = i128::from(amount) * 483 / 10_000;
+    let gone = i128::from(amount) * i128::from(FADES_A_DAY) / 10_000;
     i64::try_from(gone).unwrap_or(amount)
 }
 
-/// What is older than this has faded to nothing.
-const FADED_DAYS: i64 = 400;
+/// Days that fade at once, at most: a clock that is wrong by years for a moment does not take everything, and
+/// a daemon that was away for long catches up within some looks.
+const FADED_DAYS: i64 = 7;
 
 /// Numbers of GPUs of which a machine's slots are told apart, at most.
 const SLOTS_KEPT: usize = 16;
@@ -185,21 +196,29 @@ pub struct Track {
 impl Track {
     /// Lets what is known fade up to a moment, by whole days.
     pub fn fade(&mut self, now: Time) {
-        let day = millis(Duration::from_hours(24));
         let Some(at) = self.faded_to.filter(|&at| at <= now) else {
             // After a clock that was set back it fades on from there.
             self.faded_to = Some(now);
             return;
         };
-        let days = now.ms_since(at) / day;
-        for _ in 0..days.min(FADED_DAYS) {
+        let days = (now.ms_since(at) / millis(DAY)).min(FADED_DAYS);
+        for _ in 0..days {
             self.losses.fade();
             for tally in self.outbids.values_mut() {
                 tally.fade();
             }
         }
-        self.faded_to =
-            Some(at + Duration::from_hours(24) * u32::try_from(days).unwrap_or(u32::MAX));
+        self.faded_to = Some(at + DAY * u32::try_from(days).unwrap_or(u32::MAX));
+    }
+
+    /// What is left at a moment of what this holds, as a share: it fades whether or not anybody writes that
+    /// down.
+    pub fn left(&self, now: Time) -> f64 {
+        let days = self
+            .faded_to
+            .map_or(0, |at| now.ms_since(at).max(0) / millis(DAY));
+        let a_day = f64::from(10_000 - FADES_A_DAY) / 10_000.0;
+        a_day.powi(i32::try_from(days).unwrap_or(i32::MAX))
     }
 
     /// Bids on a slot with so many GPUs.
@@ -224,10 +243,7 @@ impl Track {
     /// Takes up that a slot which was lost to a rival ran again by itself.
     pub fn recovered(&mut self, away_ms: i64) {
         self.recoveries = self.recoveries.saturating_add(1);
-        let away_ms = away_ms.max(0);
-        self.recovery_ms = Some(self.recovery_ms.map_or(away_ms, |known| {
-            known.saturating_add((away_ms - known.max(0)) / 4)
-        }));
+        self.recovery_ms = Some(blended(self.recovery_ms, away_ms));
     }
 }
 
@@ -248,6 +264,12 @@ mod tests {
         assert_eq!(track.outbids_in_all().met_ppm, ONCE_PPM);
         let later = NOW + Duration::from_hours(14 * 24 + 5);
         track.fade(later);
+        assert_eq!(
+            track.faded_to,
+            Some(NOW + Duration::from_hours(7 * 24)),
+            "half at once"
+        );
+        track.fade(later);
         let half = track.outbids_in_all().met_ppm;
         assert!((495_000..=505_000).contains(&half), "{half}");
         assert_eq!(track.faded_to, Some(NOW + Duration::from_hours(14 * 24)));
@@ -257,7 +279,9 @@ mod tests {
         assert_eq!(track.outbids_in_all().met_ppm, half);
         track.fade(NOW + Duration::from_hours(23));
         assert_eq!(track.outbids_in_all().met_ppm, half);
-        track.fade(NOW + Duration::from_hours(24 * 5000));
+        for _ in 0..100 {
+            track.fade(NOW + Duration::from_hours(24 * 5000));
+        }
         assert_eq!(track.outbids_in_all().met_ppm / 100, 0);
     }
 
@@ -265,18 +289,21 @@ mod tests {
     fn a_boot_is_known_by_image_and_otherwise_by_any() {
         let mut past = Past::default();
         assert_eq!(past.boot_ms_of("a"), None);
-        past.came_up(Some("a"), 100_000);
-        past.came_up(Some("b"), 500_000);
-        past.came_up(Some("b"), 100_000);
+        past.came_up(Some("a"), Some(100_000));
+        past.came_up(Some("b"), Some(500_000));
+        past.came_up(Some("b"), Some(100_000));
         assert_eq!(past.boot_ms_of("a"), Some(100_000));
         assert_eq!(past.boot_ms_of("b"), Some(400_000));
         assert_eq!(past.boot_ms_of("c"), past.boot_ms);
         for image in 0..100 {
-            past.came_up(Some(&format!("image {image:03}")), i64::MAX);
-            past.came_up(None, -5);
+            past.came_up(Some(&format!("image {image:03}")), Some(i64::MAX));
+            past.came_up(None, Some(-5));
         }
         assert_eq!(past.boots.len(), BOOTS_KEPT);
         assert_eq!(past.starts, 203);
+        let known = past.boot_ms;
+        past.came_up(Some("a"), None);
+        assert_eq!((past.starts, past.boot_ms), (204, known));
     }
 
     #[test]

@@ -384,6 +384,8 @@ pub enum Why {
     PatienceOver,
     /// Outbid, and its machine is taken back on-demand.
     Reclaim,
+    /// A useful GPU-hour costs much less on another slot.
+    CheaperElsewhere,
     /// The user asked.
     UserRequest,
     /// Outside the job's windows.
@@ -441,6 +443,7 @@ impl Why {
             Self::FloorFell => "floor-fell",
             Self::PatienceOver => "patience-over",
             Self::Reclaim => "reclaim",
+            Self::CheaperElsewhere => "cheaper-elsewhere",
             Self::UserRequest => "user-request",
             Self::WindowClosed => "window-closed",
             Self::Resume => "resume",

@@ -211,6 +211,11 @@ pub struct World {
     pub listing: Option<Listing>,
     /// The account. `None`: unreadable; nothing to spend.
     pub account: Option<Account>,
+    /// The credit as it was read last. New spending goes by the account's, which may be less: a rise waits
+    /// to be confirmed. What has to be wound down goes by this: one old answer ends nothing for long. `None`:
+    /// the same.
+    #[serde(default)]
+    pub credit_read: Option<Money>,
     /// How fast the account's credit has fallen of late, whoever spent it. `None`: not observed for
     /// long enough to say.
     #[serde(default)]

@@ -190,6 +190,7 @@ pub(crate) fn scenario(seed: u64) -> Scenario {
             crash_per_mille: 120,
             ..Hazards::default()
         },
+        market: None,
         machines: 150,
         intensity: 2.0,
         balance: Money::dollars(30),

@@ -84,6 +84,7 @@ pub(crate) fn held(id: u64, gpu_name: &str, billed: i64) -> Held {
         stop_asked: false,
         first_ran_at: Some(Time(2000)),
         raised_at: None,
+        bid_sent_at: None,
         raises: 0,
         accrued_to: Time(3000),
         billed_ms: 1000,

@@ -1,0 +1,313 @@
+//! Generated markets: haggle and the rules that people rent by, on the same ones.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use serde::Serialize;
+
+use super::super::context::Context;
+use super::super::failure::{Done, Exit, Failure};
+use super::super::output::{Align, Output};
+use super::super::simulate::play_adapters;
+use super::BacktestArgs;
+use crate::arena::{Family, Match, Played, Player, jobs, play};
+use crate::types::spelling;
+
+/// One family, or all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Families {
+    One(Family),
+    All,
+}
+
+pub(super) fn family(text: &str) -> Result<Families, String> {
+    if text == "all" {
+        return Ok(Families::All);
+    }
+    Family::named(text).map(Families::One).ok_or_else(|| {
+        let names = Family::ALL.map(Family::as_str);
+        let meant = spelling::nearest(text, names.into_iter());
+        let meant = meant.map_or(String::new(), |name| format!("; did you mean `{name}`?"));
+        format!("the families are {} and all{meant}", names.join(", "))
+    })
+}
+
+#[derive(Debug, Serialize)]
+struct Document {
+    first_seed: u64,
+    seeds: u64,
+    days: u32,
+    jobs: usize,
+    families: Vec<FamilyDocument>,
+    /// Over all families.
+    overall: Vec<Standing>,
+}
+
+#[derive(Debug, Serialize)]
+struct FamilyDocument {
+    family: &'static str,
+    /// The least that all of the work could cost on markets that nobody touches, per GPU-hour of it.
+    bound_dollars_per_gpu_hour: f64,
+    players: Vec<Standing>,
+}
+
+/// Sums over the markets.
+#[derive(Debug, Serialize)]
+struct Standing {
+    player: &'static str,
+    /// Of all of the work, what was left undone at the on-demand price.
+    dollars_per_gpu_hour: f64,
+    cost_dollars: f64,
+    undone_dollars: f64,
+    useful_gpu_hours: f64,
+    jobs_done: usize,
+    interruptions: u64,
+    starts: u64,
+    /// What haggle's work comes to over what its comes to.
+    haggle_over_it: Option<f64>,
+}
+
+/// A market, and who plays; `None`: the bound.
+type Task = (Family, u64, Option<Player>);
+
+pub(super) fn run(context: &Context, args: &BacktestArgs, threads: usize) -> Done {
+    let jobs = jobs().map_err(|why| Failure::world(format!("the jobs cannot be read: {why}")))?;
+    let mut families: Vec<Family> = Vec::new();
+    for asked in &args.market {
+        let asked = match asked {
+            Families::One(family) => vec![*family],
+            Families::All => Family::ALL.to_vec(),
+        };
+        families.extend(asked);
+    }
+    families.sort();
+    families.dedup();
+    let players = || Player::ALL.into_iter().map(Some).chain([None]);
+    let tasks: Vec<Task> = families
+        .iter()
+        .flat_map(|&family| (0..args.seeds).map(move |seed| (family, seed)))
+        .flat_map(|(family, seed)| {
+            players().map(move |player| (family, args.seed.wrapping_add(seed), player))
+        })
+        .collect();
+    let one = |&(family, seed, player): &Task| -> Result<Played, String> {
+        let what = Match {
+            family,
+            seed,
+            days: args.days,
+            jobs: jobs.clone(),
+        };
+        let Some(player) = player else {
+            return Ok(Played {
+                cost: what.bound(),
+                ..Played::default()
+            });
+        };
+        play(&what, player, &play_adapters).map_err(|why| {
+            format!(
+                "{} on {}, seed {seed}: {why}",
+                player.as_str(),
+                family.as_str()
+            )
+        })
+    };
+    let played = in_parallel(context.output, &tasks, threads, &one)?;
+    let wanted = jobs.iter().filter_map(|job| job.work_mgpu_h);
+    let wanted = wanted.sum::<i64>() as f64 / 1000.0;
+    let document = Document {
+        first_seed: args.seed,
+        seeds: args.seeds,
+        days: args.days,
+        jobs: jobs.len(),
+        families: families
+            .iter()
+            .map(|&family| family_document(family, &tasks, &played, wanted))
+            .collect(),
+        overall: standings(&tasks, &played, wanted, &|_| true),
+    };
+    context
+        .output
+        .show(&document, || text(context.output, &document))?;
+    Ok(Exit::Success)
+}
+
+/// All tasks, in their order.
+fn in_parallel(
+    output: Output,
+    tasks: &[Task],
+    threads: usize,
+    one: &(dyn Fn(&Task) -> Result<Played, String> + Sync),
+) -> Result<Vec<Played>, Failure> {
+    let next = AtomicUsize::new(0);
+    let done: Mutex<Vec<Option<Result<Played, String>>>> = Mutex::new(vec![None; tasks.len()]);
+    std::thread::scope(|scope| {
+        for _ in 0..threads.max(1) {
+            scope.spawn(|| {
+                loop {
+                    let at = next.fetch_add(1, Ordering::SeqCst);
+                    let Some(task) = tasks.get(at) else { break };
+                    let played = one(task);
+                    let mut done = done
+                        .lock()
+                        .unwrap_or_else(std::sync::PoisonError::into_inner);
+                    done[at] = Some(played);
+                    output.progress(&format!("{} of {} runs begun", at + 1, tasks.len()));
+                }
+            });
+        }
+    });
+    let done = done
+        .into_inner()
+        .unwrap_or_else(std::sync::PoisonError::into_inner);
+    done.into_iter()
+        .map(|played| match played {
+            Some(Ok(played)) => Ok(played),
+            Some(Err(why)) => Err(Failure::world(why)),
+            None => Err(Failure::world("a run was not made")),
+        })
+        .collect()
+}
+
+fn family_document(
+    family: Family,
+    tasks: &[Task],
+    played: &[Played],
+    wanted: f64,
+) -> FamilyDocument {
+    let bounds = tasks.iter().zip(played);
+    let bounds = bounds.filter(|((of, _, player), _)| *of == family && player.is_none());
+    let (sum, markets) = bounds.fold((0.0, 0.0), |(cost, markets), (_, bound)| {
+        (cost + bound.cost, markets + 1.0)
+    });
+    FamilyDocument {
+        family: family.as_str(),
+        bound_dollars_per_gpu_hour: sum / (wanted * markets),
+        players: standings(tasks, played, wanted, &|of| of == family),
+    }
+}
+
+fn ratio(of: f64, by: f64) -> Option<f64> {
+    (by > 0.0).then(|| of / by)
+}
+
+/// `wanted`: GPU-hours of work on each market.
+fn standings(
+    tasks: &[Task],
+    played: &[Played],
+    wanted: f64,
+    of: &dyn Fn(Family) -> bool,
+) -> Vec<Standing> {
+    let sum = |player: Player| {
+        let all = tasks.iter().zip(played);
+        let its = all.filter(|((family, _, who), _)| of(*family) && *who == Some(player));
+        its.fold((Played::default(), 0.0), |(sum, markets), (_, one)| {
+            let sum = Played {
+                cost: sum.cost + one.cost,
+                undone_cost: sum.undone_cost + one.undone_cost,
+                useful_gpu_hours: sum.useful_gpu_hours + one.useful_gpu_hours,
+                done: sum.done + one.done,
+                interruptions: sum.interruptions + one.interruptions,
+                starts: sum.starts + one.starts,
+            };
+            (sum, markets + 1.0)
+        })
+    };
+    let price = |(all, markets): &(Played, f64)| (all.cost + all.undone_cost) / (wanted * markets);
+    let haggle = price(&sum(Player::Haggle));
+    Player::ALL
+        .into_iter()
+        .map(|player| {
+            let sum = sum(player);
+            let all = sum.0;
+            Standing {
+                player: player.as_str(),
+                dollars_per_gpu_hour: price(&sum),
+                undone_dollars: all.undone_cost,
+                cost_dollars: all.cost,
+                useful_gpu_hours: all.useful_gpu_hours,
+                jobs_done: all.done,
+                interruptions: all.interruptions,
+                starts: all.starts,
+                haggle_over_it: ratio(haggle, price(&sum)),
+            }
+        })
+        .collect()
+}
+
+fn text(output: Output, document: &Document) -> String {
+    let mut text = String::new();
+    for family in &document.families {
+        let bound = number(Some(family.bound_dollars_per_gpu_hour));
+        text += &format!("{} (no less than ${bound} is possible)\n", family.family);
+        text += &format!("{}\n\n", table(output, &family.players));
+    }
+    text += &format!("all\n{}\n", table(output, &document.overall));
+    text
+}
+
+fn number(value: Option<f64>) -> String {
+    value.map_or("-".to_owned(), |value| format!("{value:.4}"))
+}
+
+fn table(output: Output, standings: &[Standing]) -> String {
+    let columns = [
+        ("who", Align::Left),
+        ("$ a GPU-hour of work", Align::Right),
+        ("haggle over it", Align::Right),
+        ("paid", Align::Right),
+        ("undone", Align::Right),
+        ("useful GPU-hours", Align::Right),
+        ("jobs done", Align::Right),
+        ("lost runs", Align::Right),
+        ("instances", Align::Right),
+    ];
+    let rows = standings.iter().map(|standing| {
+        vec![
+            standing.player.to_owned(),
+            number(Some(standing.dollars_per_gpu_hour)),
+            number(standing.haggle_over_it),
+            format!("${:.2}", standing.cost_dollars),
+            format!("${:.2}", standing.undone_dollars),
+            format!("{:.1}", standing.useful_gpu_hours),
+            standing.jobs_done.to_string(),
+            standing.interruptions.to_string(),
+            standing.starts.to_string(),
+        ]
+    });
+    output.table(&columns, rows.collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn everybody_works_on_the_same_market_and_is_charged_for_the_same_work() {
+        let what = Match {
+            family: Family::Scarce,
+            seed: 1,
+            days: 1,
+            jobs: jobs().unwrap().into_iter().take(2).collect(),
+        };
+        let wanted: i64 = what.jobs.iter().filter_map(|job| job.work_mgpu_h).sum();
+        let wanted = wanted as f64 / 1000.0;
+        let bound = what.bound();
+        assert!(bound > 0.0);
+        for player in Player::ALL {
+            let played = play(&what, player, &play_adapters).unwrap();
+            let who = player.as_str();
+            assert!(played.useful_gpu_hours > 5.0, "{who}: {played:?}");
+            assert!(
+                played.useful_gpu_hours < wanted,
+                "{who}: there is more than a day's work"
+            );
+            assert!(played.starts > 0 && played.cost > 0.0, "{who}: {played:?}");
+            assert!(played.undone_cost > 0.0, "{who}: {played:?}");
+            let all = played.cost + played.undone_cost;
+            assert!(
+                all > 0.5 * bound,
+                "{who}: {all} for what costs {bound} at least"
+            );
+        }
+    }
+}
