@@ -120,6 +120,9 @@ pub(crate) fn situation(situation: &Situation, now: Time) -> String {
             "the checkpoint of instance {from} is copied; given up after {} more",
             left(*until)
         ),
+        Situation::SourceAway { from } => {
+            format!("the host of instance {from}, whose disk has its checkpoint, is not heard from")
+        }
         Situation::NotCopied { from, times } => format!(
             "the checkpoint on the disk of instance {from} did not come to another one, {times} times: \
              `haggle resume` tries again, `restartable = true` lets it begin anew"
@@ -176,6 +179,7 @@ pub(crate) fn turn(turn: &Turn, now: Time) -> String {
         Turn::Refused { why } => refusal(*why).into(),
         Turn::Limited { limit: which } => format!("held back by {}", limit(which)),
         Turn::Dearer => "another machine is cheaper, with all that it takes to go there".into(),
+        Turn::NotCopied => "its work is on its disk alone, and copies from there fail".into(),
         Turn::TooManyDisks => "too many disks were left behind".into(),
         Turn::Blind { missing: what } => format!("cannot decide: {}", missing(*what)),
     }

@@ -646,6 +646,7 @@ mod tests {
             rental: Rental::Bid,
             price: Rate(400_000_000),
             bid_before_park: None,
+            last_bid: None,
             storage: Rate(2_000_000),
             disk_gb: 10,
             traffic_prices: None,

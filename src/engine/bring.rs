@@ -14,7 +14,7 @@
 use std::time::Duration;
 
 use crate::types::ids::{InstanceId, MachineId};
-use crate::types::instance::{Bringing, Held, Phase};
+use crate::types::instance::{Bringing, Held, Phase, RawState};
 use crate::types::intent::Effect;
 use crate::types::job::{Job, Runner};
 use crate::types::money::{Money, Rate};
@@ -59,11 +59,33 @@ const ANCESTRY_MAX: usize = 8;
 pub(super) const GB: u64 = 1_000_000_000;
 
 /// The disk that a replica's next instance is to go on from, once it is left: the newest of those that have
-/// a checkpoint which stays there, as their runs told.
+/// a checkpoint which stays there, as their runs told. Where copies from one fail that has none of its own,
+/// what was brought to it may still be on the disk that it came from.
 pub(super) fn latest<'a>(job: &Job, held: &[&'a Held]) -> Option<&'a Held> {
     let runner = job.run.runner.as_deref().filter(|runner| runner.carried)?;
     let has_one = |one: &&&Held| one.destroying.is_none() && has_checkpoint(one, runner, held);
-    held.iter().find(has_one).copied()
+    let has_only_others = |one: &Held| {
+        let bringing = one.bringing.as_ref();
+        bringing.is_some_and(|bringing| !bringing.anew && bringing.kept_at.is_none())
+    };
+    let mut have = held.iter().filter(has_one);
+    let newest = have.next().copied()?;
+    if newest.copies_failed < COPIES_MAX || !has_only_others(newest) {
+        return Some(newest);
+    }
+    let older = have.find(|one| one.copies_failed < COPIES_MAX || !has_only_others(one));
+    older.copied().or(Some(newest))
+}
+
+/// Whether the host of a parked instance is not heard from: nothing can be copied from its disk now.
+pub(super) fn is_away(world: &World, held: &Held) -> bool {
+    let listing = world.listing.as_ref();
+    let row = listing.and_then(|listing| listing.rows.iter().find(|row| row.id == held.id));
+    row.is_some_and(|row| {
+        // A stopped instance that bills not even its disk is on such a host.
+        let bills_nothing = row.burn == Some(Rate::ZERO) && held.storage > Rate::ZERO;
+        row.actual == Some(RawState::Offline) || bills_nothing
+    })
 }
 
 /// The same, where it can be copied from now.
@@ -122,6 +144,7 @@ pub(crate) fn bringing(from: &Held) -> Bringing {
         refused: 0,
         refused_why: None,
         again_at: None,
+        agains: 0,
         anew: false,
         opened: false,
         opened_at: None,
@@ -233,9 +256,14 @@ pub(super) fn leads_by(job: &Job, bytes: u64) -> Duration {
 
 /// The same of an instance; `None`: nothing was told of that stays for the next one.
 pub(super) fn leads(job: &Job, held: &Held) -> Option<Duration> {
+    told_bytes(held).map(|bytes| leads_by(job, bytes))
+}
+
+/// How much a copy of what stays on a disk moves at most, where its run told of something.
+pub(super) fn told_bytes(held: &Held) -> Option<u64> {
     let view = held.runner.as_ref()?;
     let has_one = view.given.as_ref()?.carried && view.checkpoint.is_some();
-    has_one.then(|| leads_by(job, bringing(held).bytes))
+    has_one.then(|| bringing(held).bytes)
 }
 
 /// How long a copy may take from when it was first asked for.
@@ -339,9 +367,9 @@ pub(super) fn bring(
         let reserve = up.saturating_add(down);
         // What is held for it already is not taken twice.
         let more = reserve.saturating_sub(set_aside(world, held));
-        let taken = ground
-            .purse
-            .take(ground.job, more, Money::ZERO, Load::default());
+        // What is spent on the copy must not be missed for the disk that it leaves, or a limit takes that.
+        let margin = from.storage.cost(LEFT_KEPT);
+        let taken = ground.purse.take(ground.job, more, margin, Load::default());
         match taken {
             Ok(()) => step.actions.push(Action {
                 reserve,
@@ -385,6 +413,15 @@ fn is_due(world: &World, held: &Held, bringing: &Bringing) -> bool {
         .is_none_or(|asked| world.now >= asked + after)
 }
 
+#[cfg(test)]
+#[path = "bring_fails_tests.rs"]
+mod fails;
+#[cfg(test)]
+#[path = "bring_properties.rs"]
+mod properties;
+#[cfg(test)]
+#[path = "bring_samples.rs"]
+mod samples;
 #[cfg(test)]
 #[path = "bring_tests.rs"]
 mod tests;

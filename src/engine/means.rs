@@ -107,11 +107,9 @@ pub(super) fn unpaid_copy(
         return Some(situation);
     }
     let unfit = held.runner.as_ref().is_some_and(RunnerView::is_replaced);
-    let machine = world.state.machines.get(&held.slot.machine);
-    let bid = machine.and_then(|machine| machine.highest_bid);
     let may = held.id == from.id && held.rental == Rental::Bid && !unfit;
     let may = may && due(ground, held).is_none() && may_wake(world, held) && spendable(ground);
-    if let Some((bid, _)) = bid.filter(|_| may)
+    if let Some(bid) = held.last_bid.filter(|_| may)
         && let Ok(Some(action)) = resume_at(ground, held, bid)
     {
         step.actions.push(action);

@@ -11,7 +11,7 @@ use crate::types::ids::InstanceId;
 use crate::types::instance::{DestroyWhy, Held, Phase, Rental, Verdict};
 use crate::types::intent::Effect;
 use crate::types::job::Job;
-use crate::types::money::Rate;
+use crate::types::money::{BID_PARKED, Rate};
 use crate::types::plan::{Action, Candidate, Limit, Missing, Notice, Refusal, Situation, Why};
 use crate::types::recourse::{Recourse, Turn};
 use crate::types::state::{Ending, ReplicaRecord, Severity, Wish};
@@ -22,7 +22,7 @@ use super::act::{
     overpriced, park, plain, resume_bid, row, set_bid, wound_down,
 };
 use super::bid::raised_bid;
-use super::bring::{COPIES_MAX, bring, holds_nothing, is_carried_on, leads, source};
+use super::bring::{COPIES_MAX, bring, holds_nothing, is_away, is_carried_on, leads, source};
 use super::budget::{Load, Purse, Saving, begin_margin, horizon, rise, rows_of, stirs};
 use super::ladder::{cannot_start, failed_start, names_fault};
 use super::lease::may_wake;
@@ -302,10 +302,35 @@ pub(super) fn want(ground: &Ground<'_, '_>, step: &mut Step) -> Situation {
             times: from.copies_failed,
         };
     }
+    let mut begins_with = from.filter(|_| fails.is_none());
+    if let Some(from) = begins_with.filter(|from| is_away(ground.world, from)) {
+        let patience = ground.world.config.offline_patience;
+        if !ground.job.restartable || now < from.phase_since + patience {
+            step.notices.push(source_away(ground, from));
+            return Situation::SourceAway { from: from.id };
+        }
+        begins_with = None;
+    }
     step.wants = !ground.world.wind_down;
     // Where its copies fail it may begin anew.
-    step.from = from.filter(|_| fails.is_none()).map(|from| from.id);
+    step.from = begins_with.map(|from| from.id);
     Situation::NoOffer
+}
+
+/// Tells that what a replica is to begin with is on the disk of a host that is not heard from.
+fn source_away(ground: &Ground<'_, '_>, from: &Held) -> Notice {
+    Notice {
+        severity: Severity::Alarm,
+        kind: "source-away".to_owned(),
+        replica: Some(ground.record.id.clone()),
+        text: format!(
+            "the host of instance {} is not heard from, and its disk has the checkpoint that {} is to go on \
+             with: nothing is rented until it is back; {}",
+            from.id,
+            ground.record.id,
+            lets_go(ground.job, "stop", "gives it up")
+        ),
+    }
 }
 
 fn running(
@@ -625,6 +650,9 @@ pub(super) fn resume_at(
     let Some(price) = price_back(ground, held, old) else {
         return Ok(None);
     };
+    if held.rental == Rental::Bid && price <= BID_PARKED {
+        return Ok(None);
+    }
     if over_ceiling(ground.job, price, held.storage, held.slot.gpus) {
         return Ok(None);
     }

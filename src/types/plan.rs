@@ -206,6 +206,11 @@ pub enum Situation {
         /// Given up at this time; `None`: the copy was not asked for yet.
         until: Option<Time>,
     },
+    /// The host of the disk that has its checkpoint is not heard from: nothing is rented until it is.
+    SourceAway {
+        /// That disk's instance.
+        from: InstanceId,
+    },
     /// Copies from the disk that has its checkpoint came to nothing too often: it waits for the user.
     NotCopied {
         /// That disk's instance.

@@ -66,6 +66,8 @@ pub enum Turn {
     Dearer,
     /// So many disks were left behind that no more are.
     TooManyDisks,
+    /// Its work is on its disk alone, and copies from there fail.
+    NotCopied,
     /// Something is not known well enough.
     Blind {
         /// What.
