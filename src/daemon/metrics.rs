@@ -937,6 +937,8 @@ mod tests {
             provision_timeout: Duration::from_mins(15),
             start: StartRules::default(),
             idle_after: None,
+            deadline: None,
+            deadline_policy: crate::types::deadline::DeadlineKind::default(),
         }
     }
 

@@ -2,17 +2,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::types::deadline::Stance;
 use crate::types::ids::{HostId, InstanceId, JobName, MachineId, ReplicaId};
 use crate::types::instance::{DestroyWhy, Held, Rental};
 use crate::types::intent::Effect;
-use crate::types::job::Job;
+use crate::types::job::{Job, RentalChoice};
 use crate::types::money::{BID_PARKED, Money};
 use crate::types::offer::Offer;
 use crate::types::plan::{
     Action, Candidate, JobReport, Limit, Missing, Notice, Plan, Refusal, ReplicaReport, Report,
     Situation, Why,
 };
-use crate::types::recourse::{Recourse, Turn};
 use crate::types::state::{Severity, Wish};
 use crate::types::world::World;
 
@@ -24,6 +24,7 @@ use super::budget::{Load, Purse, Saving, begin_margin, rent_reserve, rows_of, wi
 use super::ladder::cannot_start;
 use super::lease::relabel;
 use super::moving::cheaper_elsewhere;
+use super::pace::pace;
 use super::projection;
 use super::rank::{MarketIndex, Ranking, rank};
 use super::replica::{Ground, step};
@@ -87,6 +88,45 @@ struct Tick<'a> {
     report: Report,
 }
 
+/// What a job can take, by what its deadline wishes for; ranked once it is asked for.
+struct Rankings<'r, 'w> {
+    world: &'r World,
+    job: &'r Job,
+    index: &'r MarketIndex<'w>,
+    /// Whatever the rental.
+    free: &'r Ranking,
+    bids: Option<Ranking>,
+    sure: Option<Ranking>,
+}
+
+impl<'r, 'w> Rankings<'r, 'w> {
+    fn new(world: &'r World, job: &'r Job, index: &'r MarketIndex<'w>, free: &'r Ranking) -> Self {
+        Self {
+            world,
+            job,
+            index,
+            free,
+            bids: None,
+            sure: None,
+        }
+    }
+
+    fn of(&mut self, wish: Stance) -> &Ranking {
+        let (kept, rental) = match wish {
+            Stance::Ride => return self.free,
+            Stance::Wait => (&mut self.bids, RentalChoice::Interruptible),
+            Stance::Sure => (&mut self.sure, RentalChoice::OnDemand),
+        };
+        kept.get_or_insert_with(|| {
+            let job = Job {
+                rental,
+                ..self.job.clone()
+            };
+            rank(self.world, &job, self.index)
+        })
+    }
+}
+
 /// Whether an action only saves.
 fn saves(world: &World, effect: &Effect) -> bool {
     match effect {
@@ -147,6 +187,7 @@ impl<'a> Tick<'a> {
         } else {
             rank(world, &ranked, index)
         };
+        let mut rankings = Rankings::new(world, &ranked, index, &ranking);
         let mut replicas = Vec::new();
         let members = members(&world.state, job);
         let queued = queued(world, job, &members);
@@ -161,15 +202,16 @@ impl<'a> Tick<'a> {
                 index: member.index,
             };
             let waits = queued.get(&member.index).cloned();
-            let (situation, recourses) = if world.state.killed {
-                (Situation::Killed, Vec::new())
+            replicas.push(if world.state.killed {
+                ReplicaReport {
+                    replica: id,
+                    situation: Situation::Killed,
+                    recourses: Vec::new(),
+                    deadline: None,
+                }
             } else {
-                self.replica(order, job, &id, (&ranking, &mut base, index), waits)
-            };
-            replicas.push(ReplicaReport {
-                replica: id,
-                situation,
-                recourses,
+                let all = (&mut rankings, &mut base, index);
+                self.replica(order, job, &id, all, waits)
             });
         }
         self.report.jobs.push(JobReport {
@@ -193,9 +235,9 @@ impl<'a> Tick<'a> {
         order: usize,
         job: &'a Job,
         id: &ReplicaId,
-        (ranking, base, index): (&Ranking, &mut Base, &MarketIndex<'_>),
+        (rankings, base, index): (&mut Rankings<'_, '_>, &mut Base, &MarketIndex<'_>),
         queued: Option<Situation>,
-    ) -> (Situation, Vec<(Recourse, Turn)>) {
+    ) -> ReplicaReport {
         let world = self.world;
         let mut held: Vec<&Held> = world
             .state
@@ -208,6 +250,15 @@ impl<'a> Tick<'a> {
         let may_rent =
             world.config.keeps_back(&job.run).is_none() && cannot_start(world, job).is_none();
         let record = world.state.replica(id);
+        let pace = pace(world, job, &record, held.first().copied(), rankings.free);
+        let wish = pace.as_ref().map_or(Stance::Ride, |pace| pace.stance);
+        let leaves = pace.as_ref().is_some_and(|pace| pace.leaves);
+        let view = pace.as_ref().map(|pace| pace.view);
+        if let Some(pace) = pace {
+            self.report.notices.extend(pace.notices);
+            self.report.watches.push((id.clone(), pace.watch));
+        }
+        let ranking = rankings.of(wish);
         let newest = held.first().filter(|_| may_rent && !self.moves);
         let cheaper = newest.is_some_and(|held| {
             let best = cheaper_elsewhere(world, job, (ranking, index), held, &record);
@@ -222,6 +273,8 @@ impl<'a> Tick<'a> {
             blind,
             best: if may_rent { &ranking.candidates } else { &[] },
             cheaper,
+            stance: wish,
+            leaves,
             queued,
             purse: &mut self.purse,
         });
@@ -230,9 +283,14 @@ impl<'a> Tick<'a> {
         self.actions
             .extend(step.actions.into_iter().map(|action| (order, action)));
         self.report.notices.extend(step.notices);
-        let recourses = step.recourses;
+        let report = |situation| ReplicaReport {
+            replica: id.clone(),
+            situation,
+            recourses: step.recourses,
+            deadline: view,
+        };
         if !step.wants {
-            return (step.situation, recourses);
+            return report(step.situation);
         }
         self.from.extend(step.from.map(|from| (id.clone(), from)));
         let own = step.reclaims.map(|slot| Ranking {
@@ -254,7 +312,7 @@ impl<'a> Tick<'a> {
             }
             _ => self.need(job, id, ranking),
         };
-        (situation, recourses)
+        report(situation)
     }
 
     /// Keeps the candidates that the limits leave a replica; its situation while it has none.

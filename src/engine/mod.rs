@@ -30,6 +30,7 @@ mod moved;
 mod moving;
 pub mod observe;
 mod outbid;
+mod pace;
 pub mod price;
 pub mod projection;
 #[cfg(test)]

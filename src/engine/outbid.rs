@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use crate::types::deadline::Stance;
 use crate::types::instance::{DestroyWhy, Held, Rental, RunnerView};
 use crate::types::job::RentalChoice;
 use crate::types::money::{BID_PARKED, Money, Rate};
@@ -75,7 +76,8 @@ fn ladder(
 ) -> Situation {
     let world = ground.world;
     let until = held.phase_since + ground.job.patience;
-    let is_waited_for = !given_up(held) || world.now < until;
+    let has_time = ground.stance != Stance::Sure || ground.best.is_empty();
+    let is_waited_for = has_time && (!given_up(held) || world.now < until);
     let raise = raise(ground, held);
     let reclaim = reclaim(ground, held, count);
     let moves = moves(ground, held, count);
@@ -162,6 +164,9 @@ fn raise(ground: &Ground<'_, '_>, held: &Held) -> Result<(Rate, Option<Rate>), T
     if held.rental != Rental::Bid || is_replaced(held) {
         return Err(Turn::NotAllowed);
     }
+    if ground.stance == Stance::Sure {
+        return Err(Turn::NoTime);
+    }
     let takes_until = held.raised_at.map(|at| at + RAISE_TAKES);
     if let Some(until) = takes_until.filter(|&until| until > world.now) {
         return Err(Turn::Until { until });
@@ -207,6 +212,9 @@ pub(super) fn reclaim(
     }
     if is_stuck(ground, held) {
         return Err(Turn::NotCopied);
+    }
+    if ground.stance == Stance::Wait {
+        return Err(Turn::HasTime);
     }
     if held.outbid_at.is_none() || !is_seen(world, held) {
         return Err(Turn::NotOutbid);

@@ -7,6 +7,7 @@
 
 use std::time::Duration;
 
+use crate::types::deadline::Stance;
 use crate::types::ids::InstanceId;
 use crate::types::instance::{DestroyWhy, Held, Phase, Rental, Verdict};
 use crate::types::intent::Effect;
@@ -26,7 +27,7 @@ use super::bring::{COPIES_MAX, bring, holds_nothing, is_away, is_carried_on, lea
 use super::budget::{Load, Purse, Saving, begin_margin, horizon, rise, rows_of, stirs};
 use super::ladder::{cannot_start, failed_start, names_fault};
 use super::lease::may_wake;
-use super::means::unpaid_copy;
+use super::means::{can_move, unpaid_copy};
 use super::outbid::{reclaim, stopped};
 use super::price::over_ceiling;
 
@@ -70,6 +71,10 @@ pub(crate) struct Ground<'a, 'p> {
     pub(crate) best: &'p [Candidate],
     /// Whether its newest instance is better left for another slot.
     pub(crate) cheaper: bool,
+    /// What its deadline wishes for.
+    pub(crate) stance: Stance,
+    /// Whether its deadline has it leave what it has at a bid.
+    pub(crate) leaves: bool,
     /// What it waits for, where it is an element of an array that has no turn.
     pub(crate) queued: Option<Situation>,
     pub(crate) purse: &'p mut Purse<'a>,
@@ -387,6 +392,13 @@ fn running(
     if let Some(situation) = bring(ground, held, step) {
         return situation;
     }
+    if ground.leaves && alone && spendable(ground) && !ground.best.is_empty() {
+        // Where its limits do not let it have another one, what runs is better than nothing.
+        let goes = expendable(world, ground.job, held) || can_move(ground, held).is_ok();
+        if goes {
+            return leave(ground, held, Why::Deadline, DestroyWhy::Moved, count, step);
+        }
+    }
     if ground.cheaper && alone && count == 1 && spendable(ground) && ground.blind.is_none() {
         let (why, destroy_why) = (Why::CheaperElsewhere, DestroyWhy::Moved);
         return leave(ground, held, why, destroy_why, count, step);
@@ -568,7 +580,9 @@ fn rest_or_resume(
     if !alone {
         return Situation::Clearing;
     }
-    if resume_bid(held).is_some() && due(ground, held).is_none() {
+    // A bid may be outbid at once: there is no time for that.
+    let too_late = ground.stance == Stance::Sure && held.rental == Rental::Bid;
+    if resume_bid(held).is_some() && !too_late && due(ground, held).is_none() {
         if !may_wake(world, held) {
             // Its label is renewed first.
             return Situation::Clearing;
