@@ -13,7 +13,7 @@ use crate::types::time::Time;
 
 use super::act::{busy, expendable, given_up, is_seen, lower, park, resume_bid, row, set_bid};
 use super::bid::raised_bid;
-use super::bring::{COPIES_MAX, begins_with, holds_nothing, latest, traffic};
+use super::bring::{COPIES_MAX, begins_with, holds_nothing, latest, left_margin, traffic};
 use super::budget::{Load, begin_margin, rent_reserve, rows_of};
 use super::eligible::Scope;
 use super::ladder::cannot_start;
@@ -242,9 +242,10 @@ pub(super) fn reclaim(
         instances: 1,
         gpus: found.slot.gpus,
     };
+    let margin = begin_margin(job, rate).saturating_add(left_margin(copied_from(ground)));
     ground
         .purse
-        .affords(job, reserve, begin_margin(job, rate), load)
+        .affords(job, reserve, margin, load)
         .map_err(|limit| Turn::Limited { limit })?;
     Ok(found)
 }
