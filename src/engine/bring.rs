@@ -24,9 +24,10 @@ use crate::types::time::Time;
 use crate::types::world::World;
 
 use super::act::{UNSAVED_KEPT, at_rest, busy, plain, requests};
+use super::back::spendable;
 use super::budget::Load;
 use super::price::{INET_DOWN_UNKNOWN_MBIT_S, MBIT_A_GB};
-use super::replica::{Ground, Step, spendable};
+use super::replica::{Ground, Step};
 use super::view::restore_patience;
 
 /// A copy that was not accepted is asked for again after this.

@@ -7,10 +7,11 @@ use crate::types::plan::{Candidate, Limit, Notice, Situation};
 use crate::types::state::Severity;
 use crate::types::world::World;
 
+use super::back::{resume_at, spendable};
 use super::bring::{COPIES_MAX, latest, left_margin, source, traffic};
 use super::budget::{Load, begin_margin, horizon, rent_reserve, rows_of};
 use super::lease::may_wake;
-use super::replica::{Ground, Step, due, resume_at, spendable, want};
+use super::replica::{Ground, Step, due, want};
 
 /// What parking an instance first gives back: its price ahead, by the hour, and its GPUs.
 fn freed(world: &World, held: &Held) -> (Money, Rate, u32) {
