@@ -174,7 +174,10 @@ pub(crate) fn situation(situation: &Situation, now: Time) -> String {
 pub(crate) fn deadline(view: &DeadlineView) -> String {
     let span = |ms: i64| human(Duration::from_millis(ms.max(0).unsigned_abs()));
     if view.left_ms <= 0 {
-        return format!("{} has passed; it goes on as if there were none", view.deadline);
+        return format!(
+            "{} has passed; it goes on as if there were none",
+            view.deadline
+        );
     }
     let slack = view.left_ms.saturating_sub(view.needs_ms);
     let spare = if slack >= 0 {

@@ -24,9 +24,10 @@ use crate::types::time::Time;
 use crate::types::world::World;
 
 use super::act::{UNSAVED_KEPT, at_rest, busy, plain, requests};
+use super::back::spendable;
 use super::budget::Load;
 use super::price::{INET_DOWN_UNKNOWN_MBIT_S, MBIT_A_GB};
-use super::replica::{Ground, Step, spendable};
+use super::replica::{Ground, Step};
 use super::view::restore_patience;
 
 /// A copy that was not accepted is asked for again after this.
@@ -188,6 +189,12 @@ fn cost(price: Money, bytes: u64) -> Money {
     let whole = i128::from(price.0.max(0)) * i128::from(bytes);
     let nanos = (whole + i128::from(GB) - 1) / i128::from(GB);
     i64::try_from(nanos).map_or(Money::MAX, Money)
+}
+
+/// What has to be left over when an instance is rented that begins with what is on a disk: what is spent on the
+/// copy must not be missed for that disk, or a limit takes the only one that has the work.
+pub(crate) fn left_margin(from: Option<&Held>) -> Money {
+    from.map_or(Money::ZERO, |from| from.storage.cost(LEFT_KEPT))
 }
 
 /// What a copy to an instance may cost in traffic, where it leaves and where it arrives.
@@ -367,9 +374,9 @@ pub(super) fn bring(
         let reserve = up.saturating_add(down);
         // What is held for it already is not taken twice.
         let more = reserve.saturating_sub(set_aside(world, held));
-        // What is spent on the copy must not be missed for the disk that it leaves, or a limit takes that.
-        let margin = from.storage.cost(LEFT_KEPT);
-        let taken = ground.purse.take(ground.job, more, margin, Load::default());
+        let taken = ground
+            .purse
+            .take(ground.job, more, Money::ZERO, Load::default());
         match taken {
             Ok(()) => step.actions.push(Action {
                 reserve,

@@ -6,7 +6,6 @@
 
 use std::time::Duration;
 
-use crate::ports::RefusedWhy;
 use crate::runner::Brought;
 use crate::types::ids::InstanceId;
 use crate::types::instance::{Bringing, Held, Phase, Rental, RunnerView, Verdict};
@@ -319,17 +318,6 @@ pub(crate) enum Refusal {
     This,
     /// The marketplace, or what stands before it, has no copies.
     Any,
-}
-
-impl Refusal {
-    /// What is made of a refusal; `None`: it may be otherwise a minute later.
-    pub(crate) fn of(why: RefusedWhy) -> Option<Self> {
-        match why {
-            RefusedWhy::Invalid | RefusedWhy::Unauthorized => Some(Self::This),
-            RefusedWhy::Unsupported => Some(Self::Any),
-            _ => None,
-        }
-    }
 }
 
 /// Takes up that a copy was refused, and in which words. Where there are no copies at all, none is planned

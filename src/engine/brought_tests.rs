@@ -3,7 +3,6 @@
 use super::*;
 use crate::engine::bring;
 use crate::engine::brought::{Refusal, refused};
-use crate::ports::RefusedWhy;
 use crate::runner::Brought;
 use crate::types::instance::Bringing;
 use crate::types::intent::{Effect, Intent, IntentState};
@@ -286,8 +285,7 @@ fn that_a_copy_may_not_be_paid_for_is_no_machines_fault() {
 fn what_the_marketplace_refuses_to_copy_is_given_up_soon_and_in_its_words() {
     let mut scene = waiting(false);
     scene.hears(1, Some(vec![waits(1)]));
-    let refuses = |scene: &mut Scene, why| {
-        let kind = Refusal::of(why).unwrap();
+    let refuses = |scene: &mut Scene, kind| {
         let mut to = scene.state.held[&scene.row.id].clone();
         let mut from = scene.state.held[&OLD].clone();
         refused(&mut to, Some(&mut from), kind, "no such path");
@@ -298,7 +296,7 @@ fn what_the_marketplace_refuses_to_copy_is_given_up_soon_and_in_its_words() {
     for times in 0..bring::REFUSED_MAX {
         scene.sees(0, &[], None);
         assert!(!scene.is_given_up(), "{times}");
-        refuses(&mut scene, RefusedWhy::Invalid);
+        refuses(&mut scene, Refusal::This);
     }
     let (events, _) = scene.sees(0, &[], None);
     assert!(scene.is_given_up() && !scene.is_cooled_down());
@@ -308,18 +306,10 @@ fn what_the_marketplace_refuses_to_copy_is_given_up_soon_and_in_its_words() {
     // Where there are no copies, none is planned from there any more.
     let mut scene = waiting(false);
     scene.hears(1, Some(vec![waits(1)]));
-    refuses(&mut scene, RefusedWhy::Unsupported);
+    refuses(&mut scene, Refusal::Any);
     scene.sees(0, &[], None);
     assert!(scene.is_given_up());
     assert!(scene.old().copies_failed >= bring::COPIES_MAX);
-    // What may be otherwise a minute later is asked again.
-    for why in [
-        RefusedWhy::Throttled,
-        RefusedWhy::NotSent,
-        RefusedWhy::Account,
-    ] {
-        assert_eq!(Refusal::of(why), None);
-    }
 }
 
 #[test]

@@ -402,7 +402,8 @@ impl<'a> Tick<'a> {
             instances: 1,
             gpus: candidate.slot.gpus,
         };
-        (reserve, begin_margin(job, rate), load)
+        let margin = begin_margin(job, rate).saturating_add(bring::left_margin(from));
+        (reserve, margin, load)
     }
 
     fn offer(&self, candidate: &Candidate) -> Option<&'a Offer> {

@@ -7,10 +7,11 @@ use crate::types::plan::{Candidate, Limit, Notice, Situation};
 use crate::types::state::Severity;
 use crate::types::world::World;
 
-use super::bring::{COPIES_MAX, latest, source, traffic};
+use super::back::{resume_at, spendable};
+use super::bring::{COPIES_MAX, latest, left_margin, source, traffic};
 use super::budget::{Load, begin_margin, horizon, rent_reserve, rows_of};
 use super::lease::may_wake;
-use super::replica::{Ground, Step, due, resume_at, spendable, want};
+use super::replica::{Ground, Step, due, want};
 
 /// What parking an instance first gives back: its price ahead, by the hour, and its GPUs.
 fn freed(world: &World, held: &Held) -> (Money, Rate, u32) {
@@ -46,9 +47,8 @@ fn affords(
         gpus: candidate.slot.gpus.saturating_sub(gpus),
     };
     let reserve = reserve.saturating_add(copied).saturating_sub(cost);
-    ground
-        .purse
-        .affords(job, reserve, begin_margin(job, rate), load)
+    let margin = begin_margin(job, rate).saturating_add(left_margin(from));
+    ground.purse.affords(job, reserve, margin, load)
 }
 
 /// What keeps an instance from every slot elsewhere, its copy included; the first limit.

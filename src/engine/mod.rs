@@ -8,6 +8,7 @@ mod act;
 pub mod array;
 mod array_fate;
 pub mod assign;
+mod back;
 pub mod bid;
 pub(crate) mod bring;
 pub(crate) mod brought;

@@ -13,8 +13,9 @@ use crate::types::recourse::{Recourse, Turn};
 use crate::types::time::Time;
 
 use super::act::{busy, expendable, given_up, is_seen, lower, park, resume_bid, row, set_bid};
+use super::back::{resume, spend, spendable};
 use super::bid::raised_bid;
-use super::bring::{COPIES_MAX, begins_with, holds_nothing, latest, traffic};
+use super::bring::{COPIES_MAX, begins_with, holds_nothing, latest, left_margin, traffic};
 use super::budget::{Load, begin_margin, rent_reserve, rows_of};
 use super::eligible::Scope;
 use super::ladder::cannot_start;
@@ -22,7 +23,7 @@ use super::lease::may_wake;
 use super::means::can_move;
 use super::price::stay_gpu_hours;
 use super::rank;
-use super::replica::{Ground, PARKED_MAX, Step, due, leave, resume, spend, spendable};
+use super::replica::{Ground, PARKED_MAX, Step, due, leave};
 
 /// So long a raised bid may take to win the slot back before the next step is taken.
 pub(super) const RAISE_TAKES: Duration = Duration::from_mins(5);
@@ -250,9 +251,10 @@ pub(super) fn reclaim(
         instances: 1,
         gpus: found.slot.gpus,
     };
+    let margin = begin_margin(job, rate).saturating_add(left_margin(copied_from(ground)));
     ground
         .purse
-        .affords(job, reserve, begin_margin(job, rate), load)
+        .affords(job, reserve, margin, load)
         .map_err(|limit| Turn::Limited { limit })?;
     Ok(found)
 }
