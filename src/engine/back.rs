@@ -1,6 +1,5 @@
 //! What is parked comes back where it is, or is replaced; and what it takes to have something run again.
 
-use crate::types::deadline::Stance;
 use crate::types::instance::{DestroyWhy, Held, Rental};
 use crate::types::intent::Effect;
 use crate::types::money::{BID_PARKED, Rate};
@@ -14,7 +13,7 @@ use super::lease::may_wake;
 use super::means::unpaid_copy;
 use super::outbid::reclaim;
 use super::price::over_ceiling;
-use super::replica::{Ground, PARKED_MAX, Step, due, leave, want};
+use super::replica::{Ground, PARKED_MAX, Step, due, finds_sure, leave, want};
 
 /// The current instance is parked, and the replica should run: bring it back, or replace it.
 pub(super) fn rest_or_resume(
@@ -35,8 +34,7 @@ pub(super) fn rest_or_resume(
         return Situation::Clearing;
     }
     // A bid may be outbid at once: where there is something else, there is no time for that.
-    let no_time = ground.stance == Stance::Sure && !ground.best.is_empty();
-    let too_late = no_time && held.rental == Rental::Bid;
+    let too_late = held.rental == Rental::Bid && ground.in_time && finds_sure(ground, held);
     if resume_bid(held).is_some() && !too_late && due(ground, held).is_none() {
         if !may_wake(world, held) {
             // Its label is renewed first.

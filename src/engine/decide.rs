@@ -1,5 +1,6 @@
 //! One decision: a world becomes a plan and a report that says why.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::types::deadline::Stance;
@@ -24,7 +25,7 @@ use super::budget::{Load, Purse, Saving, begin_margin, rent_reserve, rows_of, wi
 use super::ladder::cannot_start;
 use super::lease::relabel;
 use super::moving::cheaper_elsewhere;
-use super::pace::pace;
+use super::pace::{Pace, pace};
 use super::projection;
 use super::rank::{MarketIndex, Ranking, rank};
 use super::replica::{Ground, step};
@@ -111,19 +112,26 @@ impl<'r, 'w> Rankings<'r, 'w> {
         }
     }
 
-    fn of(&mut self, wish: Stance) -> &Ranking {
-        let (kept, rental) = match wish {
-            Stance::Ride => return self.free,
+    /// The ranking of a stance. Of what is sure, that on which the rest can be done in time, where there is any.
+    fn of(&mut self, stance: Stance, pace: Option<&Pace>) -> Cow<'r, Ranking> {
+        let (kept, rental) = match stance {
+            Stance::Ride => return Cow::Borrowed(self.free),
             Stance::Wait => (&mut self.bids, RentalChoice::Interruptible),
             Stance::Sure => (&mut self.sure, RentalChoice::OnDemand),
         };
-        kept.get_or_insert_with(|| {
+        let all = kept.get_or_insert_with(|| {
             let job = Job {
                 rental,
                 ..self.job.clone()
             };
             rank(self.world, &job, self.index)
-        })
+        });
+        let mut all = all.clone();
+        let fast = |slot: &Candidate| pace.is_some_and(|pace| pace.is_in_time_on(&slot.gpu_name));
+        if stance == Stance::Sure && all.candidates.iter().any(fast) {
+            all.candidates.retain(fast);
+        }
+        Cow::Owned(all)
     }
 }
 
@@ -250,16 +258,21 @@ impl<'a> Tick<'a> {
         let may_rent =
             world.config.keeps_back(&job.run).is_none() && cannot_start(world, job).is_none();
         let record = world.state.replica(id);
-        let pace = pace(world, job, &record, held.first().copied(), rankings.free);
-        let wish = pace.as_ref().map_or(Stance::Ride, |pace| pace.stance);
+        let works = world.state.job(&job.name).wish == Wish::Run;
+        let pace = works
+            .then(|| pace(world, job, &record, &held, rankings.free))
+            .flatten();
+        let stance = pace.as_ref().map_or(Stance::Ride, |pace| pace.stance);
         let leaves = pace.as_ref().is_some_and(|pace| pace.leaves);
+        let in_time = pace.as_ref().is_some_and(|pace| pace.in_time);
+        let may_move = pace.as_ref().is_none_or(|pace| pace.may_move);
         let view = pace.as_ref().map(|pace| pace.view);
-        if let Some(pace) = pace {
-            self.report.notices.extend(pace.notices);
-            self.report.watches.push((id.clone(), pace.watch));
+        let ranking = &*rankings.of(stance, pace.as_ref());
+        if let Some(pace) = &pace {
+            self.report.notices.extend(pace.notices.iter().cloned());
+            self.report.watches.push((id.clone(), pace.watch.clone()));
         }
-        let ranking = rankings.of(wish);
-        let newest = held.first().filter(|_| may_rent && !self.moves);
+        let newest = held.first().filter(|_| may_rent && may_move && !self.moves);
         let cheaper = newest.is_some_and(|held| {
             let best = cheaper_elsewhere(world, job, (ranking, index), held, &record);
             best.is_some_and(|best| self.affords(job, id, best).is_ok())
@@ -273,7 +286,8 @@ impl<'a> Tick<'a> {
             blind,
             best: if may_rent { &ranking.candidates } else { &[] },
             cheaper,
-            stance: wish,
+            stance,
+            in_time,
             leaves,
             queued,
             purse: &mut self.purse,
@@ -310,7 +324,16 @@ impl<'a> Tick<'a> {
                 base.wanted -= 1;
                 self.need(job, id, &base.ranking)
             }
-            _ => self.need(job, id, ranking),
+            _ => {
+                let situation = self.need(job, id, ranking);
+                let got = self.needs.last().is_some_and(|need| need.replica == *id);
+                if stance == Stance::Sure && !got {
+                    // What may be taken away is better than nothing.
+                    self.need(job, id, rankings.free)
+                } else {
+                    situation
+                }
+            }
         };
         report(situation)
     }

@@ -7,6 +7,7 @@ use crate::types::plan::{Candidate, Limit, Notice, Situation};
 use crate::types::state::Severity;
 use crate::types::world::World;
 
+use super::act::expendable;
 use super::back::{resume_at, spendable};
 use super::bring::{COPIES_MAX, latest, left_margin, source, traffic};
 use super::budget::{Load, begin_margin, horizon, rent_reserve, rows_of};
@@ -41,9 +42,11 @@ fn affords(
     let reserve = rent_reserve(world, job, offer, candidate.price, candidate.storage);
     let rate = candidate.price.saturating_add(candidate.storage);
     let (cost, less, gpus) = freed(world, instead);
+    // What may be lost is destroyed for it, and leaves its place.
+    let stays = !expendable(world, job, instead);
     let load = Load {
         rate: Rate(rate.0.saturating_sub(less.0)),
-        instances: 1,
+        instances: u32::from(stays),
         gpus: candidate.slot.gpus.saturating_sub(gpus),
     };
     let reserve = reserve.saturating_add(copied).saturating_sub(cost);

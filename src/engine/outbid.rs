@@ -23,7 +23,7 @@ use super::lease::may_wake;
 use super::means::can_move;
 use super::price::stay_gpu_hours;
 use super::rank;
-use super::replica::{Ground, PARKED_MAX, Step, due, leave};
+use super::replica::{Ground, PARKED_MAX, Step, due, finds_sure, leave};
 
 /// So long a raised bid may take to win the slot back before the next step is taken.
 pub(super) const RAISE_TAKES: Duration = Duration::from_mins(5);
@@ -77,7 +77,7 @@ fn ladder(
 ) -> Situation {
     let world = ground.world;
     let until = held.phase_since + ground.job.patience;
-    let has_time = ground.stance != Stance::Sure || ground.best.is_empty();
+    let has_time = !(ground.in_time && finds_sure(ground, held));
     let is_waited_for = has_time && (!given_up(held) || world.now < until);
     let raise = raise(ground, held);
     let reclaim = reclaim(ground, held, count);
@@ -165,7 +165,7 @@ fn raise(ground: &Ground<'_, '_>, held: &Held) -> Result<(Rate, Option<Rate>), T
     if held.rental != Rental::Bid || is_replaced(held) {
         return Err(Turn::NotAllowed);
     }
-    if ground.stance == Stance::Sure {
+    if ground.in_time && finds_sure(ground, held) {
         return Err(Turn::NoTime);
     }
     let takes_until = held.raised_at.map(|at| at + RAISE_TAKES);

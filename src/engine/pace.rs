@@ -5,31 +5,35 @@
 //! what nobody takes away; between them the safe set is looked at with each decision, so that nothing is
 //! late by waiting for a tick. Progress is what a loss cannot take back.
 //!
-//! Assumptions: a start takes half of the provision timeout and the boot overhead until it works; so many
-//! starts in a row are allowed for that all of them fail once in a thousand times, each with the share of
-//! starts that failed so far (one in ten where nothing is known), and each for as long as the provision
-//! timeout.
+//! Assumptions: a start takes half of the provision timeout and the boot overhead until it works, and the copy
+//! of what it begins with; so many starts in a row are allowed for that all of them fail once in a thousand
+//! times, each with the share of starts that failed so far (one in ten where nothing is known), and each for as
+//! long as the provision timeout. What ends sooner where it is than another one would have begun is left to
+//! end, although it may be taken away till then.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::types::deadline::{DeadlineView, Stance, Watch};
 use crate::types::instance::{Held, Phase, Rental};
-use crate::types::job::Job;
+use crate::types::job::{CheckpointPlace, Finish, Job};
 use crate::types::money::{Money, Rate};
 use crate::types::plan::{Candidate, Notice};
 use crate::types::state::{ReplicaRecord, Severity};
 use crate::types::time::{Time, human, millis};
 use crate::types::world::World;
 
+use super::bring::{COPIES_MAX, latest, told_bytes};
 use super::deadline::{
     Belief, Costs, DeadlineKind, DeadlinePolicy, Greedy, HazardMdp, HazardTables, Mode, Moment,
     OnDemand, Prelude, Prior, SafeSet, Seen, SlackBand, Terms, UniformProgress, age_class, retries,
 };
-use super::price::over_ceiling;
+use super::eligible::factor_ppm;
 use super::rank::Ranking;
+use super::view::restore_patience;
 
 /// The time to a deadline has so many ticks, at most.
-const TICKS_MAX: i64 = 192;
+const TICKS_MAX: u64 = 192;
 
 /// A tick takes so many seconds, at least.
 const TICK_MIN: i64 = 60;
@@ -50,34 +54,61 @@ pub(super) struct Pace {
     pub(super) stance: Stance,
     /// Whether what it has at a bid is left for what is sure.
     pub(super) leaves: bool,
+    /// Whether the rest could be done in time by an instance that is begun anew now.
+    pub(super) in_time: bool,
+    /// Whether there is time to move for a lower price.
+    pub(super) may_move: bool,
     pub(super) watch: Watch,
     pub(super) view: DeadlineView,
     pub(super) notices: Vec<Notice>,
+    /// Seconds of work that are left for a new instance on the reference, by GPUs together; and until then.
+    work: (i64, i64),
+    /// Useful time of models, in parts per million.
+    factors: BTreeMap<String, u32>,
 }
 
-/// What is held, as far as a deadline is concerned: it works, or comes up and is going to.
-fn live(held: Option<&Held>) -> Option<&Held> {
-    held.filter(|held| {
-        let up = !matches!(held.phase, Phase::Stopped | Phase::Exited);
-        up && held.destroying.is_none() && !held.parked && !held.stop_asked
-    })
+impl Pace {
+    /// Whether the rest could be done in time on a model.
+    pub(super) fn is_in_time_on(&self, gpu_name: &str) -> bool {
+        let (work, left) = self.work;
+        let factor = i64::from(
+            self.factors
+                .get(gpu_name)
+                .copied()
+                .unwrap_or(1_000_000)
+                .max(1),
+        );
+        work.saturating_mul(1_000_000) / factor <= left
+    }
 }
 
-/// Decides for a replica whose newest instance is `held`; `None`: it has no deadline, or nothing to do.
-/// `ranking` has what the job can take, whatever the rental.
+/// Whether an instance stands, or is going to: parked and outbid ones do not.
+fn stands(held: &Held) -> bool {
+    let up = !matches!(held.phase, Phase::Stopped | Phase::Exited);
+    up && held.destroying.is_none() && !held.parked && !held.stop_asked
+}
+
+/// What works, or comes up: of what is not heard from nothing is hoped.
+fn works(held: &Held) -> bool {
+    stands(held) && matches!(held.phase, Phase::Running | Phase::Provisioning)
+}
+
+/// Decides for a replica whose instances are `held`, the newest first; `None`: it has no deadline, or nothing to
+/// do. `ranking` has what the job can take, whatever the rental.
 pub(super) fn pace(
     world: &World,
     job: &Job,
     record: &ReplicaRecord,
-    held: Option<&Held>,
+    held: &[&Held],
     ranking: &Ranking,
 ) -> Option<Pace> {
     let deadline = job.deadline?;
     let share = job.work_share_gpu_ms()?;
-    if record.ending.is_some() || record.durable_gpu_ms >= share {
+    let done = job.finish == Finish::Work && record.durable_gpu_ms >= share;
+    if record.ending.is_some() || done {
         return None;
     }
-    let scene = Scene::new(world, job, (record, share), live(held), ranking);
+    let scene = Scene::new(world, job, (record, share), held, ranking);
     let before = record.watch.clone();
     let mut watch = match before.clone() {
         Some(known) if known.deadline == deadline => known,
@@ -91,8 +122,10 @@ pub(super) fn pace(
         },
         None => Watch::new(deadline, scene.up, world.now),
     };
+    watch.begun = watch.begun.min(world.now);
     let left = deadline.ms_since(world.now).div_euclid(1000);
-    let tick = tick_seconds(deadline.ms_since(watch.begun) / 1000);
+    // Finer as it comes nearer, by halves: a long race would else be rounded by hours at its end.
+    let tick = tick_seconds(left.max(1).unsigned_abs().next_power_of_two());
     watch.sees(scene.up, tick * 1000, world.now, |up, age| {
         let class = age_class(age);
         Seen { up, class }.index()
@@ -107,19 +140,34 @@ pub(super) fn pace(
     };
     let sure = mode == Mode::OnDemand;
     // What cannot be done in time elsewhere either is best left to what is at work.
-    let in_time = moment.work_left + terms.overhead <= left;
-    let rides = moment.mode == Mode::Spot;
+    let in_time = moment.work_left.saturating_add(terms.overhead) <= left;
+    let here = scene.here(&moment);
+    let sooner = here.is_none_or(|here| here > terms.overhead);
+    let rides = scene
+        .newest
+        .is_some_and(|held| stands(held) && held.rental == Rental::Bid);
+    let needs = match (moment.mode, here) {
+        (Mode::OnDemand, Some(here)) => here,
+        _ => moment.work_left.saturating_add(terms.overhead),
+    };
     let pace = Pace {
         stance: stance(mode),
-        leaves: sure && rides && in_time && scene.on_demand.is_some(),
+        leaves: sure && rides && in_time && sooner && scene.on_demand.is_some(),
+        in_time,
+        may_move: left <= 0 || SafeSet::new(&terms, &moment).may_wait(),
         view: DeadlineView {
             deadline,
             stance: stance(mode),
-            needs_ms: (moment.work_left + terms.overhead).saturating_mul(1000),
+            needs_ms: needs.saturating_mul(1000),
             left_ms: left.saturating_mul(1000),
         },
         notices: scene.notices(&terms, &moment, left),
         watch,
+        work: (
+            scene.raw_seconds(share - scene.kept()),
+            left - terms.overhead,
+        ),
+        factors: scene.factors(),
     };
     Some(pace)
 }
@@ -133,8 +181,8 @@ fn stance(mode: Mode) -> Stance {
 }
 
 /// Length of a tick where there are so many seconds in all, in whole minutes.
-fn tick_seconds(total: i64) -> i64 {
-    let least = (total.max(0) + TICKS_MAX - 1) / TICKS_MAX;
+fn tick_seconds(total: u64) -> i64 {
+    let least = i64::try_from(total.div_ceil(TICKS_MAX)).unwrap_or(i64::MAX / 4);
     ((least + 59) / 60 * 60).max(TICK_MIN)
 }
 
@@ -145,7 +193,12 @@ struct Scene<'a> {
     record: &'a ReplicaRecord,
     /// Useful GPU-milliseconds in all.
     share: i64,
+    /// Its newest instance.
+    newest: Option<&'a Held>,
+    /// The same, where it works or comes up.
     live: Option<&'a Held>,
+    /// The disk whose checkpoint the next one begins with, where it is copied.
+    carried: Option<&'a Held>,
     ranking: &'a Ranking,
     /// The cheapest on-demand slot within its ceiling.
     on_demand: Option<&'a Candidate>,
@@ -158,11 +211,11 @@ impl<'a> Scene<'a> {
         world: &'a World,
         job: &'a Job,
         (record, share): (&'a ReplicaRecord, i64),
-        live: Option<&'a Held>,
+        held: &[&'a Held],
         ranking: &'a Ranking,
     ) -> Self {
-        let within =
-            |slot: &&Candidate| !over_ceiling(job, slot.price, slot.storage, slot.slot.gpus);
+        let newest = held.first().copied();
+        let live = newest.filter(|held| works(held));
         let mut candidates = ranking.candidates.iter();
         let rides = live.is_some_and(|held| held.rental == Rental::Bid);
         Self {
@@ -170,29 +223,78 @@ impl<'a> Scene<'a> {
             job,
             record,
             share,
+            newest,
             live,
+            carried: latest(job, held).filter(|from| from.copies_failed < COPIES_MAX),
             ranking,
-            on_demand: ranking.on_demand_best.as_ref().filter(within),
+            on_demand: ranking.on_demand_fits.as_ref(),
             up: rides || candidates.any(|slot| slot.rental == Rental::Bid),
         }
     }
 
-    /// Seconds that so much work takes on the model that would be taken, rounded up.
-    fn seconds(&self, gpu_ms: i64) -> i64 {
-        let model = self.on_demand.map(|slot| slot.gpu_name.as_str());
-        let model = model.or_else(|| self.live.map(|held| held.gpu_name.as_str()));
-        let factor = model
-            .map_or(1_000_000, |model| self.job.factor_ppm(model))
-            .max(1);
-        let speed = i128::from(factor) * i128::from(self.job.requirements.gpu_count.max(1)) * 1000;
+    /// Useful GPU-milliseconds that the next instance would begin with: of what is on a disk, where that goes
+    /// along.
+    fn kept(&self) -> i64 {
+        let remote = self.job.checkpoint_place == Some(CheckpointPlace::Remote);
+        if remote || self.carried.is_some() {
+            self.record.durable_gpu_ms
+        } else {
+            0
+        }
+    }
+
+    /// Useful time of a model, in parts per million.
+    fn factor(&self, model: &str) -> u32 {
+        factor_ppm(self.job, model).max(1)
+    }
+
+    /// The same of all models that there are.
+    fn factors(&self) -> BTreeMap<String, u32> {
+        let candidates = self.ranking.candidates.iter().chain(self.on_demand);
+        let models = candidates.map(|slot| slot.gpu_name.clone());
+        models
+            .map(|model| (model.clone(), self.factor(&model)))
+            .collect()
+    }
+
+    /// Seconds that so much work takes on the reference, rounded up.
+    fn raw_seconds(&self, gpu_ms: i64) -> i64 {
+        self.seconds_at(gpu_ms, 1_000_000)
+    }
+
+    fn seconds_at(&self, gpu_ms: i64, factor: u32) -> i64 {
+        let gpus = i128::from(self.job.requirements.gpu_count.max(1));
+        let speed = i128::from(factor) * gpus * 1000;
         let whole = i128::from(gpu_ms.max(0)) * 1_000_000;
         i64::try_from((whole + speed - 1) / speed).unwrap_or(i64::MAX / 4)
+    }
+
+    /// Seconds that so much work takes on the model that would be taken on demand.
+    fn seconds(&self, gpu_ms: i64) -> i64 {
+        let model = self.on_demand.map(|slot| slot.gpu_name.as_str());
+        let model = model.or_else(|| self.newest.map(|held| held.gpu_name.as_str()));
+        self.seconds_at(gpu_ms, model.map_or(1_000_000, |model| self.factor(model)))
+    }
+
+    /// Seconds until it is done where it works or comes up, if nothing takes that away.
+    fn here(&self, moment: &Moment) -> Option<i64> {
+        let live = self.live?;
+        let left = self.share - self.record.done_gpu_ms();
+        let work = self.seconds_at(left, self.factor(&live.gpu_name));
+        Some(work.saturating_add(moment.overhead_left))
     }
 
     /// Seconds that a start takes before it works.
     fn overhead(&self) -> i64 {
         let up = millis(self.job.provision_timeout) / 2;
-        up.saturating_add(millis(self.job.boot_overhead)) / 1000
+        let copied = self.carried.and_then(told_bytes);
+        let stored = self.record.checkpoints.first().map(|kept| kept.bytes);
+        let copy = copied
+            .or(stored)
+            .map_or(0, |bytes| millis(restore_patience(bytes)));
+        up.saturating_add(millis(self.job.boot_overhead))
+            .saturating_add(copy)
+            / 1000
     }
 
     /// The share of starts that fail.
@@ -233,7 +335,7 @@ impl<'a> Scene<'a> {
         Moment {
             tick: now.ms_since(watch.begun).max(0) / 1000 / terms.tick,
             ticks_left: left.div_euclid(terms.tick),
-            work_left: self.seconds(self.share - self.record.durable_gpu_ms).max(1),
+            work_left: self.seconds(self.share - self.kept()).max(1),
             mode,
             overhead_left: overhead_left.max(0),
             spot: self.up,
@@ -328,7 +430,7 @@ impl<'a> Scene<'a> {
             .live
             .filter(|held| held.rental == Rental::Bid)
             .map(|held| {
-                let factor = f64::from(self.job.factor_ppm(&held.gpu_name)) / 1e6;
+                let factor = f64::from(self.factor(&held.gpu_name)) / 1e6;
                 let speed = f64::from(held.slot.gpus.max(1)) * factor;
                 (held.price + held.storage).as_dollars() / speed
             });
@@ -364,9 +466,10 @@ impl<'a> Scene<'a> {
             return vec![tell(Severity::Alarm, "deadline-missed", text)];
         }
         let mut told = Vec::new();
-        let boot = self.live.map_or(terms.overhead, |_| moment.overhead_left);
-        let now_left = self.seconds(self.share - self.record.done_gpu_ms());
-        let needs = now_left.saturating_add(boot);
+        let anew = self
+            .seconds(self.share - self.kept())
+            .saturating_add(terms.overhead);
+        let needs = self.here(moment).map_or(anew, |here| here.min(anew));
         if needs > left {
             let text = format!(
                 "{id} cannot be done by {deadline}: {} are left, and it needs {} even if nothing takes its \
@@ -396,7 +499,7 @@ impl<'a> Scene<'a> {
                 told.push(tell(Severity::Alarm, "deadline-at-risk", text));
             }
         }
-        told.extend(self.over_budget(now_left.saturating_add(boot), tell));
+        told.extend(self.over_budget(needs, tell));
         told
     }
 
@@ -409,20 +512,28 @@ impl<'a> Scene<'a> {
         let total = self.job.budget.total?;
         let spent = self.world.state.spent(&self.job.name);
         let left = total.saturating_sub(spent).max(Money::ZERO);
-        let rate = self
+        let sure = self
             .on_demand
             .map(|slot| slot.price.saturating_add(slot.storage));
-        let rate: Rate = match self.live {
-            Some(held) => held.price.saturating_add(held.storage),
-            None => rate?,
-        };
+        let held = self
+            .live
+            .map(|held| held.price.saturating_add(held.storage));
+        let rate: Rate = sure.or(held)?;
+        let of_job = self.world.state.replicas.values();
+        let ended =
+            of_job.filter(|record| record.id.job == self.job.name && record.ending.is_some());
+        let others = self
+            .job
+            .replicas
+            .saturating_sub(u32::try_from(ended.count()).unwrap_or(u32::MAX));
+        let rate = Rate(rate.0.saturating_mul(i64::from(others.max(1))));
         let needs = rate.cost(std::time::Duration::from_secs(
             seconds.max(0).unsigned_abs(),
         ));
         (needs > left).then(|| {
             let text = format!(
-                "{} needs about ${:.2} more to be done by its deadline, and {:.2} of `budget.total` are left",
-                self.record.id,
+                "{} needs about ${:.2} more to be done by its deadline on demand, and {:.2} of `budget.total` are left",
+                self.job.name,
                 needs.as_dollars(),
                 left.as_dollars()
             );

@@ -70,6 +70,8 @@ pub(crate) struct Ground<'a, 'p> {
     pub(crate) cheaper: bool,
     /// What its deadline wishes for.
     pub(crate) stance: Stance,
+    /// Whether what its deadline calls for could still be in time, begun anew.
+    pub(crate) in_time: bool,
     /// Whether its deadline has it leave what it has at a bid.
     pub(crate) leaves: bool,
     /// What it waits for, where it is an element of an array that has no turn.
@@ -290,7 +292,10 @@ pub(super) fn want(ground: &Ground<'_, '_>, step: &mut Step) -> Situation {
     if let Some(situation) = cannot_start(ground.world, ground.job) {
         return situation;
     }
-    if let Some(until) = ground.record.retry_at.filter(|&until| until > now) {
+    // That hosts let starts come to nothing is reckoned with: there is no time to wait for better ones.
+    let record = &ground.record;
+    let no_time = ground.stance == Stance::Sure && record.failed_starts > 0 && record.failures == 0;
+    if let Some(until) = record.retry_at.filter(|&until| until > now && !no_time) {
         return Situation::BackingOff { until };
     }
     if let Some(missing) = ground.blind {
@@ -389,12 +394,8 @@ fn running(
     if let Some(situation) = bring(ground, held, step) {
         return situation;
     }
-    if ground.leaves && alone && spendable(ground) && !ground.best.is_empty() {
-        // Where its limits do not let it have another one, what runs is better than nothing.
-        let goes = expendable(world, ground.job, held) || can_move(ground, held).is_ok();
-        if goes {
-            return leave(ground, held, Why::Deadline, DestroyWhy::Moved, count, step);
-        }
+    if ground.leaves && alone && finds_sure(ground, held) {
+        return leave(ground, held, Why::Deadline, DestroyWhy::Moved, count, step);
     }
     if ground.cheaper && alone && count == 1 && spendable(ground) && ground.blind.is_none() {
         let (why, destroy_why) = (Why::CheaperElsewhere, DestroyWhy::Moved);
@@ -402,6 +403,18 @@ fn running(
     }
     step.actions.extend(lower(ground.world, ground.job, held));
     Situation::Running
+}
+
+/// Whether what a deadline calls for would be rented in the place of an instance: where limits forbid it, or
+/// something is not known, or it may not be tried yet, what there is is better than nothing.
+pub(super) fn finds_sure(ground: &Ground<'_, '_>, held: &Held) -> bool {
+    let waits = ground
+        .record
+        .retry_at
+        .is_some_and(|at| at > ground.world.now);
+    let may =
+        !waits && spendable(ground) && ground.blind.is_none() && ground.stance == Stance::Sure;
+    may && !ground.best.is_empty() && can_move(ground, held).is_ok()
 }
 
 /// Why an instance that runs well has to be left all the same.
@@ -478,6 +491,9 @@ fn provisioning(ground: &Ground<'_, '_>, held: &Held, count: usize, step: &mut S
         let (why, destroy_why) = (Why::OverCeiling, DestroyWhy::Moved);
         return leave(ground, held, why, destroy_why, count, step);
     }
+    if ground.leaves && finds_sure(ground, held) {
+        return leave(ground, held, Why::Deadline, DestroyWhy::Moved, count, step);
+    }
     if held.first_ran_at.is_none() {
         let until = held.created_at + timeout;
         step.actions.extend(lower(ground.world, ground.job, held));
@@ -534,10 +550,12 @@ fn silent(ground: &Ground<'_, '_>, held: &Held, step: &mut Step) -> Situation {
             return Situation::Running;
         }
     }
-    if ground.world.now < until {
+    let may_go = expendable(ground.world, ground.job, held);
+    let no_time = may_go && ground.leaves && finds_sure(ground, held);
+    if ground.world.now < until && !no_time {
         return Situation::Provisioning { until };
     }
-    if expendable(ground.world, ground.job, held) {
+    if may_go {
         let why = (DestroyWhy::HostLost, Why::HostLost);
         step.actions.push(destroy(held, why.0, why.1));
         return Situation::Clearing;

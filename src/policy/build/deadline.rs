@@ -6,13 +6,17 @@ use crate::types::job::{Finish, RentalChoice};
 /// What a deadline needs, and what goes with none.
 pub(super) fn check(reading: &mut Reading, has_windows: bool) {
     if !reading.given("deadline") {
-        if reading.given("policy") {
+        if reading.given("policy") && reading.text("policy").is_some() {
             reading.fault(
                 "policy",
                 "`policy` says how a deadline is kept, and there is none",
                 "add deadline, or remove policy",
             );
         }
+        return;
+    }
+    if reading.moment("deadline").is_none() {
+        // What is wrong with it was told.
         return;
     }
     let lacks = if reading.given("array") {
