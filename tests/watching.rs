@@ -350,6 +350,8 @@ fn a_real_prometheus_sees_what_the_dashboard_draws_and_what_the_alerts_are_for()
     if run("prometheus", &["--version"], "").is_none() {
         return;
     }
+    let clock = haggle::clock::SystemClock::new();
+    let so_far = |what: &str| println!("{:.0} s: {what}", clock.seconds());
     let directory = tempfile::tempdir().unwrap();
     let directory = directory.path();
     let (_market, base_url) = market(directory);
@@ -379,6 +381,7 @@ fn a_real_prometheus_sees_what_the_dashboard_draws_and_what_the_alerts_are_for()
         let empty = |expression: &&String| prometheus.series(expression) == 0;
         all.iter().filter(empty).cloned().collect()
     });
+    so_far("every expression of the dashboard has series");
     wait_for("rules are not evaluated", || {
         let rules = prometheus.rules();
         assert!(rules.len() >= 40, "{rules:?}");
@@ -389,6 +392,7 @@ fn a_real_prometheus_sees_what_the_dashboard_draws_and_what_the_alerts_are_for()
         prometheus.firing("EagerHaggle").into_iter().collect()
     });
     assert_eq!(prometheus.firing("Haggle"), BTreeSet::new());
+    so_far("every rule is evaluated, and nothing fires");
     let scrape = ask(&address, "GET", "/metrics", "").unwrap();
     succeeds("promtool", &["check", "metrics"], &scrape);
     // The job is ours, and not the scrape's.
@@ -411,9 +415,11 @@ fn a_real_prometheus_sees_what_the_dashboard_draws_and_what_the_alerts_are_for()
         .replace("\"$40\"", "\"$0.05\"");
     fs::write(policies.join("dream.toml"), none).unwrap();
     fires(&["PolicyBroken", "JobWaits"]);
+    so_far("a broken policy and a job that waits are told of");
     append_request(&directory.join("haggle.db"), Time(1), &Ask::Kill).unwrap();
     fires(&["Killed"]);
     daemon.terminate();
     daemon.wait();
     fires(&["Down"]);
+    so_far("a kill and an end are told of");
 }
