@@ -177,6 +177,11 @@ pub const KINDS: &[Kind] = &[
         "No policy asks any more for what is rented",
     ),
     // Work.
+    stands(
+        "deadline",
+        true,
+        "A deadline is at risk, cannot be kept, or was missed",
+    ),
     happens("finished", false, "A replica is finished"),
     happens("failed", true, "A replica failed"),
     happens("work-lost", false, "Work was lost"),
