@@ -420,7 +420,8 @@ fn ours(state: &State) -> BTreeMap<MachineId, Ours<'_>> {
     all
 }
 
-fn too_old(world: &World, seen: Time) -> bool {
+/// Whether what was seen then is too old to go by.
+pub(super) fn too_old(world: &World, seen: Time) -> bool {
     world.now.ms_since(seen) > millis(world.config.offers_max_age)
 }
 

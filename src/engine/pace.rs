@@ -27,7 +27,7 @@ use super::deadline::{
     Belief, Costs, DeadlineKind, DeadlinePolicy, Greedy, HazardMdp, HazardTables, Mode, Moment,
     OnDemand, Prelude, Prior, SafeSet, Seen, SlackBand, Terms, UniformProgress, age_class, retries,
 };
-use super::eligible::factor_ppm;
+use super::eligible::{factor_ppm, too_old};
 use super::rank::Ranking;
 use super::view::restore_patience;
 
@@ -111,16 +111,20 @@ pub(super) fn pace(
             near: None,
             ..known
         },
+        // What is not known is not begun with.
+        None if !scene.seen => return None,
         None => Watch::new(deadline, scene.up, world.now),
     };
     watch.begun = watch.begun.min(world.now);
     let left = deadline.ms_since(world.now).div_euclid(1000);
     // Finer as it comes nearer, by halves: a long race would else be rounded by hours at its end.
     let tick = tick_seconds(left.max(1).unsigned_abs().next_power_of_two());
-    watch.sees(scene.up, tick * 1000, world.now, |up, age| {
-        let class = age_class(age);
-        Seen { up, class }.index()
-    });
+    if scene.seen {
+        watch.sees(scene.up, tick * 1000, world.now, |up, age| {
+            let class = age_class(age);
+            Seen { up, class }.index()
+        });
+    }
     let terms = scene.terms(tick, left, &watch);
     let moment = scene.moment(&terms, left, &watch);
     let mode = if left <= 0 {
@@ -202,7 +206,9 @@ struct Scene<'a> {
     ranking: &'a Ranking,
     /// The cheapest on-demand slot within its ceiling.
     on_demand: Option<&'a Candidate>,
-    /// Whether interruptible capacity is held or could be.
+    /// Whether the market was seen lately: else it says nothing of what can be had.
+    seen: bool,
+    /// Whether interruptible capacity is held or could be, as far as was seen.
     up: bool,
     /// The share of starts that fail.
     start_fails: f64,
@@ -220,6 +226,9 @@ impl<'a> Scene<'a> {
         let live = newest.filter(|held| works(held));
         let mut candidates = ranking.candidates.iter();
         let rides = live.is_some_and(|held| held.rental == Rental::Bid);
+        let seen = !too_old(world, world.market.at);
+        let was_up = record.watch.as_ref().is_some_and(|watch| watch.up);
+        let offered = candidates.any(|slot| slot.rental == Rental::Bid);
         Self {
             world,
             job,
@@ -230,7 +239,8 @@ impl<'a> Scene<'a> {
             carried: copied_from(job, held),
             ranking,
             on_demand: ranking.on_demand_fits.as_ref(),
-            up: rides || candidates.any(|slot| slot.rental == Rental::Bid),
+            seen,
+            up: rides || if seen { offered } else { was_up },
             start_fails: start_fails(world),
         }
     }
@@ -343,7 +353,8 @@ impl<'a> Scene<'a> {
             let in_tick = (0..terms.tick * 1000).contains(&since);
             in_tick && before.up == watch.up && before.held_bid == held_bid
         });
-        if holds {
+        // What is not known is no reason to decide otherwise.
+        if holds || !self.seen {
             let mode = match watch.stance {
                 Stance::Wait => Mode::Idle,
                 Stance::Ride => Mode::Spot,
@@ -463,7 +474,7 @@ impl<'a> Scene<'a> {
                 Time(self.world.now.0.saturating_add(needs.saturating_mul(1000)))
             );
             told.push(tell(Severity::Alarm, "deadline-unreachable", text));
-        } else if self.on_demand.is_none() && moment.mode != Mode::OnDemand {
+        } else if self.seen && self.on_demand.is_none() && moment.mode != Mode::OnDemand {
             let cheapest = self.ranking.on_demand_best.as_ref();
             let safe = SafeSet::new(terms, moment);
             if !safe.may_wait() {
