@@ -309,13 +309,14 @@ fn storage(job: &Job, row: &Value) -> i64 {
 
 /// The floor and the margin, in steps of $0.0001, under the on-demand rate and inside the ceiling;
 /// a bid of $0.001 is a parked one, so it is over that.
-fn bid(job: &Job, row: &Value) -> Option<i64> {
+fn bid(job: &Job, row: &Value, now: Time) -> Option<i64> {
     const STEP: i64 = 100_000;
     let up = |rate: i64| (rate + STEP - 1) / STEP * STEP;
     let down = |rate: i64| rate / STEP * STEP;
     let floor = nanos(row, "min_bid")?;
     let gpus = i64::from(job.requirements.gpu_count);
     let margin = match job.bid_margin {
+        BidMargin::Auto => best_margin(job, row, now, floor).max(500_000),
         BidMargin::PartsPerMillion(ppm) => floor * i64::from(ppm) / 1_000_000,
         BidMargin::PerGpu(rate) => rate.0 * gpus,
     };
@@ -324,6 +325,24 @@ fn bid(job: &Job, row: &Value) -> Option<i64> {
     let under = nanos(row, "dph_base").map_or(i64::MAX, |rate| rate - 1);
     let most = down(ceiling.min(under));
     (least <= most).then(|| up(floor + margin).clamp(least, most))
+}
+
+/// The margin that makes an hour cheapest, by closing in on it: there is one only.
+fn best_margin(job: &Job, row: &Value, now: Time, floor: i64) -> i64 {
+    let landed = |margin: f64| {
+        let price = floor + (floor as f64 * margin) as i64;
+        parts(job, row, now, Rental::Bid, price).iter().sum::<f64>()
+    };
+    let (mut low, mut high) = (0.0, 1.0);
+    for _ in 0..100 {
+        let third = (high - low) / 3.0;
+        if landed(low + third) <= landed(high - third) {
+            high -= third;
+        } else {
+            low += third;
+        }
+    }
+    (floor as f64 * low) as i64
 }
 
 fn on_demand(job: &Job, row: &Value) -> Option<i64> {
@@ -390,7 +409,7 @@ fn everything(job: &Job, rows: &[Value], now: Time) -> Vec<Priced> {
     let mut all = Vec::new();
     for row in rows.iter().filter(|row| suits(job, row, now)) {
         if job.rental != RentalChoice::OnDemand {
-            all.extend(bid(job, row).map(|price| priced(job, row, now, Rental::Bid, price)));
+            all.extend(bid(job, row, now).map(|price| priced(job, row, now, Rental::Bid, price)));
         }
         if job.rental != RentalChoice::Interruptible {
             let rate = on_demand(job, row);

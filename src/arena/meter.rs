@@ -21,6 +21,8 @@ struct Progress {
     durable_ms: i64,
     /// Since the last checkpoint of the present run.
     volatile_ms: i64,
+    /// What interruptions took.
+    lost_ms: i64,
 }
 
 /// Watches one account of a market, and reckons how far its jobs are.
@@ -76,7 +78,8 @@ impl Meter {
             if let Some(run) = self.runs.remove(&id)
                 && !self.is_done(run.job)
             {
-                self.progress[run.job].volatile_ms = 0;
+                let progress = &mut self.progress[run.job];
+                progress.lost_ms += std::mem::take(&mut progress.volatile_ms);
                 self.interruptions += 1;
             }
         }
@@ -155,6 +158,23 @@ impl Meter {
             left.max(0) as f64 / 3_600_000.0 * gpus
         };
         (0..self.jobs.len()).map(of).collect()
+    }
+
+    /// How far each job is, in GPU-hours that are kept, for the log.
+    pub fn log(&self, player: &str) {
+        for (at, job) in self.jobs.iter().enumerate() {
+            let gpus = i64::from(job.requirements.gpu_count.max(1));
+            let hours = |ms: i64| (ms * gpus) as f64 / 3_600_000.0;
+            let progress = self.progress[at];
+            tracing::debug!(
+                player,
+                job = job.name.as_str(),
+                wanted = hours(self.wanted_ms(at)),
+                kept = hours(progress.durable_ms),
+                lost = hours(progress.lost_ms),
+                "how far it is"
+            );
+        }
     }
 
     /// Runs that ended before their job was done.

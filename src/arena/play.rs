@@ -175,6 +175,7 @@ fn by_rule(what: &Match, rule: Rule) -> Played {
         now = now + LOOK;
     }
     let undone_cost = what.priced(&meter.undone_gpu_hours());
+    meter.log(&format!("{rule:?}"));
     Played {
         undone_cost,
         ..played(&market, account, &meter, renter.starts)
@@ -223,6 +224,7 @@ async fn by_daemon(
         return Err(outcome.violations.join("; "));
     }
     let (meter, last) = &*meter.lock().unwrap_or_else(PoisonError::into_inner);
+    meter.log(Player::Haggle.as_str());
     Ok(Played {
         starts: outcome.starts,
         undone_cost: what.priced(&meter.undone_gpu_hours()),

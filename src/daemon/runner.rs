@@ -141,16 +141,16 @@ impl Daemon {
         heard
     }
 
-    /// Whether the log of one that stands still is to be read once more: what it kept last on its disk is
-    /// what another one goes on with. Whether a log can be read then is not promised.
+    /// Whether the log of one that stands still is to be read once more: its command may have ended before
+    /// it was outbid, and what it kept last on its disk is what another one goes on with. Whether a log can
+    /// be read then is not promised.
     fn may_have_said_more(&self, held: &Held) -> bool {
         let Some(view) = &held.runner else {
             return false;
         };
-        let carried = view.given.as_ref().is_some_and(|runner| runner.carried);
         let stopped = held.phase == Phase::Stopped;
         let young = self.now().since(held.phase_since) < LAST_WORDS;
-        carried && stopped && young && view.read_at.is_none_or(|at| at < held.phase_since)
+        stopped && young && view.read_at.is_none_or(|at| at < held.phase_since)
     }
 
     /// The instances whose logs are to be read, with the keys of their runs.

@@ -126,6 +126,20 @@ pub(crate) fn expendable(world: &World, job: &Job, held: &Held) -> bool {
     by_policy || never_ran(world, held) || never_worked(held) || holds_nothing(world, held)
 }
 
+/// How long at most the last words of one that stands still are waited for: whether its log can be read
+/// then is not promised.
+const LAST_WORDS_TAKE: Duration = Duration::from_mins(3);
+
+/// Whether what its runner said last was read since it stands still, or is not waited for any more. Its
+/// command may have ended: to wake it, or to begin elsewhere, would be to pay for that once more.
+pub(super) fn heard_out(world: &World, held: &Held) -> bool {
+    let Some(view) = held.runner.as_ref().filter(|view| view.worked) else {
+        return true;
+    };
+    let read = view.read_at.is_some_and(|at| at >= held.phase_since);
+    read || world.now.ms_since(held.phase_since) >= millis(LAST_WORDS_TAKE)
+}
+
 /// The price at which a parked instance may be brought back; `None` where it was given up.
 pub(super) fn resume_bid(held: &Held) -> Option<Rate> {
     match held.rental {

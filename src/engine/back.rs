@@ -1,12 +1,12 @@
 //! What is parked comes back where it is, or is replaced; and what it takes to have something run again.
 
-use crate::types::instance::{DestroyWhy, Held, Rental};
+use crate::types::instance::{DestroyWhy, Held, Phase, Rental};
 use crate::types::intent::Effect;
 use crate::types::money::{BID_PARKED, Rate};
 use crate::types::plan::{Action, Limit, Missing, Refusal, Situation, Why};
 use crate::types::recourse::{Recourse, Turn};
 
-use super::act::{busy, destroy, expendable, plain, resume_bid, row, set_bid};
+use super::act::{busy, destroy, expendable, heard_out, plain, resume_bid, row, set_bid};
 use super::bid::raised_bid;
 use super::budget::{Load, begin_margin, horizon, rise, rows_of, stirs};
 use super::lease::may_wake;
@@ -30,7 +30,7 @@ pub(super) fn rest_or_resume(
     if let Some(until) = ground.record.retry_at.filter(|&at| at > world.now) {
         return Situation::BackingOff { until };
     }
-    if !alone {
+    if !alone || (held.phase == Phase::Stopped && !heard_out(world, held)) {
         return Situation::Clearing;
     }
     // A bid may be outbid at once: where there is something else, there is no time for that.

@@ -2,7 +2,9 @@
 //!
 //! The marketplace's documented rules: the highest bid runs, one pays one's own bid and not a
 //! second price, and an on-demand renter beats every bid. So a bid is put over the floor by the
-//! policy's margin and no further, and never at or over the on-demand rate, where it buys nothing.
+//! policy's margin and no further, and never at or over the on-demand rate, where it buys nothing. How much
+//! that margin is where the policy leaves it to us follows from what being outbid costs: see
+//! [`super::price`].
 //!
 //! On a slot that we hold, the floor that is shown echoes our own bid: rounded to $0.001, late by
 //! seconds to minutes, and without a trace of rivals, who are invisible until they win. A bidder
@@ -24,8 +26,9 @@ use crate::types::time::millis;
 use crate::types::world::World;
 
 use super::act::elsewhere;
-use super::eligible::Scope;
-use super::price::ceiling_room;
+use super::eligible::{Fit, Scope};
+use super::price::{Outlook, best_margin, ceiling_room};
+use super::risk::Risks;
 
 /// How long our own bid may show in a machine's floors after we left. The echo of a cut was seen
 /// to lag by more than 15 minutes; this doubles it.
@@ -33,6 +36,9 @@ pub const ECHO_LASTS: Duration = Duration::from_mins(30);
 
 /// How far over our own bid its echo may stand: it is rounded to $0.001.
 pub const ECHO_BAND: Rate = Rate(1_000_000);
+
+/// How far under the true floor the one that is shown may be: it is rounded to $0.001.
+const ROUNDED_BY: Rate = Rate(500_000);
 
 /// The bid that opens a rental: the floor and the policy's margin, in whole steps, for all GPUs of
 /// the offer. It is never under the floor, never over the ceiling, and under the on-demand rate
@@ -46,13 +52,25 @@ pub fn opening_bid(world: &World, job: &Job, offer: &Offer) -> Result<Rate, Refu
     let scope = Scope::new(world, job);
     let record = world.state.machines.get(&offer.machine);
     let storage = offer.disk_rate(job.requirements.disk_gb);
-    opening(&scope, offer, storage.ok_or(Refusal::PriceUnknown)?, record)
+    let storage = storage.ok_or(Refusal::PriceUnknown)?;
+    let sight = sight(&scope, offer, record);
+    opening(&scope, offer, sight, storage, record)
 }
 
-/// [`opening_bid`] where the disk's rate and the machine's record are at hand.
+/// What is to be expected on an offer.
+fn sight(scope: &Scope<'_>, offer: &Offer, record: Option<&MachineRecord>) -> (Fit, Outlook) {
+    let risks = Risks::new(&scope.world.state, scope.world.now);
+    let of_model = risks.of_model(&offer.gpu_name);
+    let outlook = Outlook::new(&scope.terms, &risks, of_model, offer, record);
+    (scope.fit(&offer.gpu_name), outlook)
+}
+
+/// [`opening_bid`] where what is to be expected there, the disk's rate and the machine's record are at
+/// hand.
 pub(crate) fn opening(
     scope: &Scope<'_>,
     offer: &Offer,
+    (fit, outlook): (Fit, Outlook),
     storage: Rate,
     record: Option<&MachineRecord>,
 ) -> Result<Rate, Refusal> {
@@ -63,7 +81,14 @@ pub(crate) fn opening(
     if own_trace(scope, offer.machine, record).is_some_and(|trace| !is_evidence(floor, trace)) {
         return Err(Refusal::RatchetGuard);
     }
-    bid_over(floor, scope.job, offer.gpus, storage, offer.on_demand)
+    let margin = margin(scope, offer, (fit, outlook), floor, storage);
+    bid_over(
+        (floor, margin),
+        scope.job,
+        offer.gpus,
+        storage,
+        offer.on_demand,
+    )
 }
 
 /// The bid by which an outbid instance may win its slot back. Only a floor that our own bids
@@ -94,7 +119,15 @@ pub fn raised_bid(world: &World, job: &Job, held: &Held, offer: &Offer) -> Resul
     if !is_evidence(floor, trace) {
         return Err(Refusal::RatchetGuard);
     }
-    bid_over(floor, job, held.slot.gpus, held.storage, Some(on_demand))
+    let margin = margin(
+        &scope,
+        offer,
+        sight(&scope, offer, record),
+        floor,
+        held.storage,
+    );
+    let gpus = held.slot.gpus;
+    bid_over((floor, margin), job, gpus, held.storage, Some(on_demand))
 }
 
 /// The bid to which a standing bid must come down, if it must.
@@ -150,7 +183,7 @@ fn is_evidence(floor: Rate, own_highest: Rate) -> bool {
 
 /// The floor and the margin, inside the ceiling and under the on-demand rate.
 fn bid_over(
-    floor: Rate,
+    (floor, margin): (Rate, Rate),
     job: &Job,
     gpus: u32,
     storage: Rate,
@@ -165,17 +198,28 @@ fn bid_over(
     if least > most {
         return Err(Refusal::BidNotBelowOnDemand);
     }
-    let wanted = (floor + margin(job, floor, gpus)).round_up_to_bid_step();
+    let wanted = (floor + margin).round_up_to_bid_step();
     Ok(wanted.max(least).min(most))
 }
 
-fn margin(job: &Job, floor: Rate, gpus: u32) -> Rate {
-    match job.bid_margin {
+/// What the policy has a bid be put over a floor, for all GPUs.
+fn margin(
+    scope: &Scope<'_>,
+    offer: &Offer,
+    (fit, outlook): (Fit, Outlook),
+    floor: Rate,
+    storage: Rate,
+) -> Rate {
+    match scope.job.bid_margin {
+        BidMargin::Auto => {
+            let share = best_margin(scope, offer, (fit, outlook), floor, storage);
+            Rate((floor.0 as f64 * share) as i64).max(ROUNDED_BY)
+        }
         BidMargin::PartsPerMillion(ppm) => {
             let exact = floor.0.saturating_mul(i64::from(ppm));
             Rate(exact / 1_000_000)
         }
-        BidMargin::PerGpu(rate) => rate.saturating_mul(i64::from(gpus)),
+        BidMargin::PerGpu(rate) => rate.saturating_mul(i64::from(offer.gpus)),
     }
 }
 
@@ -228,6 +272,12 @@ mod tests {
             opening_bid(&world, &job, &offer),
             Ok(usd(0.2011)),
             "rounded up"
+        );
+        job.bid_margin = BidMargin::Auto;
+        assert_eq!(
+            opening_bid(&world, &job, &offer),
+            Ok(usd(0.2005)),
+            "the floor, as far as it is shown"
         );
         job.bid_margin = BidMargin::PartsPerMillion(0);
         let free = Offer {

@@ -31,6 +31,7 @@ pub(super) fn left(job: Job) -> World {
     let mut old = held(OLD.0, &job, &offer(9), BID_PARKED);
     let mut view = RunnerView::of(job.run.runner.as_deref().unwrap());
     view.worked = true;
+    view.read_at = Some(NOW);
     view.checkpoint = Some((0, "a".repeat(64), 40_000_000_000));
     old.runner = Some(view);
     old.last_bid = Some(usd(0.2));
@@ -176,4 +177,5 @@ pub(super) fn works(world: &mut World) {
     let view = held.runner.as_mut().unwrap();
     view.worked = true;
     view.heard_at = Some(opened + Duration::from_mins(1));
+    view.read_at = view.heard_at;
 }

@@ -24,7 +24,7 @@ use super::eligible::factor_ppm;
 use super::ladder::cannot_start;
 use super::lease::relabel;
 use super::means::cost;
-use super::moving::cheaper_elsewhere;
+use super::moving::{cheaper_elsewhere, no_dearer_elsewhere};
 use super::pace::{Pace, pace};
 use super::projection;
 use super::rank::{MarketIndex, Ranking, rank};
@@ -283,6 +283,9 @@ impl<'a> Tick<'a> {
             let best = cheaper_elsewhere(world, job, (ranking, index), held, &record);
             best.is_some_and(|best| self.affords(job, id, best).is_ok())
         });
+        let no_dearer = held
+            .first()
+            .is_some_and(|held| no_dearer_elsewhere(world, job, (ranking, index), held));
         let step = step(&mut Ground {
             world,
             job,
@@ -292,6 +295,7 @@ impl<'a> Tick<'a> {
             blind,
             best: if may_rent { &ranking.candidates } else { &[] },
             cheaper,
+            no_dearer,
             stance,
             in_time,
             leaves,

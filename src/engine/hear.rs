@@ -134,7 +134,11 @@ impl Fold<'_> {
             return;
         };
         let may = view.verdict.is_none() && held.destroying.is_none();
-        if !may || held.phase != Phase::Running {
+        // What stands still may have ended before: what it said last of its end is true, and would be paid
+        // for again if it were not believed. Nothing else is expected of it.
+        let well = view.exit == Some(0);
+        let stands = held.phase == Phase::Stopped || (held.phase == Phase::Exited && well);
+        if !may || !(held.phase == Phase::Running || (stands && view.has_ended())) {
             return;
         }
         let read = (heard.at, held.phase_since);
@@ -142,7 +146,12 @@ impl Fold<'_> {
         let replica = self.draft.state.replicas.get(&held.replica);
         let from = replica.and_then(|record| record.checkpoints.iter().find(of_others));
         let patience = restore_patience(from.map_or(0, |kept| kept.bytes));
-        let mut verdict = judged(view, &runner, patience, read);
+        // Nothing is uploaded from where it stands still.
+        let mut verdict = if stands {
+            Some(Verdict::Ended)
+        } else {
+            judged(view, &runner, patience, read)
+        };
         let failed = verdict == Some(Verdict::Ended) && view.exit != Some(0);
         let fault = view.fault.clone().or(heard.mark.map(str::to_owned));
         if failed && fault.is_some() {

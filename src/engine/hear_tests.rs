@@ -203,6 +203,34 @@ fn a_command_that_ends_well_finishes_its_replica_once() {
 }
 
 #[test]
+fn a_command_that_ended_before_its_instance_was_stopped_is_not_paid_for_again() {
+    let stops = |exit: i32| {
+        let mut scene = Scene::new();
+        let begun = line("1.1", 1, "running");
+        scene.hears(1, Some(vec![begun.clone()]));
+        scene.row.cur_state = Some(RawState::Stopped);
+        scene.row.actual = Some(RawState::Exited);
+        assert_eq!(scene.hears(60, None), None);
+        assert_eq!(scene.ending(), None, "nobody knows");
+        let last = vec![begun, result("1.1", 2, exit)];
+        assert_eq!(scene.hears(1, Some(last.clone())), Some(Verdict::Ended));
+        scene.hears(1, Some(last));
+        scene
+    };
+    assert_eq!(stops(0).ending(), Some(Ending::Finished));
+    let failed = stops(3);
+    let times = failed.told.iter().filter(|kind| *kind == "failed").count();
+    assert_eq!((failed.ending(), times), (None, 1));
+    // One that was at work is judged by nothing else.
+    let mut scene = Scene::new();
+    scene.hears(1, Some(vec![line("1.1", 1, "running")]));
+    scene.row.cur_state = Some(RawState::Stopped);
+    scene.hears(1, None);
+    let silent = vec![line("1.1", 1, "running")];
+    assert_eq!(scene.hears(600, Some(silent)), None);
+}
+
+#[test]
 fn one_that_fails_is_tried_again_and_its_next_start_is_another() {
     let mut scene = Scene::new();
     let first = vec![line("1.1", 1, "running"), result("1.1", 2, 3)];

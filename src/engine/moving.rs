@@ -1,32 +1,39 @@
-//! Whether something that runs well is moved, for it would cost less elsewhere.
+//! Whether something that runs well is moved, for it would cost less elsewhere; and whether something that
+//! was outbid is waited for.
 //!
 //! A job that had to take what there was, on demand or at a high bid, would otherwise keep it to its end.
 //! Both are compared by what a useful GPU-hour costs from now on, with everything in it: elsewhere the
 //! landed price, which holds the new start and the risk of a slot that is not known well; here the rates
-//! that are paid, and the risk of a slot that has stood the test. What was done since the last checkpoint
-//! would be done twice, and counts against the move.
+//! that are paid, and the risk of a slot that has stood the test. What is saved so until the work is done, or
+//! until it would have to leave all the same, is held against what the move takes: a new start, and what was
+//! done since the last checkpoint and would be done twice.
 //!
-//! Staying is favoured: elsewhere has to be cheaper by a good part, an instance has to have run for an
+//! Staying is favoured: twice that has to be saved, an instance has to have run for an
 //! hour, there has to be work left that is worth it, and one replica moves at a time, so that two do not
 //! leave for the same slot.
 
 use std::time::Duration;
 
-use crate::types::instance::{Held, Phase};
+use crate::types::instance::{Held, Phase, Rental};
+
 use crate::types::job::{Finish, Job};
+use crate::types::money::BID_PARKED;
 use crate::types::plan::Candidate;
 use crate::types::state::ReplicaRecord;
 use crate::types::time::millis;
 use crate::types::world::World;
 
 use super::act::expendable;
+use super::budget::offered;
 use super::eligible::Scope;
-use super::price::staying;
+use super::price::{stay_gpu_hours, staying};
 use super::rank::{MarketIndex, Ranking};
 
-/// By how much less a useful GPU-hour has to cost elsewhere: an assumption, in the order of what a slot's
-/// price moves by itself.
-const GAIN_MIN: f64 = 0.15;
+/// By how much less a useful GPU-hour has to cost elsewhere at least: an assumption.
+const GAIN_MIN: f64 = 0.10;
+
+/// How many times what a move takes has to be saved by it: an assumption, for what is expected is not sure.
+const TIMES_MIN: f64 = 2.0;
 
 /// An instance has to have run for so long without a break before it is moved: at most one move an hour.
 const STAYS_AT_LEAST: Duration = Duration::from_hours(1);
@@ -60,8 +67,38 @@ pub(super) fn cheaper_elsewhere<'a>(
     if left < WORK_LEFT_MIN_HOURS * f64::from(held.slot.gpus) {
         return None;
     }
-    let again = gpu_hours(record.volatile_gpu_ms) * here / left;
-    (best.parts.total() + again < here * (1.0 - GAIN_MIN)).then_some(best)
+    // What is paid once there, and what is done again; what is saved until it would be lost here, too.
+    let stay = stay_gpu_hours(&scope, offered(world, best)?);
+    let once = (best.parts.boot + best.parts.traffic) * stay;
+    let again = gpu_hours(record.volatile_gpu_ms) * here.total;
+    let running = best.parts.total() - best.parts.boot - best.parts.traffic;
+    let saved = (here.total - running) * left.min(here.lasts);
+    let pays = saved > (once + again) * TIMES_MIN;
+    (pays && running < here.total * (1.0 - GAIN_MIN)).then_some(best)
+}
+
+/// Whether what an instance was outbid of is to be had elsewhere at no more than it was, with a new start:
+/// there is nothing to wait for then. Where its disk carries work, that is not asked: it would have to be
+/// brought along.
+pub(super) fn no_dearer_elsewhere(
+    world: &World,
+    job: &Job,
+    (ranking, index): (&Ranking, &MarketIndex<'_>),
+    held: &Held,
+) -> bool {
+    let is_outbid = held.phase == Phase::Stopped
+        && held.rental == Rental::Bid
+        && held.outbid_at.is_some()
+        && held.price > BID_PARKED;
+    if !is_outbid || !expendable(world, job, held) {
+        return false;
+    }
+    let mut elsewhere = ranking.candidates.iter();
+    let best = elsewhere.find(|candidate| candidate.slot.machine != held.slot.machine);
+    let scope = Scope::new(world, job);
+    let here = best.and_then(|_| staying(&scope, index.risks(), held));
+    best.zip(here)
+        .is_some_and(|(best, here)| best.parts.total() <= here.total)
 }
 
 #[cfg(test)]
@@ -72,7 +109,7 @@ mod tests {
     use super::super::eligible::samples::{NOW, held, job, offer, usd, world};
     use super::super::properties::list;
     use super::*;
-    use crate::types::instance::{DestroyWhy, Rental};
+    use crate::types::instance::DestroyWhy;
     use crate::types::intent::Effect;
     use crate::types::job::CheckpointPlace;
     use crate::types::machine::Odds;
@@ -124,7 +161,7 @@ mod tests {
             assert_eq!(destroyed, None);
         };
         // It costs nearly as much elsewhere.
-        stays(&|_, _, held| held.price = usd(0.235));
+        stays(&|_, _, held| held.price = usd(0.215));
         // It was moved, or outbid, less than an hour ago.
         stays(&|_, _, held| held.run_ms = millis(Duration::from_mins(59)));
         // Its work is on its disk alone.

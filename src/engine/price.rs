@@ -31,7 +31,9 @@ use crate::types::plan::{PriceParts, Refusal};
 use crate::types::start::Asked;
 
 use super::eligible::{Fit, Scope};
-use super::risk::{Hazard, Risks, start_fails};
+use super::risk::{
+    Hazard, OUTBID_MARGIN_SCALE, Risks, TAKEN_PER_HOUR, rivals_per_hour, start_fails,
+};
 
 /// Hours of useful work expected of a stay where the policy states no work: an assumption, a
 /// working day less its breaks.
@@ -206,9 +208,69 @@ pub(crate) fn landed(
     }
 }
 
-/// What a useful GPU-hour costs from now on where an instance is, in dollars: what is paid for its GPUs and
-/// its disk, and what interruptions there are expected to take. `None`: that is no number.
-pub(crate) fn staying(scope: &Scope<'_>, risks: &Risks<'_>, held: &Held) -> Option<f64> {
+/// Highest margin that is looked at.
+const MARGIN_MAX: f64 = 1.0;
+
+/// How far over the floor, as a share of it, a bid makes an hour of use cheapest.
+///
+/// A higher bid costs more in each hour, and is outbid less often. With *m* the margin, the landed price
+/// of an hour is
+///
+/// (floor × (1 + *m*) + disk) × (1 + hazard(*m*) × (work lost + boot overhead) + boot overhead ÷ stay) +
+/// hazard of an outbid(*m*) × time that is waited × disk
+///
+/// which is convex in *m* as long as the hazard falls with a scale of less than half: so the best is where
+/// its slope is nothing, or at the floor where it rises from there. That is where it is for most slots, for
+/// an outbid takes some minutes of work: it is work without checkpoints, and slots that were often lost,
+/// that are worth a margin.
+pub(crate) fn best_margin(
+    scope: &Scope<'_>,
+    offer: &Offer,
+    (fit, outlook): (Fit, Outlook),
+    floor: Rate,
+    storage: Rate,
+) -> f64 {
+    let terms = &scope.terms;
+    let speed = f64::from(offer.gpus) * f64::from(fit.factor_ppm) / 1e6;
+    let useful = useful_hours(scope, offer, speed, terms.boot + outlook.start);
+    let (floor_h, disk_h) = (floor.as_dollars(), storage.as_dollars());
+    let takes = terms.lost_hours(useful) + terms.boot;
+    let bare = Hazard::of(offer, Rental::Bid, floor);
+    let steady = TAKEN_PER_HOUR * outlook.outbids + bare.lost * outlook.losses;
+    let once = terms.boot / (outlook.comes_up * useful);
+    let slope = |margin: f64| {
+        let rivals = rivals_per_hour(margin) * outlook.outbids;
+        let rate = floor_h * (1.0 + margin) + disk_h;
+        let dearer = floor_h * (1.0 + (rivals + steady) * takes + once);
+        let safer = rivals / OUTBID_MARGIN_SCALE * (rate * takes + outlook.wait * disk_h);
+        dearer - safer
+    };
+    if slope(0.0) >= 0.0 {
+        return 0.0;
+    }
+    let (mut low, mut high) = (0.0, MARGIN_MAX);
+    for _ in 0..32 {
+        let middle = f64::midpoint(low, high);
+        if slope(middle) < 0.0 {
+            low = middle;
+        } else {
+            high = middle;
+        }
+    }
+    high
+}
+
+/// What is expected of an instance where it is.
+pub(crate) struct Staying {
+    /// What a useful GPU-hour costs from now on, in dollars: what is paid for its GPUs and its disk, and what
+    /// interruptions there are expected to take.
+    pub(crate) total: f64,
+    /// Useful GPU-hours until it is expected to be interrupted.
+    pub(crate) lasts: f64,
+}
+
+/// What is expected of an instance from now on where it is. `None`: that is no number.
+pub(crate) fn staying(scope: &Scope<'_>, risks: &Risks<'_>, held: &Held) -> Option<Staying> {
     let terms = &scope.terms;
     let factor = scope.fit(&held.gpu_name).factor_ppm;
     let speed = f64::from(held.slot.gpus) * f64::from(factor) / 1e6;
@@ -224,9 +286,11 @@ pub(crate) fn staying(scope: &Scope<'_>, risks: &Risks<'_>, held: &Held) -> Opti
     let lost = an_hour(odds.lost_ppm_h) * risks.of_host(held.host, record);
     let stay = terms.work.map_or(STAY_DEFAULT_HOURS, |work| work / speed);
     let stay = stay.clamp(STAY_MIN_HOURS, STAY_MAX_HOURS);
-    let interruption = (outbid + lost) * (terms.lost_hours(stay) + terms.boot) * rate;
+    let hazard = outbid + lost;
+    let interruption = hazard * (terms.lost_hours(stay) + terms.boot) * rate;
     let total = (rate + interruption) / speed;
-    (total.is_finite() && total > 0.0).then_some(total)
+    let lasts = speed / hazard.max(1.0 / STAY_MAX_HOURS);
+    (total.is_finite() && total > 0.0 && lasts > 0.0).then_some(Staying { total, lasts })
 }
 
 /// Hours of useful work expected of one stay: what is left to do, or the default, within the
@@ -388,6 +452,67 @@ mod tests {
         assert!(trusted.interruption < 0.5 * usual.interruption);
         let breaks = with(&|record| record.track.losses.met());
         assert!(breaks.interruption > usual.interruption);
+    }
+
+    #[test]
+    fn a_margin_is_paid_where_being_outbid_costs_more() {
+        let mut job = job("a");
+        let margin = |job: &Job, outbids: f64| {
+            let world = world(Vec::new());
+            let scope = Scope::new(&world, job);
+            let offer = offer(1);
+            let fit = scope.fit(&offer.gpu_name);
+            let risks = Risks::new(&scope.world.state, scope.world.now);
+            let outlook = Outlook::new(&scope.terms, &risks, outbids, &offer, None);
+            best_margin(&scope, &offer, (fit, outlook), usd(0.2), usd(0.01))
+        };
+        // Half of half an hour and a boot, once in thirty-two hours: no margin is worth that.
+        assert_eq!(margin(&job, 1.0), 0.0);
+        assert_eq!(margin(&job, 10.0), 0.0);
+        assert!(margin(&job, 60.0) > 0.05);
+        // Without checkpoints half a stay is lost, which is six hours.
+        job.checkpoint_place = None;
+        assert_eq!(margin(&job, 1.0), 0.0);
+        assert!(margin(&job, 4.0) > 0.05);
+        assert!(margin(&job, 8.0) > margin(&job, 4.0));
+        // A service has nothing to lose but its boots.
+        job.finish = Finish::Never;
+        assert_eq!(margin(&job, 8.0), 0.0);
+    }
+
+    proptest! {
+        #[test]
+        fn no_other_margin_makes_an_hour_cheaper(
+            floor in 0.002..5.0,
+            outbids in 0.01..200.0,
+            losses in 0.01..20.0,
+            checkpoint in proptest::option::of(1_u64..600),
+            patience in 0_u64..240,
+            work in proptest::option::of(1_i64..500),
+            other in 0.0..1.0,
+        ) {
+            let mut job = job("a");
+            job.checkpoint_place = checkpoint.map(|_| CheckpointPlace::Remote);
+            job.checkpoint_every = checkpoint.map(Duration::from_mins);
+            job.patience = Duration::from_mins(patience);
+            job.work_mgpu_h = work.map(|hours| hours * 1000);
+            let world = world(Vec::new());
+            let scope = Scope::new(&world, &job);
+            let offer = Offer { floor: Some(usd(floor)), ..offer(1) };
+            let fit = scope.fit(&offer.gpu_name);
+            let risks = Risks::new(&scope.world.state, scope.world.now);
+            let outlook = Outlook {
+                losses,
+                ..Outlook::new(&scope.terms, &risks, outbids, &offer, None)
+            };
+            let total = |margin: f64| {
+                let price = usd(floor * (1.0 + margin));
+                landed(&scope, &offer, fit, outlook, (Rental::Bid, price), usd(0.01)).unwrap().total()
+            };
+            let best = best_margin(&scope, &offer, (fit, outlook), usd(floor), usd(0.01));
+            prop_assert!((0.0..=MARGIN_MAX).contains(&best));
+            prop_assert!(total(best) <= total(other) * (1.0 + 1e-6), "{best} and {other}");
+        }
     }
 
     #[test]

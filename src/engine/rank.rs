@@ -136,6 +136,18 @@ pub(crate) fn on_demand(
     Ok(scored.candidate())
 }
 
+/// What a useful GPU-hour costs on a slot at a bid, whoever has it now. `None`: that is no number, or its
+/// traffic has no price.
+pub(crate) fn at_bid(scope: &Scope<'_>, offer: &Offer, bid: Rate, storage: Rate) -> Option<f64> {
+    let risks = Risks::new(&scope.world.state, scope.world.now);
+    let class = Class::new(scope, &risks, &offer.gpu_name);
+    let record = scope.world.state.machines.get(&offer.machine);
+    let outlook = Outlook::new(&scope.terms, &risks, class.outbids, offer, record);
+    let price = (Rental::Bid, bid);
+    let scored = score(scope, (class.fit, outlook), offer, price, storage);
+    scored.ok().map(|scored| scored.total)
+}
+
 /// Orders all slots for a job.
 pub fn rank(world: &World, job: &Job, index: &MarketIndex<'_>) -> Ranking {
     let scope = Scope::new(world, job);
@@ -298,7 +310,7 @@ fn judge<'a>(scope: &Scope<'_>, class: Class<'_, '_>, offer: &'a Offer, bar: f64
         Ok(scored)
     };
     let bid = || {
-        let price = opening(scope, offer, storage, record)?;
+        let price = opening(scope, offer, (fit, outlook), storage, record)?;
         at(Rental::Bid, price)
     };
     match scope.job.rental {

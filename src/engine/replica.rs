@@ -68,6 +68,8 @@ pub(crate) struct Ground<'a, 'p> {
     pub(crate) best: &'p [Candidate],
     /// Whether its newest instance is better left for another slot.
     pub(crate) cheaper: bool,
+    /// Whether what its newest instance was outbid of is to be had elsewhere at no more.
+    pub(crate) no_dearer: bool,
     /// What its deadline wishes for.
     pub(crate) stance: Stance,
     /// Whether what its deadline calls for could still be in time, begun anew.

@@ -61,6 +61,12 @@ const WEIGHT_SLOT: f64 = 1.0;
 const START_FAILS: f64 = 0.05;
 const WEIGHT_STARTS: f64 = 20.0;
 
+/// Chance per hour that a rival outbids a bid that is so far over the floor, as a share of it, where
+/// nothing is known but that.
+pub(crate) fn rivals_per_hour(margin: f64) -> f64 {
+    OUTBID_PER_HOUR * (-margin / OUTBID_MARGIN_SCALE).exp()
+}
+
 /// Expected interruptions in an hour of running.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Hazard {
@@ -82,7 +88,7 @@ impl Hazard {
             Rental::Bid => {
                 let floor = offer.floor.unwrap_or(price).max(BID_STEP).as_dollars();
                 let margin = (price.as_dollars() / floor - 1.0).max(0.0);
-                OUTBID_PER_HOUR * (-margin / OUTBID_MARGIN_SCALE).exp() + TAKEN_PER_HOUR
+                rivals_per_hour(margin) + TAKEN_PER_HOUR
             }
         };
         Self {

@@ -243,13 +243,13 @@ impl Fold<'_> {
             let long_enough = ran_ms >= millis(job.min_run);
             // A container with a runner goes on after its command; that it ends says nothing good.
             let view = held.runner.as_ref();
-            let told = |view: &RunnerView| {
-                let is_result = matches!(view.state.as_deref(), Some("result" | "ended"));
-                is_result && view.exit == Some(0)
-            };
+            let told = |view: &RunnerView| view.has_ended() && view.exit == Some(0);
             let done = view.map_or(long_enough, told);
+            // However much its work was said to be: a command that has ended has nothing left to do.
+            let ends =
+                job.finish == Finish::Exit || (view.is_some() && job.finish != Finish::Never);
             let judged = view.is_some_and(|view| view.verdict.is_some()) || held.gpu_use.over;
-            if job.finish == Finish::Exit && done && !judged {
+            if ends && done && !judged {
                 self.outputs(held);
                 self.finished(held, "its container ended");
             } else if judged {

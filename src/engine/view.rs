@@ -44,6 +44,11 @@ pub(super) struct News {
 }
 
 impl RunnerView {
+    /// Whether its command has ended, and how is known.
+    pub(super) fn has_ended(&self) -> bool {
+        matches!(self.state.as_deref(), Some("result" | "ended")) && self.exit.is_some()
+    }
+
     /// Takes up lines that were not known yet.
     pub(super) fn take_up(&mut self, lines: &[Told], now: Time) -> News {
         let mut news = News::default();
@@ -186,7 +191,7 @@ pub(super) fn judged(
     (read_at, phase_since): (Time, Time),
 ) -> Option<Verdict> {
     match view.state.as_deref() {
-        Some("result" | "ended") if view.exit.is_some() => {
+        _ if view.has_ended() => {
             return (!still_uploads(view, runner, read_at)).then_some(Verdict::Ended);
         }
         Some("refused") => return Some(Verdict::Refused),

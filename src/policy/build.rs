@@ -102,18 +102,19 @@ impl Reading {
         self.flag("run.supervised")
     }
 
-    /// When the job is finished; without a word on it, by whether it has work, and whether its end can
-    /// be heard of.
+    /// When the job is finished; without a word on it, by whether its end can be heard of, and whether
+    /// it has work.
     fn finish(&self) -> Option<Finish> {
         if !self.given("finish") {
             return Some(if self.given("array") {
                 Finish::Exit
             } else if self.given("service") {
                 Finish::Never
+            } else if self.supervised()? {
+                // What it does is known, and how much that is was estimated.
+                Finish::Exit
             } else if self.given("work.gpu_hours") {
                 Finish::Work
-            } else if self.supervised()? {
-                Finish::Exit
             } else {
                 Finish::Manual
             });

@@ -114,7 +114,7 @@ pub(super) const SECTIONS: &[Section] = &[
             field("priority", Integer(-1000, 1000), Is("0"), Live, "Higher is served first"),
             field("replicas", Integer(1, 1000), Is("1"), Live, "How many copies run"),
             field("rental", Choice(&["interruptible", "on-demand", "auto"]), Is("\"auto\""), NextRental, "Bids only, the host's fixed rate only, or bids, and on-demand where it is no dearer or takes an outbid machine back"),
-            field("finish", Choice(&["work", "exit", "gone", "manual", "never"]), Unset("`exit` with `[array]`, `never` with `[service]`, else `work` if `[work] gpu_hours` is given, else `exit` with `run.supervised`, else `manual`"), Live, "When a replica is finished: its share of the work is done; its container ended; its instance destroyed itself; you said `done`; never, a service"),
+            field("finish", Choice(&["work", "exit", "gone", "manual", "never"]), Unset("`exit` with `[array]`, `never` with `[service]`, else `exit` with `run.supervised`, else `work` if `[work] gpu_hours` is given, else `manual`"), Live, "When a replica is finished: its share of the work is done; its container ended; its instance destroyed itself; you said `done`; never, a service"),
             field("min_run", Span(0, 30 * DAY), Is("\"1m\""), Live, "A container that ends sooner has failed"),
             field("patience", Span(0, 7 * DAY), Is("\"10m\""), Live, "How long an outbid instance is waited for before the replica moves"),
             field("provision_timeout", Span(60, DAY), Is("\"15m\""), Live, "How long an instance may take to come up before another host is tried"),
@@ -231,7 +231,7 @@ pub(super) const SECTIONS: &[Section] = &[
         required: false,
         meaning: "What the disk may cost",
         fields: &[field("price_max", Price(&PER_GB_MONTH, 100), Unset("any"), NextRental, "Greatest price of disk")], }, Section { path: "price", repeated: false, required: true, meaning: "What is bid and paid", fields: &[field("max", Price(&PER_GPU_HOUR, PRICE_MAX), Required, Live, "Ceiling on compute and disk together, per raw GPU-hour"),
-            field("bid_margin", Margin, Is("\"5%\""), Live, "How much a bid is put over the least that would win"),
+            field("bid_margin", Margin, Is("\"auto\""), Live, "How much a bid is put over the least that would win; `\"auto\"`: as much as makes an hour of use cheapest"),
         ],
     },
     Section {

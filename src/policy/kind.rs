@@ -302,7 +302,7 @@ impl Kind {
                 let per = price.per.first().copied().unwrap_or_default();
                 format!("an amount over $0 and up to ${most}{per}")
             }
-            Self::Margin => "a share up to 1000% or an amount per gpu-hour".to_owned(),
+            Self::Margin => "`auto`, a share up to 1000%, or an amount per gpu-hour".to_owned(),
             Self::Version => "a version in two groups, as text".to_owned(),
             Self::Driver => "a version in up to three groups, as text".to_owned(),
             Self::Texts(most, length) => {
@@ -338,7 +338,7 @@ impl Kind {
                 format!("\"{}\"", spelt(900.clamp(least, most)))
             }
             Self::Price(price, _) => format!("\"{}\"", price.example),
-            Self::Margin => "\"5%\" or \"$0.01/gpu-hour\"".to_owned(),
+            Self::Margin => "\"auto\", \"5%\" or \"$0.01/gpu-hour\"".to_owned(),
             Self::Version => "\"12.4\"".to_owned(),
             Self::Driver => "\"535.86.05\"".to_owned(),
             Self::Texts(..) => "[\"one\", \"two\"]".to_owned(),
@@ -386,6 +386,7 @@ impl Kind {
             ] }),
             Self::Price(price, _) => text(price.pattern()),
             Self::Margin => json!({ "anyOf": [
+                { "const": "auto" },
                 text(r"^\s*[0-9]+(\.[0-9]*)?\s*%\s*$".to_owned()),
                 text(units::PER_GPU_HOUR.pattern()),
             ] }),
@@ -483,6 +484,9 @@ fn port(text: &str) -> Option<(u16, String)> {
 }
 
 fn read_margin(text: &str) -> Option<BidMargin> {
+    if text.trim() == "auto" {
+        return Some(BidMargin::Auto);
+    }
     // A margin of nothing is allowed: it bids the floor itself.
     units::percent(text)
         .map(BidMargin::PartsPerMillion)
@@ -645,6 +649,7 @@ mod tests {
         for bad in ["8000", "0/tcp", "70000/tcp", "+80/tcp", "80/sctp", "/tcp"] {
             assert_eq!(port(bad), None, "{bad}");
         }
+        assert_eq!(read_margin("auto"), Some(BidMargin::Auto));
         assert_eq!(read_margin("5%"), Some(BidMargin::PartsPerMillion(50_000)));
         assert_eq!(
             read_margin("$0.01/gpu-hour"),

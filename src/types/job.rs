@@ -272,6 +272,8 @@ pub struct Budget {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum BidMargin {
+    /// What makes an hour of use cheapest: what it costs to be outbid against what it costs to bid more.
+    Auto,
     /// A fraction of the floor in parts per million: 5 % is 50 000.
     PartsPerMillion(u32),
     /// A rate per GPU.

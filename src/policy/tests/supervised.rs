@@ -66,7 +66,12 @@ fn what_follows_from_what_else_is_said() {
     assert_eq!(runner(&with_command("", "fenced = false", "")).lease, None);
     let work = "[work]\ngpu_hours = 1";
     let finish = |top: &str, below: &str| read(&with_command(top, "", below)).finish;
-    assert_eq!(finish("", work), Finish::Work);
+    assert_eq!(
+        finish("", work),
+        Finish::Exit,
+        "what it takes was estimated"
+    );
+    assert_eq!(finish("finish = \"work\"", work), Finish::Work);
     assert_eq!(finish("finish = \"manual\"", ""), Finish::Manual);
 
     let checkpoints = |data: &str| {
