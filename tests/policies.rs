@@ -97,7 +97,11 @@ fn violations(schema: &Value, value: &Value, at: &str, found: &mut Vec<String>) 
 
 fn against_the_schema(text: &str) -> Vec<String> {
     let table: toml::Table = toml::from_str(text).unwrap();
-    let value = serde_json::to_value(table).unwrap();
+    let mut value = serde_json::to_value(&table).unwrap();
+    // JSON has no moments: there they are texts.
+    if let Some(toml::Value::Datetime(moment)) = table.get("deadline") {
+        value["deadline"] = json!(moment.to_string());
+    }
     let mut found = Vec::new();
     violations(&policy::schema(), &value, "", &mut found);
     found
@@ -220,16 +224,88 @@ fn the_documents_say_what_is_read() {
     );
 }
 
+/// The TOML blocks of the documents, each with the document's path.
+fn toml_blocks() -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    let directories = [root(), root().join("docs"), root().join("docs/decisions")];
+    for directory in &directories {
+        for entry in std::fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            if path.extension().is_none_or(|ending| ending != "md") {
+                continue;
+            }
+            let text = std::fs::read_to_string(&path).unwrap();
+            let blocks = text.split("```toml\n").skip(1);
+            let blocks = blocks.filter_map(|block| block.split("```").next());
+            found.extend(blocks.map(|block| (path.display().to_string(), block.to_owned())));
+        }
+    }
+    found
+}
+
+/// What the smallest policy has, where a document shows a part of one.
+fn completed(part: &str) -> String {
+    let mut table: toml::Table = toml::from_str(part).unwrap();
+    let mut set = |path: [&str; 2], value: &str| {
+        let section = table.entry(path[0]).or_insert(toml::Table::new().into());
+        let section = section.as_table_mut().unwrap();
+        section.entry(path[1]).or_insert(value.into());
+    };
+    set(["run", "image"], "x");
+    set(["price", "max"], "$1/gpu-hour");
+    table.insert("name".into(), "a".into());
+    toml::to_string(&table).unwrap()
+}
+
 #[test]
-fn the_policies_in_the_documents_are_right() {
-    let text = std::fs::read_to_string(root().join("docs/policies.md")).unwrap();
-    let blocks = text.split("```toml\n").skip(1);
-    let policies: Vec<&str> = blocks
-        .filter_map(|block| block.split("```").next())
-        .filter(|block| block.starts_with("name"))
-        .collect();
-    assert!(!policies.is_empty());
-    for policy in policies {
-        policy::parse("docs/policies.md", policy).unwrap();
+fn the_policies_and_configurations_in_the_documents_are_right() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("haggle.toml");
+    let (mut policies, mut configurations) = (0, 0);
+    for (document, block) in toml_blocks() {
+        let table: toml::Table = toml::from_str(&block).unwrap();
+        if table.contains_key("name") {
+            policy::parse(&document, &block).unwrap();
+            policies += 1;
+            continue;
+        }
+        std::fs::write(&file, &block).unwrap();
+        let Err(as_configuration) = haggle::config::Config::load(Some(&file), &[]) else {
+            configurations += 1;
+            continue;
+        };
+        let as_part = policy::parse(&document, &completed(&block));
+        assert!(
+            as_part.is_ok(),
+            "{document}: neither a configuration ({as_configuration}) nor a part of a policy ({:#?}): {block}",
+            as_part.unwrap_err()
+        );
+    }
+    assert!(policies > 10, "{policies}");
+    assert!(configurations > 5, "{configurations}");
+}
+
+#[test]
+fn the_recipes_are_files_that_can_be_copied() {
+    let loaded = policy::load_dir(&root().join("examples"));
+    assert!(loaded.errors.is_empty(), "{:#?}", loaded.errors);
+    let names: Vec<&str> = loaded.jobs.iter().map(|l| l.job.name.as_str()).collect();
+    let expected = [
+        "checkpointing",
+        "deadline",
+        "first",
+        "nightly",
+        "parameters",
+        "service",
+    ];
+    assert_eq!(names, expected);
+    let blocks = toml_blocks();
+    for policy::LoadedJob { path, job } in &loaded.jobs {
+        let text = std::fs::read_to_string(path).unwrap();
+        assert_eq!(against_the_schema(&text), Vec::<String>::new());
+        assert_eq!(path.file_stem().unwrap().to_str(), Some(job.name.as_str()));
+        // The document shows the file as it is.
+        let shown = blocks.iter().filter(|(_, block)| *block == text).count();
+        assert_eq!(shown, 1, "{}", path.display());
     }
 }

@@ -1,9 +1,9 @@
 //! `haggle completions`: a script by which a shell completes commands.
 
-use clap::{Args, CommandFactory};
+use clap::Args;
 use clap_complete::Shell;
 
-use super::Cli;
+use super::command;
 use super::context::Context;
 use super::failure::{Done, Exit};
 
@@ -17,7 +17,7 @@ pub(crate) struct CompletionsArgs {
 
 pub(crate) fn run(context: &Context, args: &CompletionsArgs) -> Done {
     let mut script = Vec::new();
-    clap_complete::generate(args.shell, &mut Cli::command(), "haggle", &mut script);
+    clap_complete::generate(args.shell, &mut command(), "haggle", &mut script);
     context.output.bytes(&script)?;
     Ok(Exit::Success)
 }

@@ -52,7 +52,7 @@ mod words;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 use context::{Context, Global};
 use failure::{Done, Exit};
@@ -142,6 +142,11 @@ enum Command {
     Api(api::ApiArgs),
     /// Print a script by which a shell completes commands.
     Completions(completions::CompletionsArgs),
+}
+
+/// The command line as it is read, so that what documents say of it can be held against it.
+pub fn command() -> clap::Command {
+    Cli::command()
 }
 
 /// Runs the command that the arguments name, the program's own name first.
