@@ -8,6 +8,8 @@
 )]
 #![cfg(target_os = "linux")]
 
+#[path = "runner/inputs.rs"]
+mod inputs;
 #[path = "support/processes.rs"]
 mod processes;
 
@@ -68,6 +70,8 @@ fn run(command: &str) -> Run {
         outputs: None,
         progress: None,
         control: None,
+        inputs: 0,
+        fetch: None,
         kept: None,
         from: None,
         grace: Duration::from_secs(1),
@@ -84,10 +88,21 @@ fn says(generation: u64, word: &str, until: Time) -> String {
 
 type Objects = Arc<Mutex<BTreeMap<String, Bytes>>>;
 
+/// Variables of an instance.
+type Variables<'a> = &'a [(&'a str, &'a str)];
+
 /// Rents the first offer for a run.
-fn rent(market: &mut Market, account: u64, run: &Run, tools: Option<&Path>, says: String) -> u64 {
+fn rent(
+    market: &mut Market,
+    account: u64,
+    run: &Run,
+    (tools, variables): (Option<&Path>, Variables<'_>),
+    says: String,
+) -> u64 {
     let delivery = run.deliver(0).unwrap();
     let mut env = delivery.env;
+    let own = |&(name, value): &(&str, &str)| (name.to_owned(), value.to_owned());
+    env.extend(variables.iter().map(own));
     env.extend(tools.map(|path| ("PATH".to_owned(), path.display().to_string())));
     let offers = market.offers(account, Search::OnDemand, 8.0);
     let params = CreateParams {
@@ -134,8 +149,19 @@ impl Bench {
     /// Rents an instance for a run, on a path of tools of its own where one is given, and lets its
     /// container come up.
     fn rent(&mut self, run: &Run, tools: Option<&Path>, says: String) {
+        self.rent_with(run, tools, says, &[]);
+    }
+
+    /// The same, with variables.
+    fn rent_with(
+        &mut self,
+        run: &Run,
+        tools: Option<&Path>,
+        says: String,
+        variables: Variables<'_>,
+    ) {
         let account = self.account;
-        let rents = |market: &mut Market| rent(market, account, run, tools, says);
+        let rents = |market: &mut Market| rent(market, account, run, (tools, variables), says);
         self.id = self.server.with_market(rents);
         self.pass(Duration::from_hours(1));
     }
@@ -195,8 +221,12 @@ impl Bench {
     }
 
     fn keep(&self, name: &str, text: String) {
+        self.keep_bytes(name, text.into_bytes());
+    }
+
+    fn keep_bytes(&self, name: &str, bytes: Vec<u8>) {
         let mut objects = self.objects.lock().unwrap();
-        objects.insert(name.to_owned(), Bytes::from(text));
+        objects.insert(name.to_owned(), Bytes::from(bytes));
     }
 
     /// Makes the control document, and says where it is.
@@ -668,7 +698,7 @@ fn it_fits_into_an_instance_and_says_where_it_does_not() {
         .iter()
         .map(|(name, part)| name.len() + part.len())
         .sum();
-    assert!(taken < 13_000, "{taken}");
+    assert!(taken < 15_000, "{taken}");
     let refused = run("true").deliver(32_000).unwrap_err();
     assert_eq!(refused.characters, taken);
     assert_eq!(refused.most, 768);
@@ -713,7 +743,7 @@ async fn played(run: &Run, first: &str, second: String) -> String {
     let until = start + Duration::from_hours(5);
     let (account, id) = server.with_market(|market| {
         let account = market.account_for("at_one");
-        let id = rent(market, account, run, None, says(1, first, until));
+        let id = rent(market, account, run, (None, &[]), says(1, first, until));
         (account, id)
     });
     clock.advance(Duration::from_hours(1));

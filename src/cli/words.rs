@@ -144,6 +144,7 @@ pub(crate) fn situation(situation: &Situation, now: Time) -> String {
             };
             format!("cannot start: {} (\"{message}\"); {ends}", fault.what())
         }
+        Situation::WaitsForInputs { what } => format!("waits for its inputs: {what}"),
         Situation::HeldBack => "waits until another element gets on: too many failed in a row \
              (`haggle resume` lets it begin)"
             .into(),

@@ -8,8 +8,10 @@ use secrecy::SecretString;
 
 use super::{Daemon, DaemonError};
 use crate::engine::lease::term;
-use crate::storage::{Objects, Place, Restore, Tree, Turn, VALID_MAX, control, is_whole};
+use crate::runner::input_lines;
+use crate::storage::{Key, Objects, Place, Restore, Tree, Turn, VALID_MAX, control, is_whole};
 use crate::types::ids::{IntentId, ReplicaId};
+use crate::types::input::{Input, Source};
 use crate::types::instance::Held;
 use crate::types::job::{Job, Runner, Storage};
 use crate::types::state::{KeptCheckpoint, ReplicaRecord};
@@ -73,7 +75,13 @@ impl Daemon {
             restore,
             keep: own(&record, run),
         };
-        let address = self.publish(&objects, runner, (replica, run), &named);
+        if !runner.inputs.iter().all(Input::is_ready) {
+            return Err(Trouble::Missing(
+                "its inputs are not in storage yet".to_owned(),
+            ));
+        }
+        let given = (runner, &runner.inputs[..]);
+        let address = self.publish(&objects, given, (replica, run), &named);
         Ok(Some(address.await.map_err(Trouble::Fails)?))
     }
 
@@ -81,7 +89,7 @@ impl Daemon {
     async fn publish(
         &self,
         objects: &Objects,
-        runner: &Runner,
+        (runner, inputs): (&Runner, &[Input]),
         (replica, run): (&ReplicaId, IntentId),
         named: &Named,
     ) -> Result<SecretString, String> {
@@ -89,8 +97,21 @@ impl Daemon {
         let (now, valid) = (self.now(), self.valid(runner));
         let known = (named.restore.as_ref(), named.keep);
         let text = control(place, replica, run, known, now, valid);
-        let text =
-            text.map_err(|error| format!("addresses in storage cannot be signed: {error}"))?;
+        let unsigned = |error| format!("addresses in storage cannot be signed: {error}");
+        let mut text = text.map_err(unsigned)?;
+        text += &input_lines::<String>(inputs, |input| {
+            let key = match (&input.from, &input.found) {
+                (Source::Address(address), _) => return Ok(address.clone()),
+                (Source::Object(key), _) => Key::named(key),
+                (Source::Path(_), found) => found.as_ref().and_then(|found| {
+                    let sum = found.mark.parse().ok()?;
+                    Some(place.input_key(&replica.job, sum))
+                }),
+            };
+            let key = key.ok_or_else(|| format!("{} is not in storage", input.origin()))?;
+            let signed = place.get_url(&key, now, valid).map_err(unsigned)?;
+            Ok(signed.expose().to_owned())
+        })?;
         let key = place.keys(replica, run).control();
         let put = objects.put(&key, Bytes::from(text), now).await;
         put.map_err(|error| error.to_string())?;
@@ -196,7 +217,11 @@ impl Daemon {
         };
         let named = Named { restore, keep };
         let run = (&held.replica, held.intent);
-        let published = self.publish(&objects, runner, run, &named).await;
+        // What it was made with, whatever its policy says by now.
+        let view = held.runner.as_ref();
+        let given = view.and_then(|view| view.given.as_deref());
+        let inputs = given.map_or(&[][..], |given| &given.inputs);
+        let published = self.publish(&objects, (runner, inputs), run, &named).await;
         published.map_err(Trouble::Fails)?;
         Ok(Some((now, named)))
     }
@@ -251,12 +276,17 @@ impl Daemon {
         term.saturating_mul(2).min(VALID_MAX)
     }
 
+    /// Those of a tick, which cannot wait.
     fn objects(&self, storage: &Storage) -> Result<Objects, String> {
+        Ok(self.objects_without_haste(storage)?.within(REQUEST_MAX))
+    }
+
+    /// The objects of a place, for whoever can wait.
+    pub(super) fn objects_without_haste(&self, storage: &Storage) -> Result<Objects, String> {
         let access = self.parts.secrets.resolve(&storage.access_key)?;
         let secret = self.parts.secrets.resolve(&storage.secret_key)?;
         let place = Place::new(storage, access, secret).map_err(|error| error.to_string())?;
-        let objects = Objects::new(place).map_err(|error| error.to_string())?;
-        Ok(objects.within(REQUEST_MAX))
+        Objects::new(place).map_err(|error| error.to_string())
     }
 }
 

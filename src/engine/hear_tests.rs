@@ -40,6 +40,7 @@ fn line(boot: &str, seq: u64, state: &str) -> Told {
         trouble: None,
         lacks: None,
         restore: None,
+        fetch: None,
         waits: None,
         brought: None,
         outputs: None,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::runner::{Brought, Kept, Place, Told};
+use crate::runner::{Brought, Fault, Kept, Place, Told};
 use crate::types::instance::{Outputs, RunnerView, Verdict};
 use crate::types::job::Runner;
 use crate::types::state::CHECKPOINT_PLACES;
@@ -95,6 +95,14 @@ impl RunnerView {
             self.result_at.get_or_insert(now);
             self.outputs = told.outputs.as_ref().and_then(outputs);
         }
+        if told
+            .fetch
+            .as_ref()
+            .and_then(|fetch| fetch.fault)
+            .is_some_and(Fault::is_of_job)
+        {
+            self.input_fault = true;
+        }
         self.restoring(told, at_work, now, news);
         news.waits |= told.waits.is_some();
         if let Some(brought) = told.brought.as_ref().filter(|b| is_sum(&b.manifest)) {
@@ -103,11 +111,11 @@ impl RunnerView {
         self.keeping(told, now, news);
     }
 
-    /// What is said of the checkpoint to begin with.
+    /// What is said of the inputs and the checkpoint to begin with.
     fn restoring(&mut self, told: &Told, at_work: bool, now: Time, news: &mut News) {
         if at_work {
             self.restoring_since = None;
-        } else if told.state == "restoring" || told.state == "trouble" {
+        } else if matches!(told.state.as_str(), "fetching" | "restoring" | "trouble") {
             self.restoring_since.get_or_insert(now);
         }
         if let Some(bad) = &told.restore {
@@ -177,8 +185,25 @@ pub(super) fn restore_patience(bytes: u64) -> Duration {
     Duration::from_secs(bytes / RESTORE_SLOWEST).clamp(least, most)
 }
 
+/// How long a machine may take to bring what its runner has to get before the command begins: its inputs,
+/// and a checkpoint of so many bytes. What is of unknown length may take as long as anything, as long as it
+/// is on its way.
+pub(super) fn fetch_patience(view: &RunnerView, runner: &Runner, checkpoint: u64) -> Duration {
+    let restore = restore_patience(checkpoint);
+    if runner.inputs.is_empty() {
+        return restore;
+    }
+    let (bytes, all) = runner.input_bytes();
+    let inputs = if !all && view.state.as_deref() == Some("fetching") {
+        RESTORE_PATIENCE.1
+    } else {
+        restore_patience(bytes)
+    };
+    restore.saturating_add(inputs)
+}
+
 /// What is to be said of an instance by what its runner told or did not tell. It may take so long to get
-/// the checkpoint to begin with.
+/// its inputs and the checkpoint to begin with.
 pub(super) fn judged(
     view: &mut RunnerView,
     runner: &Runner,
@@ -193,7 +218,7 @@ pub(super) fn judged(
         _ => {}
     }
     let too_long = |since: Time| read_at >= since + restore;
-    if view.restored_badly || view.restoring_since.is_some_and(too_long) {
+    if view.restored_badly || view.input_fault || view.restoring_since.is_some_and(too_long) {
         return Some(Verdict::Refused);
     }
     // One that was heard says a line every five minutes; a state that was misread for a moment is no
@@ -233,6 +258,8 @@ fn still_uploads(view: &RunnerView, runner: &Runner, read_at: Time) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::eligible::samples::runner;
+    use crate::types::input::{Found, Input, Source};
 
     #[test]
     fn a_large_checkpoint_may_take_longer() {
@@ -242,5 +269,32 @@ mod tests {
             Duration::from_secs(12_000)
         );
         assert_eq!(restore_patience(u64::MAX), Duration::from_hours(4));
+    }
+
+    #[test]
+    fn inputs_have_their_time_beside_the_checkpoint() {
+        let mut spec = runner("true");
+        let mut view = RunnerView::of(&spec);
+        let minutes =
+            |view: &RunnerView, spec: &Runner| fetch_patience(view, spec, 0).as_secs() / 60;
+        assert_eq!(minutes(&view, &spec), 10);
+        spec.inputs = vec![Input {
+            from: Source::Object("a".to_owned()),
+            to: "/a".to_owned(),
+            into: false,
+            sha256: None,
+            packing: None,
+            found: Some(Found {
+                mark: String::new(),
+                bytes: 6_000_000_000,
+                is_directory: false,
+            }),
+        }];
+        assert_eq!(minutes(&view, &spec), 10 + 20);
+        // What is of unknown length has time as long as it is on its way.
+        spec.inputs[0].found = None;
+        assert_eq!(minutes(&view, &spec), 10 + 10);
+        view.state = Some("fetching".to_owned());
+        assert_eq!(minutes(&view, &spec), 10 + 240);
     }
 }

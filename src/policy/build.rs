@@ -1,6 +1,7 @@
 //! From what was read to a job, with the checks that concern more than one field.
 
 mod array;
+mod inputs;
 mod run;
 mod service;
 mod supervised;

@@ -10,6 +10,7 @@
 //!                                    checkpoint2.tar      and .manifest
 //!                                    outputs.tar          and .manifest
 //!                                    control
+//! <prefix>/<job>/inputs/<SHA-256>    what the job is given from here
 //! ```
 //!
 //! What a signed address cannot do: limit how much is written to it (S3 takes up to 5 GiB in one

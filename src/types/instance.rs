@@ -327,12 +327,16 @@ pub struct RunnerView {
     /// uploaded, or outputs.
     #[serde(default)]
     pub unsaved_since: Option<Time>,
-    /// Since when it tries to get the checkpoint to begin with, in this start of the container.
+    /// Since when it tries to get its inputs and the checkpoint to begin with, in this start of the container.
     #[serde(default)]
     pub restoring_since: Option<Time>,
     /// Whether what it got was not that checkpoint.
     #[serde(default)]
     pub restored_badly: bool,
+    /// Whether it says of an input that it would be the same on every machine, in this start of the
+    /// container.
+    #[serde(default)]
+    pub input_fault: bool,
     /// When it was first heard that the command had ended, in this start of the container.
     #[serde(default)]
     pub result_at: Option<Time>,
@@ -410,6 +414,7 @@ impl RunnerView {
         self.overdue_since = None;
         self.restoring_since = None;
         self.restored_badly = false;
+        self.input_fault = false;
         self.result_at = None;
     }
 }

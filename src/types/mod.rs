@@ -2,6 +2,7 @@
 
 pub mod hex;
 pub mod ids;
+pub mod input;
 pub mod instance;
 pub mod intent;
 pub mod job;

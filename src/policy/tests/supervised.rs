@@ -49,6 +49,8 @@ fn the_least_one_has_the_documented_defaults() {
         storage: None,
         sync_every: Duration::from_mins(10),
         carried: false,
+        inputs: Vec::new(),
+        inputs_wait: None,
     };
     assert_eq!(job.run.runner.as_deref(), Some(&expected));
 }
@@ -250,10 +252,6 @@ fn a_value_that_is_wrong_is_told_what_would_be_right() {
             ],
         );
     }
-    one_mistake(
-        &with_command("", "", &data("inputs = [\"s3://x\"]")),
-        &["`data.inputs` is not in effect yet"],
-    );
 }
 
 #[test]
