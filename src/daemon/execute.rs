@@ -59,6 +59,9 @@ impl Daemon {
             let Some(job) = job.filter(|job| !self.storage_rests(job, replica)) else {
                 continue;
             };
+            if !self.inputs_stand(job).await {
+                continue;
+            }
             if let Some(intent) = self.record_rent(action, replica, job)? {
                 Box::pin(self.rent(intent, job, action)).await?;
             }

@@ -29,12 +29,14 @@
 mod control;
 mod download;
 mod keys;
+mod local;
 mod manifest;
 mod objects;
 mod place;
 mod unpack;
 #[cfg(test)]
 mod unpack_tests;
+mod upload;
 
 use crate::types::hex::hex;
 use std::fmt;
@@ -43,6 +45,7 @@ use std::str::FromStr;
 pub use control::{Restore, VALID_MAX, control};
 pub use download::{DownloadError, download, is_whole};
 pub use keys::{Key, Prefix, PrefixError, RunKeys, Tree, Turn};
+pub use local::{Local, LocalError, OBJECT_BYTES_MAX};
 pub use manifest::{Listed, MANIFEST_BYTES_MAX, Manifest, ManifestError};
 pub use objects::{Objects, StorageError, Why};
 pub use place::{Place, PlaceError, SignError, SignedUrl};

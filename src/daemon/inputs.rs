@@ -1,0 +1,482 @@
+//! What jobs need on their machines, made ready before anything is rented: what lies here is brought to
+//! storage, and what lies there is looked up.
+//!
+//! It is done by one task beside the ticks, for one job at a time. A tick takes up what that has found, and
+//! what is not ready keeps its job back, in words. What a rental was made with stays as it is, for objects
+//! lie by their content; what is another by the next one is brought again.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
+
+use super::poll::Jobs;
+use super::{Daemon, DaemonError};
+use crate::ports::Clock;
+use crate::storage::{Key, Local, LocalError, Objects, Sum};
+use crate::types::ids::JobName;
+use crate::types::input::{Found, Input, Source, in_the_way, size};
+use crate::types::job::{Job, Storage};
+use crate::types::state::{Change, Event, Severity};
+use crate::types::time::Mono;
+
+/// What is ready is looked at again after this: it may have changed.
+const AGAIN: Duration = Duration::from_mins(1);
+
+/// What failed is tried again after the first of these, and after twice as long each time, up to the second.
+const RETRY: (Duration, Duration) = (Duration::from_mins(1), Duration::from_hours(1));
+
+/// That something cannot be made ready is told again after this.
+const TOLD_EVERY: Duration = Duration::from_hours(1);
+
+/// Before a rental it is looked once more whether what lies here is what is in storage; that takes at most so
+/// long.
+const LOOK_MAX: Duration = Duration::from_secs(10);
+
+/// What a job asks for: another answer is needed once this is another.
+type Asked = (Vec<Input>, Option<Storage>);
+
+/// What came of making a job's inputs ready.
+#[derive(Clone, Debug)]
+struct Outcome {
+    asked: Asked,
+    /// What was found of each, or what is wrong.
+    found: Result<Vec<Option<Found>>, String>,
+    /// When that was.
+    at: Mono,
+    /// How often in a row it failed.
+    fails: u32,
+    /// Whether the tick has told it.
+    told: bool,
+}
+
+/// A file or a directory whose content was read.
+#[derive(Clone, Debug)]
+struct Known {
+    stamp: Sum,
+    sum: Sum,
+    bytes: u64,
+}
+
+/// What the task and the ticks share. It is locked for moments only.
+#[derive(Default)]
+struct Shared {
+    outcomes: BTreeMap<JobName, Outcome>,
+    known: BTreeMap<PathBuf, Known>,
+    /// What the task does: for which job, in words, and how much of how much of it is sent.
+    doing: Option<(JobName, String, Option<(Arc<AtomicU64>, u64)>)>,
+}
+
+/// Makes inputs ready.
+#[derive(Default)]
+pub(super) struct Stager {
+    shared: Arc<Mutex<Shared>>,
+    task: Option<JoinHandle<()>>,
+    /// Set when nobody wants it any more: what reads a large file looks at it.
+    ends: Arc<AtomicBool>,
+    told: BTreeMap<JobName, Mono>,
+    /// The upload that was told of last.
+    announced: Option<(JobName, String)>,
+}
+
+impl Drop for Stager {
+    fn drop(&mut self) {
+        self.ends.store(true, Ordering::Relaxed);
+        if let Some(task) = self.task.take() {
+            task.abort();
+        }
+    }
+}
+
+impl Stager {
+    fn shared(&self) -> MutexGuard<'_, Shared> {
+        locked(&self.shared)
+    }
+
+    /// What came of what a job asks for; `None`: nothing yet.
+    fn outcome(&self, job: &JobName, asked: &Asked) -> Option<Outcome> {
+        let shared = self.shared();
+        let outcome = shared.outcomes.get(job);
+        outcome.filter(|outcome| outcome.asked == *asked).cloned()
+    }
+
+    /// What a job waits for, in words, while it is not ready.
+    fn words(&self, job: &JobName) -> String {
+        match &self.shared().doing {
+            Some((doing, what, sent)) if doing == job => match sent {
+                Some((sent, of)) => {
+                    let sent = sent.load(Ordering::Relaxed);
+                    format!("{what}, {} of {}", size(sent), size(*of))
+                }
+                None => what.clone(),
+            },
+            Some((other, ..)) => format!("those of {other} are made ready first"),
+            None => "they are looked at".to_owned(),
+        }
+    }
+}
+
+fn locked(shared: &Mutex<Shared>) -> MutexGuard<'_, Shared> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What of a job has to be made ready; `None`: nothing has to be.
+fn asked(job: &Job) -> Option<Asked> {
+    let runner = job.run.runner.as_deref()?;
+    let mut all = runner.inputs.clone();
+    let is_address = |input: &Input| matches!(input.from, Source::Address(_));
+    if all.iter().all(is_address) {
+        return None;
+    }
+    for input in &mut all {
+        input.found = None;
+    }
+    Some((all, runner.storage.clone()))
+}
+
+impl Daemon {
+    /// What is ready, or what is waited for, as the jobs of a tick have it.
+    pub(super) fn fill_inputs(&self, jobs: &mut [Arc<Job>]) {
+        if !self.settings.live {
+            return;
+        }
+        for job in jobs {
+            let Some(asked) = asked(job) else {
+                continue;
+            };
+            let outcome = self.stager.outcome(&job.name, &asked);
+            let waits = match outcome.as_ref().map(|outcome| &outcome.found) {
+                Some(Ok(_)) => None,
+                Some(Err(why)) => Some(why.clone()),
+                None => Some(self.stager.words(&job.name)),
+            };
+            let Some(runner) = Arc::make_mut(job).run.runner.as_mut() else {
+                continue;
+            };
+            runner.inputs_wait = waits;
+            let found = outcome.and_then(|outcome| outcome.found.ok());
+            for (input, found) in runner.inputs.iter_mut().zip(found.into_iter().flatten()) {
+                input.found = found;
+            }
+        }
+    }
+
+    /// Begins on what is not ready, and tells what cannot be. It asks nobody and reads no file.
+    pub(super) fn prepare_inputs(&mut self, jobs: &Jobs) -> Result<(), DaemonError> {
+        if !self.settings.live {
+            return Ok(());
+        }
+        let mono = self.parts.clock.monotonic();
+        self.tell_upload()?;
+        let known = |name: &JobName| jobs.known(name).is_some();
+        self.stager.shared().outcomes.retain(|name, _| known(name));
+        let mut due = None;
+        for job in &jobs.valid {
+            let Some(asked) = asked(job) else {
+                continue;
+            };
+            let outcome = self.stager.outcome(&job.name, &asked);
+            if let Some(Err(why)) = outcome.as_ref().map(|outcome| &outcome.found) {
+                self.tell_inputs(&job.name, why, mono)?;
+            }
+            if due.is_none() && outcome.is_none_or(|outcome| is_due(&outcome, mono)) {
+                due = Some((job.name.clone(), asked));
+            }
+        }
+        if let Some((job, asked)) = due {
+            self.begin_on_inputs(job, asked, mono);
+        }
+        Ok(())
+    }
+
+    /// Tells of an upload that was begun, once.
+    fn tell_upload(&mut self) -> Result<(), DaemonError> {
+        let doing = match &self.stager.shared().doing {
+            Some((job, what, Some((_, bytes)))) => Some((job.clone(), what.clone(), *bytes)),
+            _ => None,
+        };
+        let Some((job, what, bytes)) = doing else {
+            return Ok(());
+        };
+        let announced = (job.clone(), what.clone());
+        if self.stager.announced.as_ref() == Some(&announced) {
+            return Ok(());
+        }
+        self.stager.announced = Some(announced);
+        let text = format!(
+            "{what} to the storage of {job} ({}): what is not there yet keeps it from being rented",
+            size(bytes)
+        );
+        let told = Change::Event(Event {
+            at: self.now(),
+            severity: Severity::Info,
+            kind: "inputs-uploading".to_owned(),
+            replica: None,
+            instance: None,
+            text,
+        });
+        self.commit(&[told])
+    }
+
+    /// Tells that inputs cannot be made ready: once each time, and not oftener than once in an hour.
+    fn tell_inputs(&mut self, job: &JobName, why: &str, mono: Mono) -> Result<(), DaemonError> {
+        let mut shared = self.stager.shared();
+        let Some(outcome) = shared.outcomes.get_mut(job).filter(|outcome| !outcome.told) else {
+            return Ok(());
+        };
+        outcome.told = true;
+        let (first, fails) = (outcome.fails <= 1, outcome.fails);
+        drop(shared);
+        tracing::warn!(fails, "the inputs of {job} are not ready: {why}");
+        let before = self.stager.told.get(job);
+        if !first && before.is_some_and(|at| mono.since(*at) < TOLD_EVERY) {
+            return Ok(());
+        }
+        self.stager.told.insert(job.clone(), mono);
+        let text = format!("nothing is rented for {job}: its inputs are not ready: {why}");
+        let warning = self.warn("inputs-not-ready", text, None);
+        self.commit(&[warning])
+    }
+
+    /// Begins on the inputs of a job, unless those of one are being made ready.
+    fn begin_on_inputs(&mut self, job: JobName, asked: Asked, mono: Mono) {
+        let busy = self.stager.task.as_ref();
+        if busy.is_some_and(|task| !task.is_finished()) {
+            return;
+        }
+        let fails = self
+            .stager
+            .shared()
+            .outcomes
+            .get(&job)
+            .map_or(0, |before| before.fails);
+        let objects = match &asked.1 {
+            Some(storage) => self.objects_without_haste(storage),
+            None => Err("the job has no [data.storage]".to_owned()),
+        };
+        let work = Work {
+            job,
+            asked,
+            shared: Arc::clone(&self.stager.shared),
+            clock: Arc::clone(&self.parts.clock),
+            ends: Arc::clone(&self.stager.ends),
+        };
+        self.stager.task = Some(tokio::spawn(async move {
+            let found = match objects {
+                Ok(objects) => work.all(&objects).await,
+                Err(why) => Err(why),
+            };
+            let fails = if found.is_ok() {
+                0
+            } else {
+                fails.saturating_add(1)
+            };
+            let mut shared = locked(&work.shared);
+            shared.doing = None;
+            let outcome = Outcome {
+                asked: work.asked,
+                found,
+                at: mono.max(work.clock.monotonic()),
+                fails,
+                told: false,
+            };
+            shared.outcomes.insert(work.job, outcome);
+        }));
+    }
+
+    /// Whether all of a job's inputs are ready for a rental: those that lie here are looked at once more,
+    /// for they may have changed since a moment ago.
+    pub(super) async fn inputs_stand(&self, job: &Job) -> bool {
+        let runner = job.run.runner.as_deref();
+        let inputs = runner.map_or(&[][..], |runner| &runner.inputs);
+        let mut looks = Vec::new();
+        for input in inputs {
+            let Source::Path(path) = &input.from else {
+                continue;
+            };
+            let known = self.stager.shared().known.get(path).cloned();
+            let found = input.found.as_ref().map(|found| found.mark.clone());
+            let Some(known) = known.filter(|known| Some(known.sum.to_string()) == found) else {
+                return false;
+            };
+            looks.push((path.clone(), known.stamp));
+        }
+        if looks.is_empty() {
+            return true;
+        }
+        let look = tokio::task::spawn_blocking(move || {
+            let same = |(path, stamp): &(PathBuf, Sum)| {
+                Local::look(path).is_ok_and(|local| local.stamp() == *stamp)
+            };
+            looks.iter().all(same)
+        });
+        let same = tokio::time::timeout(LOOK_MAX, look).await;
+        if matches!(same, Ok(Ok(true))) {
+            return true;
+        }
+        tracing::info!(
+            "the inputs of {} have changed: they are brought anew",
+            job.name
+        );
+        self.stager.shared().outcomes.remove(&job.name);
+        false
+    }
+}
+
+/// Whether it is to be looked at again.
+fn is_due(outcome: &Outcome, mono: Mono) -> bool {
+    let after = match &outcome.found {
+        Ok(_) => AGAIN,
+        Err(_) => {
+            let doubled = 1 << outcome.fails.saturating_sub(1).min(16);
+            RETRY.0.saturating_mul(doubled).min(RETRY.1)
+        }
+    };
+    mono.since(outcome.at) >= after
+}
+
+/// The inputs of one job, being made ready.
+struct Work {
+    job: JobName,
+    asked: Asked,
+    shared: Arc<Mutex<Shared>>,
+    clock: Arc<dyn Clock>,
+    ends: Arc<AtomicBool>,
+}
+
+impl Work {
+    async fn all(&self, objects: &Objects) -> Result<Vec<Option<Found>>, String> {
+        let mut inputs = self.asked.0.clone();
+        for input in &mut inputs {
+            input.found = match &input.from {
+                Source::Address(_) => None,
+                Source::Object(key) => Some(self.object(objects, key).await?),
+                Source::Path(path) => {
+                    Some(self.local(objects, path, input.sha256.as_deref()).await?)
+                }
+            };
+        }
+        if let Some((earlier, number, place)) = in_the_way(&inputs) {
+            return Err(format!(
+                "data.inputs[{earlier}] is in the way of data.inputs[{number}] at {place}: a directory \
+                 fills its place as a whole; give each a place of its own"
+            ));
+        }
+        Ok(inputs.into_iter().map(|input| input.found).collect())
+    }
+
+    /// What the server says of an object.
+    async fn object(&self, objects: &Objects, key: &str) -> Result<Found, String> {
+        let named = Key::named(key).ok_or_else(|| format!("storage:{key} is no key"))?;
+        let about = objects.about(&named, self.clock.now()).await;
+        let Some((bytes, mark)) = about.map_err(|error| error.to_string())? else {
+            return Err(format!(
+                "storage:{key} is not in the bucket `{}`: upload it, or correct `from`",
+                objects.place().bucket()
+            ));
+        };
+        Ok(Found {
+            mark,
+            bytes,
+            is_directory: false,
+        })
+    }
+
+    /// Brings what lies here to storage, where it is not there yet.
+    async fn local(
+        &self,
+        objects: &Objects,
+        path: &Path,
+        expected: Option<&str>,
+    ) -> Result<Found, String> {
+        let local = self.blocking(path, Local::look).await?;
+        let is_directory = local.is_directory();
+        let (sum, bytes) = self.digest(&local, path).await?;
+        if let Some(expected) = expected {
+            if is_directory {
+                return Err(format!(
+                    "{} is a directory, which has no SHA-256 of its own: remove `sha256`",
+                    path.display()
+                ));
+            }
+            if sum.to_string() != expected {
+                return Err(format!(
+                    "{} has the SHA-256 {sum}, and its policy wants {expected}: give the right file, or \
+                     correct `sha256`",
+                    path.display()
+                ));
+            }
+        }
+        let key = objects.place().input_key(&self.job, sum);
+        let length = objects.length(&key, self.clock.now()).await;
+        if length.map_err(|error| error.to_string())? != Some(bytes) {
+            self.upload(objects, &key, local, (sum, bytes), path)
+                .await?;
+        }
+        Ok(Found {
+            mark: sum.to_string(),
+            bytes,
+            is_directory,
+        })
+    }
+
+    /// The sum of what lies here, which is read only where it changed.
+    async fn digest(&self, local: &Local, path: &Path) -> Result<(Sum, u64), String> {
+        let stamp = local.stamp();
+        let known = locked(&self.shared).known.get(path).cloned();
+        if let Some(known) = known.filter(|known| known.stamp == stamp) {
+            return Ok((known.sum, known.bytes));
+        }
+        let amount = size(local.content_bytes());
+        self.does(format!("{} is read ({amount})", path.display()), None);
+        let (local, ends) = (local.clone(), Arc::clone(&self.ends));
+        let read = move |_: &Path| local.digest(&|| ends.load(Ordering::Relaxed));
+        let (sum, bytes) = self.blocking(path, read).await?;
+        let known = Known { stamp, sum, bytes };
+        locked(&self.shared).known.insert(path.to_owned(), known);
+        Ok((sum, bytes))
+    }
+
+    async fn upload(
+        &self,
+        objects: &Objects,
+        key: &Key,
+        local: Local,
+        (sum, bytes): (Sum, u64),
+        path: &Path,
+    ) -> Result<(), String> {
+        let sent = Arc::new(AtomicU64::new(0));
+        let what = format!("{} is uploaded", path.display());
+        tracing::info!("{what} for {} ({})", self.job, size(bytes));
+        self.does(what, Some((Arc::clone(&sent), bytes)));
+        let put = objects.put_local(key, local, (sum, bytes), sent, self.clock.now());
+        put.await.map_err(|error| error.to_string())?;
+        match objects.length(key, self.clock.now()).await {
+            Ok(Some(length)) if length == bytes => Ok(()),
+            Ok(_) => Err(format!(
+                "{} was uploaded to `{key}` and is not there as it was sent; it is tried again",
+                path.display()
+            )),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    fn does(&self, what: String, sent: Option<(Arc<AtomicU64>, u64)>) {
+        locked(&self.shared).doing = Some((self.job.clone(), what, sent));
+    }
+
+    /// Reads the disk, away from what may not wait.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        path: &Path,
+        read: impl FnOnce(&Path) -> Result<T, LocalError> + Send + 'static,
+    ) -> Result<T, String> {
+        let path = path.to_owned();
+        let done = tokio::task::spawn_blocking(move || read(&path)).await;
+        let done = done.map_err(|_| "it was interrupted".to_owned())?;
+        done.map_err(|error| error.to_string())
+    }
+}
