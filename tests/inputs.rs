@@ -27,7 +27,7 @@ use axum::Router;
 use axum::routing::get;
 use haggle::ports::Clock;
 use haggle::storage::Sum;
-use haggle::types::input::{Input, Packing, Source};
+use haggle::types::input::{Input, Source};
 use haggle::types::instance::Phase;
 use haggle::types::job::{Job, SecretRef, Storage};
 use haggle::types::start::StartFault;
