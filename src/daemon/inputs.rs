@@ -61,13 +61,18 @@ struct Known {
     bytes: u64,
 }
 
+/// How many bytes were sent, of how many.
+type Sent = (Arc<AtomicU64>, u64);
+
+/// What the task does: for which job, in words, and how much of it is sent.
+type Doing = (JobName, String, Option<Sent>);
+
 /// What the task and the ticks share. It is locked for moments only.
 #[derive(Default)]
 struct Shared {
     outcomes: BTreeMap<JobName, Outcome>,
     known: BTreeMap<PathBuf, Known>,
-    /// What the task does: for which job, in words, and how much of how much of it is sent.
-    doing: Option<(JobName, String, Option<(Arc<AtomicU64>, u64)>)>,
+    doing: Option<Doing>,
 }
 
 /// Makes inputs ready.
@@ -182,11 +187,15 @@ impl Daemon {
             if let Some(Err(why)) = outcome.as_ref().map(|outcome| &outcome.found) {
                 self.tell_inputs(&job.name, why, mono)?;
             }
-            if due.is_none() && outcome.is_none_or(|outcome| is_due(&outcome, mono)) {
-                due = Some((job.name.clone(), asked));
+            // Those first that were not looked at for longest: one that is looked at again and again keeps no
+            // other from its turn.
+            let at = outcome.as_ref().map(|outcome| outcome.at);
+            let is_first = due.as_ref().is_none_or(|(_, _, first)| at < *first);
+            if is_first && outcome.is_none_or(|outcome| is_due(&outcome, mono)) {
+                due = Some((job.name.clone(), asked, at));
             }
         }
-        if let Some((job, asked)) = due {
+        if let Some((job, asked, _)) = due {
             self.begin_on_inputs(job, asked, mono);
         }
         Ok(())
@@ -313,8 +322,12 @@ impl Daemon {
             };
             looks.iter().all(same)
         });
-        let same = tokio::time::timeout(LOOK_MAX, look).await;
-        if matches!(same, Ok(Ok(true))) {
+        let end = self.parts.clock.sleep_until(self.now() + LOOK_MAX);
+        let same = tokio::select! {
+            same = look => same.unwrap_or(false),
+            () = end => false,
+        };
+        if same {
             return true;
         }
         tracing::info!(
@@ -328,12 +341,11 @@ impl Daemon {
 
 /// Whether it is to be looked at again.
 fn is_due(outcome: &Outcome, mono: Mono) -> bool {
-    let after = match &outcome.found {
-        Ok(_) => AGAIN,
-        Err(_) => {
-            let doubled = 1 << outcome.fails.saturating_sub(1).min(16);
-            RETRY.0.saturating_mul(doubled).min(RETRY.1)
-        }
+    let after = if outcome.found.is_ok() {
+        AGAIN
+    } else {
+        let doubled = 1 << outcome.fails.saturating_sub(1).min(16);
+        RETRY.0.saturating_mul(doubled).min(RETRY.1)
     };
     mono.since(outcome.at) >= after
 }
@@ -464,7 +476,7 @@ impl Work {
         }
     }
 
-    fn does(&self, what: String, sent: Option<(Arc<AtomicU64>, u64)>) {
+    fn does(&self, what: String, sent: Option<Sent>) {
         locked(&self.shared).doing = Some((self.job.clone(), what, sent));
     }
 

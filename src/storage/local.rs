@@ -177,11 +177,11 @@ impl Local {
             changed,
         } in &self.entries
         {
-            // Writing to a text does not fail. A directory's own time says nothing of its files.
-            let _ = match what {
-                What::Directory => writeln!(text, "{path:?} {what:?}"),
-                _ => writeln!(text, "{path:?} {what:?} {changed}"),
-            };
+            // A directory's own time says nothing of its files.
+            let changed = Some(changed).filter(|_| *what != What::Directory);
+            let seen = (path, what, changed);
+            // Writing to a text does not fail.
+            let _ = writeln!(text, "{seen:?}");
         }
         Sum::of(text.as_bytes())
     }
