@@ -62,6 +62,18 @@ pub(crate) struct ReplicaDocument {
     text: String,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     recourses: Vec<RecourseDocument>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    deadline: Option<DeadlineDocument>,
+}
+
+/// How a replica stands with its deadline.
+#[derive(Debug, Serialize)]
+struct DeadlineDocument {
+    deadline: String,
+    stance: &'static str,
+    needs_seconds: i64,
+    left_seconds: i64,
+    text: String,
 }
 
 /// A step after an outbid, and how it stands.
@@ -187,6 +199,13 @@ pub(crate) fn job_document(report: &JobReport, now: Time) -> JobDocument {
                         text: words::turn(turn, now),
                     })
                     .collect(),
+                deadline: r.deadline.as_ref().map(|view| DeadlineDocument {
+                    deadline: view.deadline.to_string(),
+                    stance: view.stance.as_str(),
+                    needs_seconds: view.needs_ms / 1000,
+                    left_seconds: view.left_ms / 1000,
+                    text: words::deadline(view),
+                }),
             })
             .collect(),
         eligible: report.eligible,
@@ -404,6 +423,9 @@ pub(crate) fn job_text(output: Output, report: &JobReport, now: Time, shown: usi
                 first.replica, last.replica.index
             )
         };
+        if let Some(view) = &first.deadline {
+            let _ = writeln!(text, "    deadline: {}", words::deadline(view));
+        }
         for (recourse, turn) in &first.recourses {
             let _ = writeln!(
                 text,
@@ -582,9 +604,11 @@ mod tests {
         let mut late = rent.clone();
         late.reserve = Money::dollars(9);
         let report = Report {
+            watches: Vec::new(),
             jobs: vec![JobReport {
                 job: replica.job.clone(),
                 replicas: vec![ReplicaReport {
+                    deadline: None,
                     replica,
                     situation: Situation::Renting,
                     recourses: Vec::new(),

@@ -1,5 +1,8 @@
 //! Words for people: what the closed sets of the vocabulary mean, said in short sentences.
 
+use std::time::Duration;
+
+use crate::types::deadline::{DeadlineView, Stance};
 use crate::types::instance::DestroyWhy;
 use crate::types::plan::{Limit, Missing, Refusal, Situation, Why};
 use crate::types::recourse::Turn;
@@ -74,6 +77,7 @@ pub(crate) fn why(why: Why) -> &'static str {
         Why::PatienceOver => "waited long enough",
         Why::Reclaim => "outbid, and its machine is taken back on-demand",
         Why::CheaperElsewhere => "much cheaper elsewhere",
+        Why::Deadline => "its deadline leaves no time for what may be taken away",
         Why::UserRequest => "asked by the user",
         Why::Lease => "its label says for how long it may work",
         Why::Refused => "its runner found less than was advertised",
@@ -120,6 +124,9 @@ pub(crate) fn situation(situation: &Situation, now: Time) -> String {
             "the checkpoint of instance {from} is copied; given up after {} more",
             left(*until)
         ),
+        Situation::SourceAway { from } => {
+            format!("the host of instance {from}, whose disk has its checkpoint, is not heard from")
+        }
         Situation::NotCopied { from, times } => format!(
             "the checkpoint on the disk of instance {from} did not come to another one, {times} times: \
              `haggle resume` tries again, `restartable = true` lets it begin anew"
@@ -164,6 +171,34 @@ pub(crate) fn situation(situation: &Situation, now: Time) -> String {
     }
 }
 
+/// How a replica stands with its deadline, in words.
+pub(crate) fn deadline(view: &DeadlineView) -> String {
+    let span = |ms: i64| human(Duration::from_millis(ms.max(0).unsigned_abs()));
+    if view.left_ms <= 0 {
+        return format!(
+            "{} has passed; it goes on as if there were none",
+            view.deadline
+        );
+    }
+    let slack = view.left_ms.saturating_sub(view.needs_ms);
+    let spare = if slack >= 0 {
+        format!("{} to spare", span(slack))
+    } else {
+        format!("{} too little", span(slack.saturating_neg()))
+    };
+    let takes = match view.stance {
+        Stance::Wait => "it waits for a bid",
+        Stance::Ride => "it takes what is cheapest",
+        Stance::Sure => "it takes what nobody takes away",
+    };
+    format!(
+        "{}, in {}; on-demand it needs {}, {spare}: {takes}",
+        view.deadline,
+        span(view.left_ms),
+        span(view.needs_ms)
+    )
+}
+
 /// How a step after an outbid stands, in words, seen at `now`.
 pub(crate) fn turn(turn: &Turn, now: Time) -> String {
     match turn {
@@ -177,6 +212,9 @@ pub(crate) fn turn(turn: &Turn, now: Time) -> String {
         Turn::Refused { why } => refusal(*why).into(),
         Turn::Limited { limit: which } => format!("held back by {}", limit(which)),
         Turn::Dearer => "another machine is cheaper, with all that it takes to go there".into(),
+        Turn::NoTime => "its deadline leaves no time for it".into(),
+        Turn::HasTime => "its deadline leaves time to wait for a bid".into(),
+        Turn::NotCopied => "its work is on its disk alone, and copies from there fail".into(),
         Turn::TooManyDisks => "too many disks were left behind".into(),
         Turn::Blind { missing: what } => format!("cannot decide: {}", missing(*what)),
     }

@@ -1,5 +1,6 @@
 //! Requests on instances that exist, and what their answers say.
 
+use super::record::because;
 use super::{Daemon, DaemonError};
 use crate::ports::{Outcome, RefusedWhy};
 use crate::types::ids::{InstanceId, Tail};
@@ -38,8 +39,9 @@ impl Daemon {
         match outcome {
             Outcome::Done(()) => {
                 let story = self.story(&intent.effect);
-                self.believe(&intent)?;
-                self.close(intent, IntentState::Done { instance }, story)
+                // Together, or a death in between would have it done and unknown.
+                let follows = self.believed(&intent);
+                self.close_with(intent, IntentState::Done { instance }, story, follows)
             }
             // What is unknown to the marketplace may be gone; that is for the listings to prove.
             Outcome::Refused { why, message, .. } => {
@@ -48,9 +50,8 @@ impl Daemon {
                     "{} was refused: {message}",
                     intent.effect.as_str()
                 );
-                let changes = self.copy_refused(&intent.effect, why, &message);
-                self.commit(&changes)?;
-                self.refused(intent, why.as_str())
+                let follows = self.copy_refused(&intent.effect, why, &message);
+                self.close_with(intent, because(why.as_str()), None, follows)
             }
             Outcome::Unknown(message) => self.unknown(intent, &message),
         }
@@ -67,15 +68,14 @@ impl Daemon {
     /// What an answer says is so, where listings show it later. A raised bid is what we owe from now on,
     /// a lowered one only once it was read back. What is destroyed was billed until it was first
     /// answered as done.
-    fn believe(&mut self, intent: &Intent) -> Result<(), DaemonError> {
+    fn believed(&self, intent: &Intent) -> Vec<Change> {
         let effect = &intent.effect;
         let held = effect.instance().and_then(|id| self.state.held.get(&id));
         let Some(mut held) = held.cloned() else {
-            return Ok(());
+            return Vec::new();
         };
         if let Effect::Copy { from, .. } = *effect {
-            let changes = self.copied(held, from, intent.reserved);
-            return self.commit(&changes);
+            return self.copied(held, from, intent.reserved);
         }
         match *effect {
             Effect::SetBid { bid, .. } if bid > held.price => held.price = bid,
@@ -84,9 +84,9 @@ impl Daemon {
                 held.tail = Some(tail);
                 held.relabelled_at = Some(self.now());
             }
-            _ => return Ok(()),
+            _ => return Vec::new(),
         }
-        self.commit(&[Change::Held(Box::new(held))])
+        vec![Change::Held(Box::new(held))]
     }
 
     fn story(&self, effect: &Effect) -> Option<(&'static str, Severity, String)> {

@@ -39,7 +39,7 @@ impl Daemon {
         let Effect::Copy { instance, from } = *effect else {
             return Vec::new();
         };
-        let Some(kind) = Refusal::of(why) else {
+        let Some(kind) = definite(why) else {
             return Vec::new();
         };
         let held = &self.state.held;
@@ -80,5 +80,32 @@ impl Daemon {
         changes.extend(from.map(|from| Change::Held(Box::new(from))));
         changes.push(Change::Held(Box::new(to)));
         changes
+    }
+}
+
+/// What is made of a refusal; `None`: it may be otherwise a minute later.
+fn definite(why: RefusedWhy) -> Option<Refusal> {
+    match why {
+        RefusedWhy::Invalid | RefusedWhy::Unauthorized => Some(Refusal::This),
+        RefusedWhy::Unsupported => Some(Refusal::Any),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_may_be_otherwise_a_minute_later_is_asked_again() {
+        for why in [
+            RefusedWhy::Throttled,
+            RefusedWhy::NotSent,
+            RefusedWhy::Account,
+        ] {
+            assert_eq!(definite(why), None);
+        }
+        assert_eq!(definite(RefusedWhy::Invalid), Some(Refusal::This));
+        assert_eq!(definite(RefusedWhy::Unsupported), Some(Refusal::Any));
     }
 }

@@ -498,6 +498,7 @@ impl Daemon {
             gpu_name: row.map(|row| row.gpu_name.to_string()).unwrap_or_default(),
             rental: *rental,
             price: *price,
+            last_bid: (*rental == Rental::Bid).then_some(*price),
             storage: *storage,
             disk_gb: *disk_gb,
             ends_at: row.and_then(|row| row.ends_at),

@@ -646,6 +646,7 @@ mod tests {
             rental: Rental::Bid,
             price: Rate(400_000_000),
             bid_before_park: None,
+            last_bid: None,
             storage: Rate(2_000_000),
             disk_gb: 10,
             traffic_prices: None,
@@ -936,6 +937,8 @@ mod tests {
             provision_timeout: Duration::from_mins(15),
             start: StartRules::default(),
             idle_after: None,
+            deadline: None,
+            deadline_policy: crate::types::deadline::DeadlineKind::default(),
         }
     }
 

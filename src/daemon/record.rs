@@ -24,7 +24,7 @@ const LEFT_ALONE: u32 = 3;
 /// So long an element of an array rests after a rent was refused for what it alone is given.
 pub(super) const ELEMENT_RESTS: Duration = Duration::from_mins(5);
 
-fn because(reason: &str) -> IntentState {
+pub(super) fn because(reason: &str) -> IntentState {
     IntentState::Refused {
         reason: reason.to_owned(),
     }
@@ -231,7 +231,8 @@ impl Daemon {
             record.retry_at = record.retry_at.max(Some(self.now() + ELEMENT_RESTS));
             Change::Replica(record)
         });
-        self.close_with(intent, because(reason), None, rests)
+        let follows = rests.into_iter().collect();
+        self.close_with(intent, because(reason), None, follows)
     }
 
     /// Nobody knows: the reservation stays until the marketplace shows or refutes it.
@@ -254,19 +255,19 @@ impl Daemon {
         state: IntentState,
         story: Option<(&str, Severity, String)>,
     ) -> Result<(), DaemonError> {
-        self.close_with(intent, state, story, None)
+        self.close_with(intent, state, story, Vec::new())
     }
 
     /// Closes an intent, and keeps what else follows from it in the same transaction.
-    fn close_with(
+    pub(super) fn close_with(
         &mut self,
         intent: Intent,
         state: IntentState,
         story: Option<(&str, Severity, String)>,
-        follows: Option<Change>,
+        follows: Vec<Change>,
     ) -> Result<(), DaemonError> {
         let now = self.now();
-        let mut changes: Vec<Change> = follows.into_iter().collect();
+        let mut changes = follows;
         let owner = self.replica_of(&intent.effect);
         let reserved = self
             .state

@@ -383,7 +383,15 @@ impl Daemon {
 
     fn commit_tick(&mut self, decision: &Decision) -> Result<(), DaemonError> {
         let record = journal::record(&decision.world, &decision.plan, self.snapshot_id);
-        self.commit(&[Change::Tick(Box::new(record))])
+        let mut changes = vec![Change::Tick(Box::new(record))];
+        for (id, watch) in &decision.report.watches {
+            let known = self.state.replica(id);
+            if known.watch.as_ref() != Some(watch) {
+                let watch = Some(watch.clone());
+                changes.push(Change::Replica(ReplicaRecord { watch, ..known }));
+            }
+        }
+        self.commit(&changes)
     }
 
     /// Tells each notice once, and again only after it was absent.

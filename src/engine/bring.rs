@@ -14,7 +14,7 @@
 use std::time::Duration;
 
 use crate::types::ids::{InstanceId, MachineId};
-use crate::types::instance::{Bringing, Held, Phase};
+use crate::types::instance::{Bringing, Held, Phase, RawState};
 use crate::types::intent::Effect;
 use crate::types::job::{Job, Runner};
 use crate::types::money::{Money, Rate};
@@ -24,9 +24,10 @@ use crate::types::time::Time;
 use crate::types::world::World;
 
 use super::act::{UNSAVED_KEPT, at_rest, busy, plain, requests};
+use super::back::spendable;
 use super::budget::Load;
 use super::price::{INET_DOWN_UNKNOWN_MBIT_S, MBIT_A_GB};
-use super::replica::{Ground, Step, spendable};
+use super::replica::{Ground, Step};
 use super::view::restore_patience;
 
 /// A copy that was not accepted is asked for again after this.
@@ -59,11 +60,33 @@ const ANCESTRY_MAX: usize = 8;
 pub(super) const GB: u64 = 1_000_000_000;
 
 /// The disk that a replica's next instance is to go on from, once it is left: the newest of those that have
-/// a checkpoint which stays there, as their runs told.
+/// a checkpoint which stays there, as their runs told. Where copies from one fail that has none of its own,
+/// what was brought to it may still be on the disk that it came from.
 pub(super) fn latest<'a>(job: &Job, held: &[&'a Held]) -> Option<&'a Held> {
     let runner = job.run.runner.as_deref().filter(|runner| runner.carried)?;
     let has_one = |one: &&&Held| one.destroying.is_none() && has_checkpoint(one, runner, held);
-    held.iter().find(has_one).copied()
+    let has_only_others = |one: &Held| {
+        let bringing = one.bringing.as_ref();
+        bringing.is_some_and(|bringing| !bringing.anew && bringing.kept_at.is_none())
+    };
+    let mut have = held.iter().filter(has_one);
+    let newest = have.next().copied()?;
+    if newest.copies_failed < COPIES_MAX || !has_only_others(newest) {
+        return Some(newest);
+    }
+    let older = have.find(|one| one.copies_failed < COPIES_MAX || !has_only_others(one));
+    older.copied().or(Some(newest))
+}
+
+/// Whether the host of a parked instance is not heard from: nothing can be copied from its disk now.
+pub(super) fn is_away(world: &World, held: &Held) -> bool {
+    let listing = world.listing.as_ref();
+    let row = listing.and_then(|listing| listing.rows.iter().find(|row| row.id == held.id));
+    row.is_some_and(|row| {
+        // A stopped instance that bills not even its disk is on such a host.
+        let bills_nothing = row.burn == Some(Rate::ZERO) && held.storage > Rate::ZERO;
+        row.actual == Some(RawState::Offline) || bills_nothing
+    })
 }
 
 /// The same, where it can be copied from now.
@@ -122,6 +145,7 @@ pub(crate) fn bringing(from: &Held) -> Bringing {
         refused: 0,
         refused_why: None,
         again_at: None,
+        agains: 0,
         anew: false,
         opened: false,
         opened_at: None,
@@ -165,6 +189,12 @@ fn cost(price: Money, bytes: u64) -> Money {
     let whole = i128::from(price.0.max(0)) * i128::from(bytes);
     let nanos = (whole + i128::from(GB) - 1) / i128::from(GB);
     i64::try_from(nanos).map_or(Money::MAX, Money)
+}
+
+/// What has to be left over when an instance is rented that begins with what is on a disk: what is spent on the
+/// copy must not be missed for that disk, or a limit takes the only one that has the work.
+pub(crate) fn left_margin(from: Option<&Held>) -> Money {
+    from.map_or(Money::ZERO, |from| from.storage.cost(LEFT_KEPT))
 }
 
 /// What a copy to an instance may cost in traffic, where it leaves and where it arrives.
@@ -233,9 +263,14 @@ pub(super) fn leads_by(job: &Job, bytes: u64) -> Duration {
 
 /// The same of an instance; `None`: nothing was told of that stays for the next one.
 pub(super) fn leads(job: &Job, held: &Held) -> Option<Duration> {
+    told_bytes(held).map(|bytes| leads_by(job, bytes))
+}
+
+/// How much a copy of what stays on a disk moves at most, where its run told of something.
+pub(super) fn told_bytes(held: &Held) -> Option<u64> {
     let view = held.runner.as_ref()?;
     let has_one = view.given.as_ref()?.carried && view.checkpoint.is_some();
-    has_one.then(|| leads_by(job, bringing(held).bytes))
+    has_one.then(|| bringing(held).bytes)
 }
 
 /// How long a copy may take from when it was first asked for.
@@ -385,6 +420,15 @@ fn is_due(world: &World, held: &Held, bringing: &Bringing) -> bool {
         .is_none_or(|asked| world.now >= asked + after)
 }
 
+#[cfg(test)]
+#[path = "bring_fails_tests.rs"]
+mod fails;
+#[cfg(test)]
+#[path = "bring_properties.rs"]
+mod properties;
+#[cfg(test)]
+#[path = "bring_samples.rs"]
+mod samples;
 #[cfg(test)]
 #[path = "bring_tests.rs"]
 mod tests;

@@ -1,153 +1,17 @@
-//! Moving without storage, played.
+//! Moving without storage, step by step.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
-
-use proptest::prelude::*;
 
 use super::super::check::check;
 use super::super::decide::decide;
-use super::super::eligible::samples::{NOW, held, job, offer, runner, usd, world};
-use super::super::properties::{act, list};
+use super::super::eligible::samples::{NOW, offer, usd};
+use super::super::properties::list;
+use super::samples::*;
 use super::*;
-use crate::types::ids::{Permit, Tail};
-use crate::types::instance::{DestroyWhy, Phase, RunnerView, Verdict};
-use crate::types::job::{CheckpointPlace, RentalChoice};
+use crate::types::ids::Permit;
+use crate::types::instance::{DestroyWhy, Phase, Verdict};
+use crate::types::job::RentalChoice;
 use crate::types::money::BID_PARKED;
-use crate::types::plan::Plan;
-
-const OLD: InstanceId = InstanceId(5);
-
-/// A job whose checkpoint is on its disk and stays there for the next one.
-fn carried() -> Job {
-    let mut spec = runner("true");
-    spec.checkpoint = Some("/work/checkpoint".to_owned());
-    spec.carried = true;
-    let mut job = job("a");
-    job.checkpoint_place = Some(CheckpointPlace::Disk);
-    job.run.runner = Some(Box::new(spec));
-    job
-}
-
-/// It worked on machine 9, was outbid, waited for and parked; there are others.
-fn left(job: Job) -> World {
-    let mut old = held(OLD.0, &job, &offer(9), BID_PARKED);
-    let mut view = RunnerView::of(job.run.runner.as_deref().unwrap());
-    view.worked = true;
-    view.checkpoint = Some((0, "a".repeat(64), 40_000_000_000));
-    old.runner = Some(view);
-    old.bid_before_park = Some(Rate::ZERO);
-    old.outbid_at = Some(NOW);
-    (old.phase, old.parked, old.stop_asked) = (Phase::Stopped, true, true);
-    old.tail = Some(Tail {
-        generation: 1,
-        permit: Permit::Go,
-        until: NOW + Duration::from_hours(2),
-    });
-    let mut world = world((2..5).map(offer).collect());
-    let mut record = world.state.replica(&old.replica);
-    record.generation = old.generation;
-    world.state.replicas.insert(record.id.clone(), record);
-    world.state.held.insert(old.id, old);
-    world.jobs = vec![Arc::new(job)];
-    list(&mut world, true);
-    world
-}
-
-/// What is planned, all of which passes the second reckoning.
-fn planned(world: &World) -> Plan {
-    let (plan, _) = decide(world);
-    let (kept, dropped) = check(world, &plan);
-    assert_eq!(dropped, []);
-    kept
-}
-
-fn effects(world: &World) -> Vec<Effect> {
-    let plan = planned(world);
-    plan.actions
-        .into_iter()
-        .map(|action| action.effect)
-        .collect()
-}
-
-fn tick(world: &mut World) -> Vec<Effect> {
-    let plan = planned(world);
-    act(world, &plan);
-    plan.actions
-        .into_iter()
-        .map(|action| action.effect)
-        .collect()
-}
-
-fn newest(world: &mut World) -> &mut Held {
-    let held = world.state.held.values_mut();
-    held.max_by_key(|held| held.generation).unwrap()
-}
-
-/// The one that was made last comes up, and waits behind its gate.
-fn comes_up(world: &mut World) -> InstanceId {
-    let now = world.now;
-    let new = newest(world);
-    new.phase = Phase::Running;
-    new.first_ran_at.get_or_insert(now);
-    let id = new.id;
-    list(world, true);
-    id
-}
-
-/// Up to the moment at which its runner waits for the copy.
-fn waiting() -> (World, InstanceId) {
-    let mut world = left(carried());
-    tick(&mut world);
-    tick(&mut world);
-    let id = comes_up(&mut world);
-    assert_eq!(effects(&world), [], "its runner does not wait yet");
-    let now = world.now;
-    newest(&mut world).bringing.as_mut().unwrap().ready_at = Some(now);
-    (world, id)
-}
-
-/// The newest one is found to have what the other run told of, or something else.
-fn finds(world: &mut World, as_told: bool) {
-    let now = world.now;
-    let new = newest(world);
-    let bringing = new.bringing.as_mut().unwrap();
-    bringing.accepted_at.get_or_insert(now);
-    bringing.told = Some("a".repeat(64));
-    bringing.verified = Some("a".repeat(64));
-    bringing.as_told = as_told;
-    bringing.own = Some("b".repeat(64));
-    new.runner.as_mut().unwrap().checkpoint = Some((0, "b".repeat(64), 40_000_000_000));
-}
-
-/// The newest one tells of a checkpoint that it made itself.
-fn keeps(world: &mut World) {
-    let now = world.now;
-    let bringing = newest(world).bringing.as_mut().unwrap();
-    bringing.kept_at.get_or_insert(now);
-}
-
-fn goes(instance: InstanceId) -> Effect {
-    let why = DestroyWhy::Moved;
-    Effect::Destroy { instance, why }
-}
-
-/// The one that stands behind its gate with its checkpoint, and is let work.
-fn opened(as_told: bool) -> (World, InstanceId) {
-    let (mut world, new) = waiting();
-    tick(&mut world);
-    finds(&mut world, as_told);
-    assert_eq!(permits(&tick(&mut world)), [(new.0, 2, Permit::Go)]);
-    (world, new)
-}
-
-fn permits(effects: &[Effect]) -> Vec<(u64, u32, Permit)> {
-    let tails = effects.iter().filter_map(|effect| match effect {
-        Effect::Relabel { instance, tail } => Some((instance.0, tail.generation, tail.permit)),
-        _ => None,
-    });
-    tails.collect()
-}
 
 #[test]
 fn the_next_one_waits_behind_its_gate_and_the_old_disk_goes_last() {
@@ -351,29 +215,6 @@ fn without_a_checkpoint_that_was_heard_of_nothing_is_copied() {
     assert_eq!(rented_from(&world), Some(Some(InstanceId(4))));
 }
 
-/// So many hours later, in which all that is known was seen again.
-fn after(world: &mut World, hours: u64) -> Vec<Effect> {
-    world.now = world.now + Duration::from_hours(hours);
-    Arc::make_mut(&mut world.market).at = world.now;
-    for held in world.state.held.values_mut() {
-        held.accrued_to = world.now;
-        if let Some(tail) = &mut held.tail {
-            tail.until = world.now + Duration::from_hours(2);
-        }
-    }
-    list(world, true);
-    effects(world)
-}
-
-/// Its command is heard of a minute after its gate was opened.
-fn works(world: &mut World) {
-    let held = newest(world);
-    let opened = held.bringing.as_ref().unwrap().opened_at.unwrap();
-    let view = held.runner.as_mut().unwrap();
-    view.worked = true;
-    view.heard_at = Some(opened + Duration::from_mins(1));
-}
-
 #[test]
 fn the_old_disk_is_kept_for_a_day_at_most_or_until_the_end() {
     let (mut world, new) = opened(true);
@@ -471,8 +312,8 @@ fn no_rental_is_begun_that_ends_before_the_work_or_the_copy_away() {
         let all = effects(&world);
         all.iter().any(|e| matches!(e, Effect::Rent { .. }))
     };
-    // It comes up, is left after nothing, and the next one comes up and has all of its disk.
-    let least = Duration::from_secs(1200 + 3600 + 1200 + 9600);
+    // It comes up and has its copy, is left after nothing, and the next one comes up and has all of its disk.
+    let least = Duration::from_secs(1200 + 9600 + 3600 + 1200 + 9600);
     let mut job = carried();
     job.requirements.remaining_min = Duration::ZERO;
     assert!(rents(job.clone(), least));
@@ -645,8 +486,11 @@ fn what_is_parked_and_cannot_pay_its_copy_comes_back_or_begins_anew() {
         all.filter(|told| told.kind == "copy-unaffordable").count()
     };
     let mut world = too_little_for_the_copy(false);
+    let old = world.state.held.get_mut(&OLD).unwrap();
+    old.last_bid = Some(usd(0.3));
+    // What another one of ours bid there is not its own.
     let mut machine = world.state.machine(MachineId(9));
-    machine.highest_bid = Some((usd(0.3), NOW));
+    machine.highest_bid = Some((usd(0.35), NOW));
     world.state.machines.insert(machine.id, machine);
     Arc::make_mut(&mut world.market).offers.push(offer(9));
     let back = Effect::SetBid {
@@ -778,197 +622,4 @@ fn what_says_nothing_behind_its_gate_goes_in_time() {
     assert!(!gone(short, false));
     assert!(gone(patience, false));
     assert!(!gone(patience, true), "it may be at work");
-}
-
-/// What happens to a replica whose work moves from disk to disk.
-#[derive(Clone, Copy, Debug)]
-enum Turn {
-    /// A plan is made, and so many of its actions are carried out before the process dies.
-    Tick(usize),
-    ComesUp,
-    Waits,
-    /// The copy came; whether it is what was heard of.
-    FindsIt(bool),
-    Works,
-    /// It tells of a checkpoint of its own.
-    Keeps,
-    Outbid,
-    Late,
-    Lost,
-    Settles,
-    Minutes(u64),
-}
-
-fn turns() -> impl Strategy<Value = Turn> {
-    prop_oneof![
-        5 => Just(Turn::Tick(usize::MAX)),
-        3 => (0..3_usize).prop_map(Turn::Tick),
-        3 => Just(Turn::ComesUp),
-        3 => Just(Turn::Waits),
-        3 => any::<bool>().prop_map(Turn::FindsIt),
-        3 => Just(Turn::Works),
-        2 => Just(Turn::Keeps),
-        2 => Just(Turn::Outbid),
-        1 => Just(Turn::Late),
-        1 => Just(Turn::Lost),
-        3 => Just(Turn::Settles),
-        1 => (1..90_u64).prop_map(Turn::Minutes),
-    ]
-}
-
-/// A world in which what is destroyed is not gone at once, and which of its disks that stay have all the
-/// work that was done.
-struct Play {
-    world: World,
-    has_all: BTreeSet<InstanceId>,
-}
-
-impl Play {
-    fn takes(&mut self, turn: Turn) {
-        let world = &mut self.world;
-        match turn {
-            Turn::Tick(most) => {
-                let mut plan = planned(world);
-                plan.actions.truncate(most);
-                plan.actions.retain(|action| {
-                    let Effect::Destroy { instance, why } = action.effect else {
-                        return true;
-                    };
-                    let held = world.state.held.get_mut(&instance).unwrap();
-                    held.destroying = Some(why);
-                    held.destroy_sent_at = Some(world.now);
-                    false
-                });
-                act(world, &plan);
-            }
-            Turn::Settles => {
-                let held = &mut world.state.held;
-                held.retain(|_, held| held.destroying.is_none());
-            }
-            Turn::Minutes(minutes) => {
-                world.now = world.now + Duration::from_mins(minutes);
-                Arc::make_mut(&mut world.market).at = world.now;
-                for held in world.state.held.values_mut() {
-                    held.accrued_to = world.now;
-                }
-            }
-            other => self.happens(other),
-        }
-        list(&mut self.world, true);
-        let held = &self.world.state.held;
-        let stays = |id: &InstanceId| held.get(id).is_some_and(|h| h.destroying.is_none());
-        self.has_all.retain(stays);
-    }
-
-    /// Something happens to the newest instance.
-    fn happens(&mut self, turn: Turn) {
-        let now = self.world.now;
-        let held = newest(&mut self.world);
-        let id = held.id;
-        if held.destroying.is_some() {
-            return;
-        }
-        let up = held.phase == Phase::Running && held.runner.is_some();
-        let view = held.runner.as_mut().unwrap();
-        match turn {
-            Turn::ComesUp if held.phase == Phase::Provisioning => {
-                held.phase = Phase::Running;
-                held.first_ran_at.get_or_insert(now);
-            }
-            Turn::Outbid if up => {
-                held.phase = Phase::Stopped;
-                held.phase_since = now - Duration::from_hours(2);
-                held.bid_before_park = Some(Rate::ZERO);
-                view.verdict = None;
-            }
-            Turn::Works if up && !held.parked && view.verdict.is_none() => {
-                let own = held.tail.is_some_and(|tail| {
-                    tail.permit == Permit::Go && tail.generation == held.generation
-                });
-                if own {
-                    view.worked = true;
-                    assert!(
-                        self.has_all.contains(&id),
-                        "it works without the work before it"
-                    );
-                    self.has_all = BTreeSet::from([id]);
-                }
-            }
-            Turn::Lost if held.bringing.as_ref().is_some_and(|b| !b.opened) => {
-                self.world.state.held.remove(&id);
-            }
-            Turn::Keeps if up => {
-                let bringing = held.bringing.as_mut().filter(|b| b.opened);
-                if let Some(bringing) = bringing.filter(|_| view.worked) {
-                    bringing.kept_at.get_or_insert(now);
-                }
-            }
-            Turn::Waits | Turn::FindsIt(_) | Turn::Late if up => {
-                let Some(bringing) = held.bringing.as_mut().filter(|b| !b.opened) else {
-                    return;
-                };
-                match turn {
-                    Turn::Waits => {
-                        bringing.ready_at.get_or_insert(now);
-                    }
-                    Turn::Late if bringing.verified.is_none() => {
-                        view.verdict = Some(Verdict::NotBrought);
-                    }
-                    Turn::FindsIt(as_told) if bringing.accepted => {
-                        bringing.verified = Some("a".repeat(64));
-                        bringing.as_told = as_told;
-                        bringing.own = Some("b".repeat(64));
-                        view.checkpoint = Some((0, "b".repeat(64), 40_000_000_000));
-                        if self.has_all.contains(&bringing.from) {
-                            self.has_all.insert(id);
-                        }
-                    }
-                    _ => {}
-                }
-            }
-            _ => {}
-        }
-    }
-
-    fn holds(&self) {
-        let held = self.world.state.held.values();
-        let lets_work = |held: &&Held| {
-            let own = held.tail.is_some_and(|tail| {
-                tail.permit == Permit::Go && tail.generation == held.generation
-            });
-            own && !held.parked && held.phase == Phase::Running
-        };
-        assert!(held.filter(lets_work).count() <= 1, "two at work");
-        assert!(
-            !self.has_all.is_empty(),
-            "the work is lost: {:?}",
-            self.world.state.held
-        );
-    }
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(512))]
-
-    /// Whatever happens and wherever a plan is broken off: there is always a disk with all the work,
-    /// what works has it, and never do two work.
-    #[test]
-    fn the_work_is_never_lost_and_never_done_twice(
-        turns in proptest::collection::vec(turns(), 1..60),
-        auto in any::<bool>(),
-    ) {
-        let mut job = carried();
-        if auto {
-            job.rental = RentalChoice::Auto;
-        }
-        let mut play = Play {
-            world: left(job),
-            has_all: BTreeSet::from([OLD]),
-        };
-        play.world.account.as_mut().unwrap().credit = Some(Money::dollars(100_000));
-        for turn in turns {
-            play.takes(turn);
-            play.holds();
-        }
-    }
 }

@@ -6,7 +6,6 @@
 
 use std::time::Duration;
 
-use crate::ports::RefusedWhy;
 use crate::runner::Brought;
 use crate::types::ids::InstanceId;
 use crate::types::instance::{Bringing, Held, Phase, Rental, RunnerView, Verdict};
@@ -18,7 +17,7 @@ use crate::types::state::Severity;
 use crate::types::time::{Time, human};
 
 use super::act::given_up;
-use super::bring::{COPIES_MAX, LEFT_KEPT, REFUSED_MAX, is_too_late, shares};
+use super::bring::{COPIES_MAX, LEFT_KEPT, REFUSED_MAX, is_too_late, latest, shares};
 use super::observe::Fold;
 use super::transition::{Whose, hours};
 
@@ -119,10 +118,34 @@ impl Fold<'_> {
             return;
         };
         let times = self.copy_failed(&bringing);
-        if job.restartable && times >= COPIES_MAX {
+        if job.restartable && times >= COPIES_MAX && !self.has_another(held, &job) {
             self.begins_anew(held);
         } else {
             self.not_brought(held, &job, &bringing, times);
+        }
+    }
+
+    /// Whether another disk has what an instance behind its gate was to begin with.
+    fn has_another(&self, held: &Held, job: &Job) -> bool {
+        let all = self.draft.state.held_by(&held.replica);
+        let mut others: Vec<&Held> = all.filter(|other| other.id != held.id).collect();
+        others.sort_by_key(|other| std::cmp::Reverse((other.generation, other.intent, other.id)));
+        latest(job, &others).is_some_and(|from| from.copies_failed < COPIES_MAX)
+    }
+
+    /// One is gone to which a copy was under way: the next is not made at once, for that one's copy is paid
+    /// as well, and rivals may stop it as soon.
+    pub(super) fn copied_in_vain(&mut self, held: &Held) {
+        let waited = held.bringing.as_ref().is_some_and(|bringing| {
+            let paid = bringing.accepted_at.is_some() || bringing.asks_unknown > 0;
+            paid && !bringing.opened && !bringing.anew && bringing.verified.is_none()
+        });
+        let verdict = held.runner.as_ref().and_then(|view| view.verdict);
+        if waited
+            && verdict != Some(Verdict::NotBrought)
+            && let Some(job) = self.job(&held.replica.job)
+        {
+            self.waits(held, &job);
         }
     }
 
@@ -157,8 +180,10 @@ impl Fold<'_> {
         if let Some(view) = &mut held.runner {
             view.verdict = Some(Verdict::NotBrought);
         }
-        // That nothing was on its way to it is no machine's fault.
-        if bringing.ready_at.is_none() || bringing.accepted_at.is_some() {
+        // That nothing was on its way to it is no machine's fault, and where copies to two machines fail it
+        // is rather the disk that they come from.
+        let came_short = bringing.ready_at.is_none() || bringing.accepted_at.is_some();
+        if came_short && times <= 1 {
             self.blame(held, Whose::Machine);
         }
         let why = why_not(held, bringing);
@@ -182,7 +207,7 @@ impl Fold<'_> {
         self.may_come_back(from);
     }
 
-    /// One that was given up may be brought back where it is, at what was bid there last.
+    /// One that was given up may be brought back where it is, at what was bid for it last.
     fn may_come_back(&mut self, from: InstanceId) {
         let state = &mut self.draft.state;
         let unfit = |old: &Held| old.runner.as_ref().is_some_and(RunnerView::is_replaced);
@@ -190,10 +215,9 @@ impl Fold<'_> {
         let Some(old) = old.filter(|old| given_up(old) && !unfit(old)) else {
             return;
         };
-        let machine = state.machines.get(&old.slot.machine);
-        let bid = machine.and_then(|machine| machine.highest_bid);
         old.bid_before_park = match old.rental {
-            Rental::Bid => bid.map(|(bid, _)| bid),
+            // Where that is not known it stays given up.
+            Rental::Bid => old.last_bid.or(old.bid_before_park),
             Rental::OnDemand => None,
         };
     }
@@ -294,17 +318,6 @@ pub(crate) enum Refusal {
     This,
     /// The marketplace, or what stands before it, has no copies.
     Any,
-}
-
-impl Refusal {
-    /// What is made of a refusal; `None`: it may be otherwise a minute later.
-    pub(crate) fn of(why: RefusedWhy) -> Option<Self> {
-        match why {
-            RefusedWhy::Invalid | RefusedWhy::Unauthorized => Some(Self::This),
-            RefusedWhy::Unsupported => Some(Self::Any),
-            _ => None,
-        }
-    }
 }
 
 /// Takes up that a copy was refused, and in which words. Where there are no copies at all, none is planned

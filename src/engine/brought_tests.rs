@@ -3,7 +3,6 @@
 use super::*;
 use crate::engine::bring;
 use crate::engine::brought::{Refusal, refused};
-use crate::ports::RefusedWhy;
 use crate::runner::Brought;
 use crate::types::instance::Bringing;
 use crate::types::intent::{Effect, Intent, IntentState};
@@ -27,8 +26,10 @@ fn rented(restartable: bool) -> Scene {
     let view = old.runner.as_mut().unwrap();
     view.checkpoint = Some((0, sum('c'), 1000));
     view.read_at = Some(NOW);
+    old.last_bid = Some(usd(0.3));
+    // Another one of ours bid more on its machine.
     let mut machine = scene.state.machine(old.slot.machine);
-    machine.highest_bid = Some((usd(0.3), NOW));
+    machine.highest_bid = Some((usd(0.9), NOW));
     scene.state.machines.insert(machine.id, machine);
     let mut record = scene.state.replica(&old.replica);
     record.durable_gpu_ms = 3_600_000;
@@ -284,8 +285,7 @@ fn that_a_copy_may_not_be_paid_for_is_no_machines_fault() {
 fn what_the_marketplace_refuses_to_copy_is_given_up_soon_and_in_its_words() {
     let mut scene = waiting(false);
     scene.hears(1, Some(vec![waits(1)]));
-    let refuses = |scene: &mut Scene, why| {
-        let kind = Refusal::of(why).unwrap();
+    let refuses = |scene: &mut Scene, kind| {
         let mut to = scene.state.held[&scene.row.id].clone();
         let mut from = scene.state.held[&OLD].clone();
         refused(&mut to, Some(&mut from), kind, "no such path");
@@ -296,7 +296,7 @@ fn what_the_marketplace_refuses_to_copy_is_given_up_soon_and_in_its_words() {
     for times in 0..bring::REFUSED_MAX {
         scene.sees(0, &[], None);
         assert!(!scene.is_given_up(), "{times}");
-        refuses(&mut scene, RefusedWhy::Invalid);
+        refuses(&mut scene, Refusal::This);
     }
     let (events, _) = scene.sees(0, &[], None);
     assert!(scene.is_given_up() && !scene.is_cooled_down());
@@ -306,18 +306,10 @@ fn what_the_marketplace_refuses_to_copy_is_given_up_soon_and_in_its_words() {
     // Where there are no copies, none is planned from there any more.
     let mut scene = waiting(false);
     scene.hears(1, Some(vec![waits(1)]));
-    refuses(&mut scene, RefusedWhy::Unsupported);
+    refuses(&mut scene, Refusal::Any);
     scene.sees(0, &[], None);
     assert!(scene.is_given_up());
     assert!(scene.old().copies_failed >= bring::COPIES_MAX);
-    // What may be otherwise a minute later is asked again.
-    for why in [
-        RefusedWhy::Throttled,
-        RefusedWhy::NotSent,
-        RefusedWhy::Account,
-    ] {
-        assert_eq!(Refusal::of(why), None);
-    }
 }
 
 #[test]
@@ -493,4 +485,79 @@ fn a_copy_of_which_nobody_knows_stays_in_the_books_as_the_worst_that_it_may_be()
     let of_it = entries.iter().filter(|entry| entry.instance == Some(id));
     let mut amounts = of_it.map(|entry| entry.amount);
     assert!(amounts.any(|amount| amount == Money(48 * 3)), "{entries:?}");
+}
+
+#[test]
+fn stops_behind_its_gate_do_not_lengthen_its_time_without_end() {
+    let mut scene = waiting(false);
+    scene.accepts();
+    let mut minutes = 0;
+    while !scene.is_given_up() {
+        scene.hears(1, Some(vec![waits(1)]));
+        scene.change(|bringing| {
+            bringing.begun_at.get_or_insert(NOW);
+        });
+        scene.row.cur_state = Some(RawState::Stopped);
+        scene.sees(1, &[], None);
+        scene.row.cur_state = Some(RawState::Running);
+        scene.sees(5, &[], None);
+        minutes += 7;
+        assert!(minutes < 120, "it is billed all the while");
+    }
+    // And what was given up is not waited for once more.
+    let failed = scene.old().copies_failed;
+    scene.row.cur_state = Some(RawState::Stopped);
+    scene.sees(1, &[], None);
+    scene.row.cur_state = Some(RawState::Running);
+    scene.sees(1, &[], None);
+    assert!(scene.is_given_up());
+    assert_eq!(scene.old().copies_failed, failed);
+}
+
+#[test]
+fn one_that_goes_with_a_copy_under_way_is_not_replaced_at_once() {
+    for (accepted, waited) in [(true, true), (false, false)] {
+        let mut scene = waiting(false);
+        scene.hears(1, Some(vec![waits(1)]));
+        if accepted {
+            scene.accepts();
+        }
+        let id = scene.row.id;
+        let held = scene.state.held.get_mut(&id).unwrap();
+        held.destroying = Some(crate::types::instance::DestroyWhy::Moved);
+        scene.sees(1, &[], Some(id));
+        let record = scene.state.replica(&scene.old().replica);
+        assert_eq!(record.retry_at.is_some_and(|at| at > scene.now), waited);
+        assert_eq!(record.failures, 0);
+    }
+}
+
+#[test]
+fn copies_that_failed_long_ago_do_not_count_once_its_disk_has_a_new_checkpoint() {
+    let mut scene = Scene::new();
+    let id = scene.row.id;
+    let failed = |scene: &Scene| scene.state.held[&id].copies_failed;
+    scene.state.held.get_mut(&id).unwrap().copies_failed = 2;
+    let kept = |seq, digit| Told {
+        checkpoint: Some(Kept {
+            slot: 0,
+            manifest: sum(digit),
+            bytes: 900,
+        }),
+        ..line("1.1", seq, "running")
+    };
+    scene.hears(1, Some(vec![line("1.1", 1, "running")]));
+    assert_eq!(failed(&scene), 2);
+    scene.hears(1, Some(vec![kept(2, 'd')]));
+    assert_eq!(failed(&scene), 0);
+}
+
+#[test]
+fn where_two_machines_had_no_copy_it_is_rather_the_disk_than_the_second_machine() {
+    let mut scene = waiting(false);
+    scene.state.held.get_mut(&OLD).unwrap().copies_failed = 1;
+    scene.accepts();
+    scene.hears(10, Some(vec![waits(1)]));
+    scene.sees(1, &[], None);
+    assert!(scene.is_given_up() && !scene.is_cooled_down());
 }

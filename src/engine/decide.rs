@@ -1,18 +1,19 @@
 //! One decision: a world becomes a plan and a report that says why.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::types::deadline::Stance;
 use crate::types::ids::{HostId, InstanceId, JobName, MachineId, ReplicaId};
 use crate::types::instance::{DestroyWhy, Held, Rental};
 use crate::types::intent::Effect;
-use crate::types::job::Job;
+use crate::types::job::{Job, RentalChoice};
 use crate::types::money::{BID_PARKED, Money};
 use crate::types::offer::Offer;
 use crate::types::plan::{
     Action, Candidate, JobReport, Limit, Missing, Notice, Plan, Refusal, ReplicaReport, Report,
     Situation, Why,
 };
-use crate::types::recourse::{Recourse, Turn};
 use crate::types::state::{Severity, Wish};
 use crate::types::world::World;
 
@@ -24,6 +25,7 @@ use super::budget::{Load, Purse, Saving, begin_margin, rent_reserve, rows_of, wi
 use super::ladder::cannot_start;
 use super::lease::relabel;
 use super::moving::cheaper_elsewhere;
+use super::pace::{Pace, pace};
 use super::projection;
 use super::rank::{MarketIndex, Ranking, rank};
 use super::replica::{Ground, step};
@@ -87,6 +89,52 @@ struct Tick<'a> {
     report: Report,
 }
 
+/// What a job can take, by what its deadline wishes for; ranked once it is asked for.
+struct Rankings<'r, 'w> {
+    world: &'r World,
+    job: &'r Job,
+    index: &'r MarketIndex<'w>,
+    /// Whatever the rental.
+    free: &'r Ranking,
+    bids: Option<Ranking>,
+    sure: Option<Ranking>,
+}
+
+impl<'r, 'w> Rankings<'r, 'w> {
+    fn new(world: &'r World, job: &'r Job, index: &'r MarketIndex<'w>, free: &'r Ranking) -> Self {
+        Self {
+            world,
+            job,
+            index,
+            free,
+            bids: None,
+            sure: None,
+        }
+    }
+
+    /// The ranking of a stance. Of what is sure, that on which the rest can be done in time, where there is any.
+    fn of(&mut self, stance: Stance, pace: Option<&Pace>) -> Cow<'r, Ranking> {
+        let (kept, rental) = match stance {
+            Stance::Ride => return Cow::Borrowed(self.free),
+            Stance::Wait => (&mut self.bids, RentalChoice::Interruptible),
+            Stance::Sure => (&mut self.sure, RentalChoice::OnDemand),
+        };
+        let all = kept.get_or_insert_with(|| {
+            let job = Job {
+                rental,
+                ..self.job.clone()
+            };
+            rank(self.world, &job, self.index)
+        });
+        let mut all = all.clone();
+        let fast = |slot: &Candidate| pace.is_some_and(|pace| pace.is_in_time_on(&slot.gpu_name));
+        if stance == Stance::Sure && all.candidates.iter().any(fast) {
+            all.candidates.retain(fast);
+        }
+        Cow::Owned(all)
+    }
+}
+
 /// Whether an action only saves.
 fn saves(world: &World, effect: &Effect) -> bool {
     match effect {
@@ -147,6 +195,7 @@ impl<'a> Tick<'a> {
         } else {
             rank(world, &ranked, index)
         };
+        let mut rankings = Rankings::new(world, &ranked, index, &ranking);
         let mut replicas = Vec::new();
         let members = members(&world.state, job);
         let queued = queued(world, job, &members);
@@ -161,15 +210,16 @@ impl<'a> Tick<'a> {
                 index: member.index,
             };
             let waits = queued.get(&member.index).cloned();
-            let (situation, recourses) = if world.state.killed {
-                (Situation::Killed, Vec::new())
+            replicas.push(if world.state.killed {
+                ReplicaReport {
+                    replica: id,
+                    situation: Situation::Killed,
+                    recourses: Vec::new(),
+                    deadline: None,
+                }
             } else {
-                self.replica(order, job, &id, (&ranking, &mut base, index), waits)
-            };
-            replicas.push(ReplicaReport {
-                replica: id,
-                situation,
-                recourses,
+                let all = (&mut rankings, &mut base, index);
+                self.replica(order, job, &id, all, waits)
             });
         }
         self.report.jobs.push(JobReport {
@@ -193,9 +243,9 @@ impl<'a> Tick<'a> {
         order: usize,
         job: &'a Job,
         id: &ReplicaId,
-        (ranking, base, index): (&Ranking, &mut Base, &MarketIndex<'_>),
+        (rankings, base, index): (&mut Rankings<'_, '_>, &mut Base, &MarketIndex<'_>),
         queued: Option<Situation>,
-    ) -> (Situation, Vec<(Recourse, Turn)>) {
+    ) -> ReplicaReport {
         let world = self.world;
         let mut held: Vec<&Held> = world
             .state
@@ -208,7 +258,21 @@ impl<'a> Tick<'a> {
         let may_rent =
             world.config.keeps_back(&job.run).is_none() && cannot_start(world, job).is_none();
         let record = world.state.replica(id);
-        let newest = held.first().filter(|_| may_rent && !self.moves);
+        let works = world.state.job(&job.name).wish == Wish::Run;
+        let pace = works
+            .then(|| pace(world, job, &record, &held, rankings.free))
+            .flatten();
+        let stance = pace.as_ref().map_or(Stance::Ride, |pace| pace.stance);
+        let leaves = pace.as_ref().is_some_and(|pace| pace.leaves);
+        let in_time = pace.as_ref().is_some_and(|pace| pace.in_time);
+        let may_move = pace.as_ref().is_none_or(|pace| pace.may_move);
+        let view = pace.as_ref().map(|pace| pace.view);
+        let ranking = &*rankings.of(stance, pace.as_ref());
+        if let Some(pace) = &pace {
+            self.report.notices.extend(pace.notices.iter().cloned());
+            self.report.watches.push((id.clone(), pace.watch.clone()));
+        }
+        let newest = held.first().filter(|_| may_rent && may_move && !self.moves);
         let cheaper = newest.is_some_and(|held| {
             let best = cheaper_elsewhere(world, job, (ranking, index), held, &record);
             best.is_some_and(|best| self.affords(job, id, best).is_ok())
@@ -222,6 +286,9 @@ impl<'a> Tick<'a> {
             blind,
             best: if may_rent { &ranking.candidates } else { &[] },
             cheaper,
+            stance,
+            in_time,
+            leaves,
             queued,
             purse: &mut self.purse,
         });
@@ -230,9 +297,14 @@ impl<'a> Tick<'a> {
         self.actions
             .extend(step.actions.into_iter().map(|action| (order, action)));
         self.report.notices.extend(step.notices);
-        let recourses = step.recourses;
+        let report = |situation| ReplicaReport {
+            replica: id.clone(),
+            situation,
+            recourses: step.recourses,
+            deadline: view,
+        };
         if !step.wants {
-            return (step.situation, recourses);
+            return report(step.situation);
         }
         self.from.extend(step.from.map(|from| (id.clone(), from)));
         let own = step.reclaims.map(|slot| Ranking {
@@ -252,9 +324,18 @@ impl<'a> Tick<'a> {
                 base.wanted -= 1;
                 self.need(job, id, &base.ranking)
             }
-            _ => self.need(job, id, ranking),
+            _ => {
+                let situation = self.need(job, id, ranking);
+                let got = self.needs.last().is_some_and(|need| need.replica == *id);
+                if stance == Stance::Sure && !got {
+                    // What may be taken away is better than nothing.
+                    self.need(job, id, rankings.free)
+                } else {
+                    situation
+                }
+            }
         };
-        (situation, recourses)
+        report(situation)
     }
 
     /// Keeps the candidates that the limits leave a replica; its situation while it has none.
@@ -344,7 +425,8 @@ impl<'a> Tick<'a> {
             instances: 1,
             gpus: candidate.slot.gpus,
         };
-        (reserve, begin_margin(job, rate), load)
+        let margin = begin_margin(job, rate).saturating_add(bring::left_margin(from));
+        (reserve, margin, load)
     }
 
     fn offer(&self, candidate: &Candidate) -> Option<&'a Offer> {

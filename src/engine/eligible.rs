@@ -5,6 +5,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use std::time::Duration;
+
 use crate::types::ids::{HostId, InstanceId, MachineId, ReplicaId};
 use crate::types::instance::{Held, Rental};
 use crate::types::intent::Effect;
@@ -20,9 +22,10 @@ use crate::types::world::World;
 
 use super::act::elsewhere;
 use super::array::members;
-use super::bring::{GB, leads_by};
+use super::bring::{GB, leads_by, told_bytes};
 use super::price::{STAY_DEFAULT_HOURS, STAY_MAX_HOURS, Terms};
 use super::replica::ending_lead;
+use super::view::restore_patience;
 
 /// Whether a job may take an offer, its price aside.
 ///
@@ -117,6 +120,18 @@ pub(crate) struct Scope<'a> {
     queries_failed: bool,
 }
 
+/// How long the copies of a stay take at most, beside coming up: to it, where a disk was left with something
+/// to begin with, and from it, in time before its rental ends. What is not known yet fills the disk.
+fn copies_take(world: &World, job: &Job) -> Duration {
+    let of_job = world.state.held.values();
+    let of_job = of_job.filter(|held| held.replica.job == job.name);
+    let known = of_job.filter_map(told_bytes).max();
+    let disk = u64::from(job.requirements.disk_gb).saturating_mul(GB);
+    let comes = known.map(restore_patience).unwrap_or_default();
+    let goes = ending_lead(job).saturating_add(leads_by(job, known.unwrap_or(disk)));
+    goes.saturating_add(comes)
+}
+
 impl<'a> Scope<'a> {
     pub(crate) fn new(world: &'a World, job: &'a Job) -> Self {
         let lead_ms = millis(job.provision_timeout).saturating_add(millis(job.boot_overhead));
@@ -127,8 +142,7 @@ impl<'a> Scope<'a> {
         // last for the work, and for the copy away from it in any case.
         let movable = remote || job.disposable;
         let copies_ms = if carried && !job.disposable {
-            let bytes = u64::from(job.requirements.disk_gb).saturating_mul(GB);
-            millis(ending_lead(job).saturating_add(leads_by(job, bytes)))
+            millis(copies_take(world, job))
         } else {
             0
         };
@@ -600,6 +614,8 @@ pub(crate) mod samples {
             provision_timeout: Duration::from_mins(15),
             start: StartRules::default(),
             idle_after: None,
+            deadline: None,
+            deadline_policy: crate::types::deadline::DeadlineKind::default(),
         }
     }
 
@@ -648,6 +664,7 @@ pub(crate) mod samples {
             rental: Rental::Bid,
             price,
             bid_before_park: None,
+            last_bid: Some(price),
             storage: usd(0.01),
             disk_gb: job.requirements.disk_gb,
             traffic_prices: offer.inet_down_price.zip(offer.inet_up_price),

@@ -71,7 +71,12 @@ impl Fold<'_> {
             return;
         };
         if before == Phase::Stopped && held.phase != Phase::Stopped {
+            let given_up = view
+                .verdict
+                .filter(|verdict| *verdict == Verdict::NotBrought);
             view.begins_anew();
+            // What was given up behind its gate is not waited for once more.
+            view.verdict = given_up;
             if let Some(bringing) = &mut held.bringing {
                 bringing.waits_again(self.seen.now);
             }
@@ -79,7 +84,12 @@ impl Fold<'_> {
         if let Some(heard) = self.seen.heard.get(&held.id) {
             view.read_at = Some(heard.at);
             let worked = view.worked;
+            let kept = view.checkpoint.clone();
             let news = view.take_up(&heard.lines, heard.at);
+            if held.phase == Phase::Running && !held.is_behind_gate() && view.checkpoint != kept {
+                // Its disk works: what was not copied from it some time ago may be now.
+                held.copies_failed = 0;
+            }
             self.measured(held, &heard.lines);
             if news.any || (heard.signs && view.line.is_none()) || !heard.whole {
                 view.heard_at = Some(heard.at);

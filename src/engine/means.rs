@@ -7,10 +7,12 @@ use crate::types::plan::{Candidate, Limit, Notice, Situation};
 use crate::types::state::Severity;
 use crate::types::world::World;
 
-use super::bring::{COPIES_MAX, latest, source, traffic};
+use super::act::expendable;
+use super::back::{resume_at, spendable};
+use super::bring::{COPIES_MAX, latest, left_margin, source, traffic};
 use super::budget::{Load, begin_margin, horizon, rent_reserve, rows_of};
 use super::lease::may_wake;
-use super::replica::{Ground, Step, due, resume_at, spendable, want};
+use super::replica::{Ground, Step, due, want};
 
 /// What parking an instance first gives back: its price ahead, by the hour, and its GPUs.
 fn freed(world: &World, held: &Held) -> (Money, Rate, u32) {
@@ -40,15 +42,16 @@ fn affords(
     let reserve = rent_reserve(world, job, offer, candidate.price, candidate.storage);
     let rate = candidate.price.saturating_add(candidate.storage);
     let (cost, less, gpus) = freed(world, instead);
+    // What may be lost is destroyed for it, and leaves its place.
+    let stays = !expendable(world, job, instead);
     let load = Load {
         rate: Rate(rate.0.saturating_sub(less.0)),
-        instances: 1,
+        instances: u32::from(stays),
         gpus: candidate.slot.gpus.saturating_sub(gpus),
     };
     let reserve = reserve.saturating_add(copied).saturating_sub(cost);
-    ground
-        .purse
-        .affords(job, reserve, begin_margin(job, rate), load)
+    let margin = begin_margin(job, rate).saturating_add(left_margin(from));
+    ground.purse.affords(job, reserve, margin, load)
 }
 
 /// What keeps an instance from every slot elsewhere, its copy included; the first limit.
@@ -107,11 +110,9 @@ pub(super) fn unpaid_copy(
         return Some(situation);
     }
     let unfit = held.runner.as_ref().is_some_and(RunnerView::is_replaced);
-    let machine = world.state.machines.get(&held.slot.machine);
-    let bid = machine.and_then(|machine| machine.highest_bid);
     let may = held.id == from.id && held.rental == Rental::Bid && !unfit;
     let may = may && due(ground, held).is_none() && may_wake(world, held) && spendable(ground);
-    if let Some((bid, _)) = bid.filter(|_| may)
+    if let Some(bid) = held.last_bid.filter(|_| may)
         && let Ok(Some(action)) = resume_at(ground, held, bid)
     {
         step.actions.push(action);

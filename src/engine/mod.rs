@@ -8,6 +8,7 @@ mod act;
 pub mod array;
 mod array_fate;
 pub mod assign;
+mod back;
 pub mod bid;
 pub(crate) mod bring;
 pub(crate) mod brought;
@@ -30,6 +31,7 @@ mod moved;
 mod moving;
 pub mod observe;
 mod outbid;
+mod pace;
 pub mod price;
 pub mod projection;
 #[cfg(test)]

@@ -313,6 +313,7 @@ impl Fold<'_> {
             gpu_name: model.unwrap_or_default().to_owned(),
             rental: *rental,
             price: *price,
+            last_bid: (*rental == Rental::Bid).then_some(*price),
             storage: *storage,
             disk_gb: *disk_gb,
             runner: self.runner_of(replica),
@@ -379,6 +380,9 @@ impl Fold<'_> {
                 Rental::OnDemand
             },
             price: row.price.unwrap_or_default(),
+            last_bid: row
+                .price
+                .filter(|&bid| row.is_bid == Some(true) && bid > BID_PARKED),
             storage: storage.unwrap_or_default(),
             disk_gb,
             created_at,

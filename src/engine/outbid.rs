@@ -3,24 +3,27 @@
 
 use std::time::Duration;
 
+use crate::types::deadline::Stance;
 use crate::types::instance::{DestroyWhy, Held, Rental, RunnerView};
 use crate::types::job::RentalChoice;
-use crate::types::money::{BID_PARKED, Rate};
+use crate::types::money::{BID_PARKED, Money, Rate};
 use crate::types::offer::Offer;
 use crate::types::plan::{Action, Candidate, Missing, Refusal, Situation, Why};
 use crate::types::recourse::{Recourse, Turn};
 use crate::types::time::Time;
 
 use super::act::{busy, expendable, given_up, is_seen, lower, park, resume_bid, row, set_bid};
+use super::back::{resume, spend, spendable};
 use super::bid::raised_bid;
-use super::bring::{COPIES_MAX, begins_with, latest};
+use super::bring::{COPIES_MAX, begins_with, holds_nothing, latest, left_margin, traffic};
 use super::budget::{Load, begin_margin, rent_reserve, rows_of};
 use super::eligible::Scope;
+use super::ladder::cannot_start;
 use super::lease::may_wake;
 use super::means::can_move;
 use super::price::stay_gpu_hours;
 use super::rank;
-use super::replica::{Ground, PARKED_MAX, Step, due, leave, resume, spend, spendable};
+use super::replica::{Ground, PARKED_MAX, Step, due, finds_sure, leave};
 
 /// So long a raised bid may take to win the slot back before the next step is taken.
 pub(super) const RAISE_TAKES: Duration = Duration::from_mins(5);
@@ -74,7 +77,8 @@ fn ladder(
 ) -> Situation {
     let world = ground.world;
     let until = held.phase_since + ground.job.patience;
-    let is_waited_for = !given_up(held) || world.now < until;
+    let has_time = !(ground.in_time && finds_sure(ground, held));
+    let is_waited_for = has_time && (!given_up(held) || world.now < until);
     let raise = raise(ground, held);
     let reclaim = reclaim(ground, held, count);
     let moves = moves(ground, held, count);
@@ -161,12 +165,19 @@ fn raise(ground: &Ground<'_, '_>, held: &Held) -> Result<(Rate, Option<Rate>), T
     if held.rental != Rental::Bid || is_replaced(held) {
         return Err(Turn::NotAllowed);
     }
+    if ground.in_time && finds_sure(ground, held) {
+        return Err(Turn::NoTime);
+    }
     let takes_until = held.raised_at.map(|at| at + RAISE_TAKES);
     if let Some(until) = takes_until.filter(|&until| until > world.now) {
         return Err(Turn::Until { until });
     }
     if held.raises > 0 {
         return Err(Turn::Over);
+    }
+    if busy(world, held) {
+        // Of two changes of one bid the one that arrives last would hold.
+        return Err(Turn::Next);
     }
     if !may_wake(world, held) {
         // Its label is renewed first.
@@ -193,8 +204,18 @@ pub(super) fn reclaim(
 ) -> Result<Candidate, Turn> {
     let (world, job) = (ground.world, ground.job);
     let is_taken = held.rental == Rental::Bid && job.rental != RentalChoice::Interruptible;
-    if !is_taken || is_replaced(held) || world.config.keeps_back(&job.run).is_some() {
+    let may_rent = world.config.keeps_back(&job.run).is_none()
+        && cannot_start(world, job).is_none()
+        && !world.wind_down;
+    // What waits behind its gate has nothing on its machine that would be taken back.
+    if !is_taken || !may_rent || is_replaced(held) || holds_nothing(world, held) {
         return Err(Turn::NotAllowed);
+    }
+    if is_stuck(ground, held) {
+        return Err(Turn::NotCopied);
+    }
+    if ground.stance == Stance::Wait {
+        return Err(Turn::HasTime);
     }
     if held.outbid_at.is_none() || !is_seen(world, held) {
         return Err(Turn::NotOutbid);
@@ -217,16 +238,23 @@ pub(super) fn reclaim(
         return Err(Turn::TooManyDisks);
     }
     let offer = offered(ground, &found);
+    let copied = copied_from(ground).map_or(Money::ZERO, |from| {
+        let down = offer.and_then(|offer| offer.inet_down_price);
+        let (up, down) = traffic(job, from, (found.slot.machine, down));
+        up.saturating_add(down)
+    });
     let reserve = rent_reserve(world, job, offer, found.price, found.storage);
+    let reserve = reserve.saturating_add(copied);
     let rate = found.price.saturating_add(found.storage);
     let load = Load {
         rate,
         instances: 1,
         gpus: found.slot.gpus,
     };
+    let margin = begin_margin(job, rate).saturating_add(left_margin(copied_from(ground)));
     ground
         .purse
-        .affords(job, reserve, begin_margin(job, rate), load)
+        .affords(job, reserve, margin, load)
         .map_err(|limit| Turn::Limited { limit })?;
     Ok(found)
 }
@@ -259,12 +287,24 @@ fn offered<'a>(ground: &Ground<'a, '_>, candidate: &Candidate) -> Option<&'a Off
 /// work that interruptions take and the job's own traffic are in the landed price.
 fn with_its_copy(ground: &Ground<'_, '_>, scope: &Scope<'_>, candidate: &Candidate) -> f64 {
     let total = candidate.parts.total();
-    let from = latest(ground.job, &ground.held).filter(|from| from.copies_failed < COPIES_MAX);
-    let Some((from, offer)) = from.zip(offered(ground, candidate)) else {
+    let Some((from, offer)) = copied_from(ground).zip(offered(ground, candidate)) else {
         return total;
     };
     let rate = candidate.price.saturating_add(candidate.storage);
     total + begins_with(ground.job, from, offer, rate) / stay_gpu_hours(scope, offer)
+}
+
+/// The disk whose checkpoint a replica's next instance is to begin with.
+fn copied_from<'a>(ground: &Ground<'a, '_>) -> Option<&'a Held> {
+    latest(ground.job, &ground.held).filter(|from| from.copies_failed < COPIES_MAX)
+}
+
+/// Whether a standing bid is all that its work can go on by: it is on its disk alone, nothing is copied
+/// from there any more, and the policy does not let it begin anew.
+fn is_stuck(ground: &Ground<'_, '_>, held: &Held) -> bool {
+    let from = latest(ground.job, &ground.held);
+    let fails = from.is_some_and(|from| from.copies_failed >= COPIES_MAX);
+    fails && !ground.job.restartable && !expendable(ground.world, ground.job, held)
 }
 
 /// Whether there is another slot, and the disk may be left.
@@ -277,6 +317,9 @@ fn moves(ground: &Ground<'_, '_>, held: &Held, count: usize) -> Result<(), Turn>
     }
     if expendable(ground.world, ground.job, held) {
         return Ok(());
+    }
+    if is_stuck(ground, held) {
+        return Err(Turn::NotCopied);
     }
     if count > PARKED_MAX {
         return Err(Turn::TooManyDisks);
@@ -419,6 +462,19 @@ mod tests {
         };
         assert_eq!((slot.machine.0, *rental), (9, Rental::OnDemand));
         assert_eq!((*price, rent.why), (usd(0.4), Why::Reclaim));
+    }
+
+    #[test]
+    fn nothing_is_parked_to_be_taken_back_while_nothing_is_rented() {
+        let mut dear = offer(2);
+        (dear.floor, dear.on_demand) = (Some(usd(0.6)), Some(usd(0.8)));
+        let mut world = outbid(RentalChoice::Auto, 61, vec![dear, rival(0.25, 0.4)]);
+        let held = world.state.held.get_mut(&InstanceId(5)).unwrap();
+        (held.raises, held.raised_at) = (1, Some(NOW - Duration::from_hours(1)));
+        assert_eq!(told(&world)[2], Turn::Taken);
+        assert_eq!(effects(&world), [bid(0.001)]);
+        world.wind_down = true;
+        assert_eq!(told(&world)[2], Turn::NotAllowed);
     }
 
     #[test]

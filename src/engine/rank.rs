@@ -37,6 +37,8 @@ pub struct Ranking {
     /// The cheapest on-demand candidate, whatever rental the job takes and whatever its ceiling:
     /// what savings are measured against.
     pub on_demand_best: Option<Candidate>,
+    /// The same within the job's ceiling.
+    pub on_demand_fits: Option<Candidate>,
 }
 
 /// The market's rows by model and count, so that a job looks only at what it might take, and the risks
@@ -141,6 +143,7 @@ pub fn rank(world: &World, job: &Job, index: &MarketIndex<'_>) -> Ranking {
     let mut taken = Cheapest::new(CANDIDATES_MAX.max(world.config.rents_per_tick_max as usize));
     let mut passed_over: Vec<PassedOver> = Vec::new();
     let mut yardstick = Cheapest::new(1);
+    let mut fits = Cheapest::new(1);
     let mut known: Option<(&str, Class<'_, '_>)> = None;
     for group in &index.groups {
         // The two first reasons hold for a whole group. Groups of a model are neighbours.
@@ -170,6 +173,9 @@ pub fn rank(world: &World, job: &Job, index: &MarketIndex<'_>) -> Ranking {
                 let judged = judge(&scope, class, row, yardstick.bar);
                 if let Some(scored) = judged.on_demand {
                     yardstick.offer(scored);
+                    if !over_ceiling(job, scored.price, scored.storage, row.gpus) {
+                        fits.offer(scored);
+                    }
                 }
                 match judged.outcome {
                     Ok(new) if best.as_ref().is_none_or(|old| new.order(old).is_lt()) => {
@@ -197,6 +203,7 @@ pub fn rank(world: &World, job: &Job, index: &MarketIndex<'_>) -> Ranking {
     }
     ranking.candidates = taken.candidates();
     ranking.on_demand_best = yardstick.candidates().pop();
+    ranking.on_demand_fits = fits.candidates().pop();
     ranking.best_refused = passed_over
         .into_iter()
         .map(|passed| (passed.slot, passed.offer, passed.price, passed.refusal))

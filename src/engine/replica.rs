@@ -7,28 +7,26 @@
 
 use std::time::Duration;
 
+use crate::types::deadline::Stance;
 use crate::types::ids::InstanceId;
-use crate::types::instance::{DestroyWhy, Held, Phase, Rental, Verdict};
+use crate::types::instance::{DestroyWhy, Held, Phase, Verdict};
 use crate::types::intent::Effect;
 use crate::types::job::Job;
-use crate::types::money::Rate;
-use crate::types::plan::{Action, Candidate, Limit, Missing, Notice, Refusal, Situation, Why};
+use crate::types::plan::{Action, Candidate, Limit, Missing, Notice, Situation, Why};
 use crate::types::recourse::{Recourse, Turn};
 use crate::types::state::{Ending, ReplicaRecord, Severity, Wish};
 use crate::types::world::World;
 
 use super::act::{
-    at_rest, busy, destroy, destroy_again, does_nothing, expendable, given_up, lets_go, lower,
-    overpriced, park, plain, resume_bid, row, set_bid, wound_down,
+    at_rest, destroy, destroy_again, does_nothing, expendable, given_up, lets_go, lower,
+    overpriced, park, wound_down,
 };
-use super::bid::raised_bid;
-use super::bring::{COPIES_MAX, bring, holds_nothing, is_carried_on, leads, source};
-use super::budget::{Load, Purse, Saving, begin_margin, horizon, rise, rows_of, stirs};
+use super::back::{keep_running, rest_or_resume, spendable};
+use super::bring::{COPIES_MAX, bring, holds_nothing, is_away, is_carried_on, leads, source};
+use super::budget::{Purse, Saving};
 use super::ladder::{cannot_start, failed_start, names_fault};
-use super::lease::may_wake;
-use super::means::unpaid_copy;
-use super::outbid::{reclaim, stopped};
-use super::price::over_ceiling;
+use super::means::can_move;
+use super::outbid::stopped;
 
 /// Parked instances that a replica may leave behind; with more, it waits.
 pub(super) const PARKED_MAX: usize = 2;
@@ -70,6 +68,12 @@ pub(crate) struct Ground<'a, 'p> {
     pub(crate) best: &'p [Candidate],
     /// Whether its newest instance is better left for another slot.
     pub(crate) cheaper: bool,
+    /// What its deadline wishes for.
+    pub(crate) stance: Stance,
+    /// Whether what its deadline calls for could still be in time, begun anew.
+    pub(crate) in_time: bool,
+    /// Whether its deadline has it leave what it has at a bid.
+    pub(crate) leaves: bool,
     /// What it waits for, where it is an element of an array that has no turn.
     pub(crate) queued: Option<Situation>,
     pub(crate) purse: &'p mut Purse<'a>,
@@ -288,7 +292,10 @@ pub(super) fn want(ground: &Ground<'_, '_>, step: &mut Step) -> Situation {
     if let Some(situation) = cannot_start(ground.world, ground.job) {
         return situation;
     }
-    if let Some(until) = ground.record.retry_at.filter(|&until| until > now) {
+    // That hosts let starts come to nothing is reckoned with: there is no time to wait for better ones.
+    let record = &ground.record;
+    let no_time = ground.stance == Stance::Sure && record.failed_starts > 0 && record.failures == 0;
+    if let Some(until) = record.retry_at.filter(|&until| until > now && !no_time) {
         return Situation::BackingOff { until };
     }
     if let Some(missing) = ground.blind {
@@ -302,10 +309,35 @@ pub(super) fn want(ground: &Ground<'_, '_>, step: &mut Step) -> Situation {
             times: from.copies_failed,
         };
     }
+    let mut begins_with = from.filter(|_| fails.is_none());
+    if let Some(from) = begins_with.filter(|from| is_away(ground.world, from)) {
+        let patience = ground.world.config.offline_patience;
+        if !ground.job.restartable || now < from.phase_since + patience {
+            step.notices.push(source_away(ground, from));
+            return Situation::SourceAway { from: from.id };
+        }
+        begins_with = None;
+    }
     step.wants = !ground.world.wind_down;
     // Where its copies fail it may begin anew.
-    step.from = from.filter(|_| fails.is_none()).map(|from| from.id);
+    step.from = begins_with.map(|from| from.id);
     Situation::NoOffer
+}
+
+/// Tells that what a replica is to begin with is on the disk of a host that is not heard from.
+fn source_away(ground: &Ground<'_, '_>, from: &Held) -> Notice {
+    Notice {
+        severity: Severity::Alarm,
+        kind: "source-away".to_owned(),
+        replica: Some(ground.record.id.clone()),
+        text: format!(
+            "the host of instance {} is not heard from, and its disk has the checkpoint that {} is to go on \
+             with: nothing is rented until it is back; {}",
+            from.id,
+            ground.record.id,
+            lets_go(ground.job, "stop", "gives it up")
+        ),
+    }
 }
 
 fn running(
@@ -362,12 +394,27 @@ fn running(
     if let Some(situation) = bring(ground, held, step) {
         return situation;
     }
+    if ground.leaves && alone && finds_sure(ground, held) {
+        return leave(ground, held, Why::Deadline, DestroyWhy::Moved, count, step);
+    }
     if ground.cheaper && alone && count == 1 && spendable(ground) && ground.blind.is_none() {
         let (why, destroy_why) = (Why::CheaperElsewhere, DestroyWhy::Moved);
         return leave(ground, held, why, destroy_why, count, step);
     }
     step.actions.extend(lower(ground.world, ground.job, held));
     Situation::Running
+}
+
+/// Whether what a deadline calls for would be rented in the place of an instance: where limits forbid it, or
+/// something is not known, or it may not be tried yet, what there is is better than nothing.
+pub(super) fn finds_sure(ground: &Ground<'_, '_>, held: &Held) -> bool {
+    let waits = ground
+        .record
+        .retry_at
+        .is_some_and(|at| at > ground.world.now);
+    let may =
+        !waits && spendable(ground) && ground.blind.is_none() && ground.stance == Stance::Sure;
+    may && !ground.best.is_empty() && can_move(ground, held).is_ok()
 }
 
 /// Why an instance that runs well has to be left all the same.
@@ -444,6 +491,9 @@ fn provisioning(ground: &Ground<'_, '_>, held: &Held, count: usize, step: &mut S
         let (why, destroy_why) = (Why::OverCeiling, DestroyWhy::Moved);
         return leave(ground, held, why, destroy_why, count, step);
     }
+    if ground.leaves && finds_sure(ground, held) {
+        return leave(ground, held, Why::Deadline, DestroyWhy::Moved, count, step);
+    }
     if held.first_ran_at.is_none() {
         let until = held.created_at + timeout;
         step.actions.extend(lower(ground.world, ground.job, held));
@@ -500,10 +550,12 @@ fn silent(ground: &Ground<'_, '_>, held: &Held, step: &mut Step) -> Situation {
             return Situation::Running;
         }
     }
-    if ground.world.now < until {
+    let may_go = expendable(ground.world, ground.job, held);
+    let no_time = may_go && ground.leaves && finds_sure(ground, held);
+    if ground.world.now < until && !no_time {
         return Situation::Provisioning { until };
     }
-    if expendable(ground.world, ground.job, held) {
+    if may_go {
         let why = (DestroyWhy::HostLost, Why::HostLost);
         step.actions.push(destroy(held, why.0, why.1));
         return Situation::Clearing;
@@ -523,196 +575,6 @@ fn silent(ground: &Ground<'_, '_>, held: &Held, step: &mut Step) -> Situation {
     Situation::Provisioning { until }
 }
 
-// ---------------------------------------------------------------------------------------- resting
-
-/// The current instance is parked, and the replica should run: bring it back, or replace it.
-fn rest_or_resume(
-    ground: &mut Ground<'_, '_>,
-    held: &Held,
-    alone: bool,
-    count: usize,
-    step: &mut Step,
-) -> Situation {
-    let world = ground.world;
-    if busy(world, held) {
-        return Situation::Clearing;
-    }
-    if let Some(until) = ground.record.retry_at.filter(|&at| at > world.now) {
-        return Situation::BackingOff { until };
-    }
-    if !alone {
-        return Situation::Clearing;
-    }
-    if resume_bid(held).is_some() && due(ground, held).is_none() {
-        if !may_wake(world, held) {
-            // Its label is renewed first.
-            return Situation::Clearing;
-        }
-        if !spendable(ground) {
-            let missing = ground.blind.unwrap_or(Missing::Account);
-            return Situation::Blind { missing };
-        }
-        match resume(ground, held) {
-            Ok(Some(action)) => {
-                step.actions.push(action);
-                return Situation::Provisioning {
-                    until: world.now + ground.job.patience,
-                };
-            }
-            Err(limit) => return Situation::OverLimit { limit },
-            Ok(None) => {}
-        }
-    }
-    // What we put away ourselves was not taken from us.
-    if held.outbid_at.is_some() {
-        match reclaim(ground, held, count) {
-            Ok(slot) => {
-                step.recourses.push((Recourse::Reclaim, Turn::Taken));
-                step.reclaims = Some(slot);
-                return want(ground, step);
-            }
-            Err(turn) => step.recourses.push((Recourse::Reclaim, turn)),
-        }
-    }
-    if expendable(ground.world, ground.job, held) {
-        step.actions
-            .push(destroy(held, DestroyWhy::Moved, Why::Superseded));
-        return Situation::Clearing;
-    }
-    if count > PARKED_MAX {
-        return leave(
-            ground,
-            held,
-            Why::PatienceOver,
-            DestroyWhy::Moved,
-            count,
-            step,
-        );
-    }
-    if let Some(situation) = unpaid_copy(ground, held, step) {
-        return situation;
-    }
-    want(ground, step)
-}
-
-/// What an instance comes back at: at its old bid, or over what somebody else was seen to bid more.
-/// `None`: the old bid would be outbid at once, and more than that cannot be bid.
-fn price_back(ground: &Ground<'_, '_>, held: &Held, old: Rate) -> Option<Rate> {
-    let slot = row(ground.world, held).filter(|_| held.rental == Rental::Bid);
-    match slot.map(|offer| raised_bid(ground.world, ground.job, held, offer)) {
-        Some(Ok(bid)) => Some(bid.max(old)),
-        Some(Err(Refusal::OverCeiling | Refusal::BidNotBelowOnDemand)) => None,
-        _ => Some(old),
-    }
-}
-
-/// Brings an instance back, if its price is still within the ceiling and a bid still under the
-/// slot's on-demand rate, which has to be known. `Ok(None)`: it cannot be had at that price.
-pub(super) fn resume(ground: &mut Ground<'_, '_>, held: &Held) -> Result<Option<Action>, Limit> {
-    match resume_bid(held) {
-        Some(old) => resume_at(ground, held, old),
-        None => Ok(None),
-    }
-}
-
-/// The same at an old price, where that is known from elsewhere.
-pub(super) fn resume_at(
-    ground: &mut Ground<'_, '_>,
-    held: &Held,
-    old: Rate,
-) -> Result<Option<Action>, Limit> {
-    let world = ground.world;
-    let Some(price) = price_back(ground, held, old) else {
-        return Ok(None);
-    };
-    if over_ceiling(ground.job, price, held.storage, held.slot.gpus) {
-        return Ok(None);
-    }
-    if held.parked && crowded(ground, held) {
-        return Ok(None);
-    }
-    let on_demand = row(world, held).and_then(|offer| offer.on_demand);
-    let effect = match held.rental {
-        Rental::Bid => {
-            if !world.can_bid || on_demand.is_none_or(|rate| price > rate) {
-                return Ok(None);
-            }
-            set_bid(held, price)
-        }
-        Rental::OnDemand => Effect::Start { instance: held.id },
-    };
-    spend(ground, held, effect, price, Why::Resume, on_demand).map(Some)
-}
-
-/// Takes back a park that has not taken effect: the same price, so nothing more is at stake.
-fn keep_running(ground: &mut Ground<'_, '_>, held: &Held) -> Option<Action> {
-    if !spendable(ground) || busy(ground.world, held) || !may_wake(ground.world, held) {
-        return None;
-    }
-    resume(ground, held).ok().flatten()
-}
-
-pub(super) fn spend(
-    ground: &mut Ground<'_, '_>,
-    held: &Held,
-    effect: Effect,
-    price: Rate,
-    why: Why,
-    on_demand: Option<Rate>,
-) -> Result<Action, Limit> {
-    let more = rise(held, price);
-    let reserve = more.cost(horizon(ground.world));
-    let margin = begin_margin(ground.job, more);
-    let load = Load {
-        rate: more,
-        instances: 0,
-        gpus: stirs(held, price),
-    };
-    ground.purse.take(ground.job, reserve, margin, load)?;
-    ground.purse.begun.insert(held.slot.machine);
-    Ok(Action {
-        reserve,
-        on_demand_seen: on_demand,
-        ..plain(held, effect, why)
-    })
-}
-
-/// Whether others of ours took the GPUs of a parked instance meanwhile, or take them in this tick.
-/// Where it is not known which GPUs they have, they might be the same.
-fn crowded(ground: &Ground<'_, '_>, held: &Held) -> bool {
-    let (world, machine) = (ground.world, held.slot.machine);
-    let all = rows_of(world, machine)
-        .iter()
-        .filter_map(|offer| offer.machine_gpus)
-        .max();
-    let others = world
-        .state
-        .held
-        .values()
-        .filter(|other| other.slot.machine == machine && !other.parked);
-    let known = |held: &Held| held.gpu_ids.len() == held.slot.gpus as usize;
-    let mut together = held.slot.gpus;
-    for other in others {
-        let shared = other.gpu_ids.iter().any(|id| held.gpu_ids.contains(id));
-        if shared || !known(other) || !known(held) {
-            return true;
-        }
-        together = together.saturating_add(other.slot.gpus);
-    }
-    let renting = world.state.intents.values().any(
-        |intent| matches!(intent.effect, Effect::Rent { slot, .. } if slot.machine == machine),
-    );
-    let full = together > held.slot.gpus && all.is_none_or(|all| together > all);
-    full || renting || ground.purse.begun.contains(&machine)
-}
-
-/// Whether money may be spent on an instance: not when that is forbidden, nor on what is not known.
-pub(super) fn spendable(ground: &Ground<'_, '_>) -> bool {
-    let world = ground.world;
-    let blind = matches!(ground.blind, Some(Missing::Listing | Missing::Account));
-    !world.wind_down && !world.state.killed && !blind
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
@@ -723,7 +585,7 @@ mod tests {
     use super::*;
     use crate::types::instance::RunnerView;
     use crate::types::job::CheckpointPlace;
-    use crate::types::money::BID_PARKED;
+    use crate::types::money::{BID_PARKED, Rate};
 
     #[test]
     fn what_hangs_stops_before_it_is_begun_anew() {

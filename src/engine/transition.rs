@@ -435,6 +435,7 @@ impl Fold<'_> {
             }
             self.draft.intent(self.config.timezone, now, &intent, to);
         }
+        self.copied_in_vain(&held);
         self.keep_for_traffic(&mut held);
         self.draft.state.held.insert(held.id, held.clone());
         self.draft.gone(held.id, now);

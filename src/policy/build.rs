@@ -1,6 +1,7 @@
 //! From what was read to a job, with the checks that concern more than one field.
 
 mod array;
+mod deadline;
 mod inputs;
 mod run;
 mod service;
@@ -11,6 +12,7 @@ use std::time::Duration;
 
 use super::kind::Value;
 use super::reader::Reading;
+use crate::types::deadline::DeadlineKind;
 use crate::types::ids::{HostId, MachineId};
 use crate::types::job::{
     Budget, CheckpointPlace, Finish, Job, RentalChoice, Requirements, Retries, RunType,
@@ -56,6 +58,7 @@ getters! {
     zone: Zone -> chrono_tz::Tz;
     sets: Sets -> Vec<super::sets::Set>;
     axes: Axes -> Vec<super::sets::Axis>;
+    moment: Instant -> crate::types::time::Time;
 }
 
 impl Reading {
@@ -86,6 +89,13 @@ impl Reading {
             "auto" => Some(RentalChoice::Auto),
             _ => None,
         }
+    }
+
+    /// By which rule it is kept in time.
+    fn deadline_policy(&self) -> DeadlineKind {
+        let name = self.text("policy");
+        let named = name.and_then(|name| DeadlineKind::named(&name));
+        named.unwrap_or_default()
     }
 
     /// Whether the runner looks after the command; `None` where that is not known.
@@ -175,7 +185,9 @@ pub(super) fn check(reading: &mut Reading) -> Vec<Window> {
     check_loss(reading);
     check_bounds(reading);
     check_start(reading);
-    windows(reading)
+    let windows = windows(reading);
+    deadline::check(reading, !windows.is_empty());
+    windows
 }
 
 fn check_rental(reading: &mut Reading) {
@@ -440,6 +452,8 @@ pub(super) fn job(reading: &Reading, windows: Vec<Window>) -> Option<Job> {
             backoff_max: reading.span("retries.backoff_max")?,
         },
         lifetime_max: reading.span("max_lifetime"),
+        deadline: reading.moment("deadline"),
+        deadline_policy: reading.deadline_policy(),
         provision_timeout: reading.span("provision_timeout")?,
         start: start(reading)?,
         idle_after: reading.span("run.idle_after"),

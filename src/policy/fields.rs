@@ -121,8 +121,8 @@ pub(super) const SECTIONS: &[Section] = &[
             field("max_lifetime", Span(600, 365 * DAY), Unset("no end"), Live, "Longest life of one instance"),
             field("boot_overhead", Span(0, DAY), Is("\"3m\""), Live, "Time from running to useful work, at each start; it is part of the price"),
             field("restartable", Flag, Is("false"), Live, "The job may start again from nothing: allows long work on bids without a checkpoint, and a new start where a supervised job's checkpoint cannot be brought over"),
-            field("deadline", Instant, Unset("none"), NotYet, "When the work must be done"),
-            field("policy", Text(100), Unset("none"), NotYet, "How bids and moves are decided"),
+            field("deadline", Instant, Unset("none"), Live, "When the work must be done: what nobody takes away is taken in time for it, within `price.max` and the limits"),
+            field("policy", Choice(&["hazard-mdp", "on-demand", "greedy", "uniform-progress", "uniform-progress-prelude", "slack-band"]), Is("\"hazard-mdp\""), Live, "By which rule a deadline is kept as cheaply as may be"),
         ],
     },
     Section {

@@ -257,13 +257,12 @@ fn a_value_that_is_wrong_is_told_what_would_be_right() {
             "[checkpoint]\nevery = \"15m\"",
             &["`checkpoint.place` is missing"],
         ),
-        (
-            "deadline = 2027-01-31T18:00:00Z",
-            "",
-            &["not in effect yet"],
-        ),
         ("deadline = \"tomorrow\"", "", &["a moment with its offset"]),
-        ("policy = \"uniform\"", "", &["not in effect yet"]),
+        (
+            "policy = \"uniform\"",
+            "",
+            &["hazard-mdp", "uniform-progress"],
+        ),
     ] {
         one_mistake(&with(top, below), parts);
     }
@@ -276,6 +275,26 @@ fn what_must_hold_between_fields() {
             "finish = \"work\"",
             "",
             &["needs to know how much work"][..],
+        ),
+        (
+            "deadline = 2027-01-31T18:00:00Z",
+            "",
+            &["not known without `work.gpu_hours`", "add [work] gpu_hours"],
+        ),
+        (
+            "deadline = 2027-01-31T18:00:00Z\nrental = \"interruptible\"",
+            "[work]\ngpu_hours = 1",
+            &["nothing can be promised", "use rental = \"auto\""],
+        ),
+        (
+            "policy = \"greedy\"",
+            "[work]\ngpu_hours = 1",
+            &["there is none", "add deadline"],
+        ),
+        (
+            "deadline = 2027-01-31T18:00:00Z",
+            "[work]\ngpu_hours = 1\n[[window]]\ncron = \"0 22 * * *\"\nlasts = \"8h\"",
+            &["does not go with [[window]] yet"],
         ),
         (
             "finish = \"never\"",

@@ -17,7 +17,8 @@ use super::turn::{Others, Policy, Turn};
 use crate::daemon::Looking;
 use crate::market::faults::FaultSpec;
 use crate::market::{Disputed, Quirks};
-use crate::types::job::Job;
+use crate::types::deadline::DeadlineKind;
+use crate::types::job::{Finish, Job, RentalChoice};
 use crate::types::ledger::Scope;
 use crate::types::limit::Bounds;
 use crate::types::money::{Money, Rate};
@@ -133,7 +134,26 @@ impl Scenario {
             script,
         };
         // Later still, and again by itself.
-        drawn.supervised(&mut Draw(ChaCha8Rng::seed_from_u64(seed ^ 0x2f6e_91d5)))
+        let drawn = drawn.supervised(&mut Draw(ChaCha8Rng::seed_from_u64(seed ^ 0x2f6e_91d5)));
+        drawn.hurried(&mut Draw(ChaCha8Rng::seed_from_u64(seed ^ 0x44d0_b3e7)))
+    }
+
+    /// The same with deadlines for some of the work that may be done on demand: some that there is time for,
+    /// some that nobody could keep.
+    fn hurried(mut self, draw: &mut Draw) -> Self {
+        let hurries = |job: &Job| job.finish == Finish::Work && job.rental == RentalChoice::Auto;
+        for job in self.jobs.iter_mut().filter(|job| hurries(job)) {
+            let hours = draw.whole(3..=20);
+            let deadline_policy = draw.of(&DeadlineKind::ALL);
+            if draw.one_in(2) {
+                *job = Arc::new(Job {
+                    deadline: Some(self.start + Duration::from_secs(hours * HOUR)),
+                    deadline_policy,
+                    ..(**job).clone()
+                });
+            }
+        }
+        self
     }
 
     /// The same with jobs that haggle's runner looks after, in some of the seeds that can read logs:

@@ -488,6 +488,9 @@ pub struct Bringing {
     /// When it last came to run again after it had been stopped behind its gate.
     #[serde(default)]
     pub again_at: Option<Time>,
+    /// How often it did.
+    #[serde(default)]
+    pub agains: u32,
     /// Whether it begins anew without it, as the policy allows.
     pub anew: bool,
     /// Whether its label was, or may have been, let say `go`: from then on work may be on its disk.
@@ -502,13 +505,21 @@ pub struct Bringing {
 
 impl Bringing {
     /// It comes to run again after it was stopped behind its gate: what it was waited for before that says
-    /// nothing of its copy. How often it was asked for stays.
+    /// nothing of its copy, the first times. How often it was asked for stays.
     pub fn waits_again(&mut self, now: Time) {
         if !self.opened {
-            (self.ready_at, self.begun_at, self.asked_at) = (None, None, None);
-            self.again_at = Some(now);
+            self.agains = self.agains.saturating_add(1);
+            (self.ready_at, self.asked_at) = (None, None);
+            if self.agains <= Self::AGAINS_MAX {
+                self.begun_at = None;
+                self.again_at = Some(now);
+            }
         }
     }
+
+    /// After so many stops behind its gate its time goes on: a host that stops it again and again would else
+    /// have it billed without end.
+    pub const AGAINS_MAX: u32 = 2;
 
     /// The clock was set ahead by so many milliseconds, at most, and shows `now`: no copy has taken longer
     /// for that.
@@ -552,6 +563,9 @@ pub struct Held {
     pub price: Rate,
     /// The bid it had before it was parked, to which it may be brought back.
     pub bid_before_park: Option<Rate>,
+    /// The last bid at which it was asked to run; `None`: on-demand, or not known.
+    #[serde(default)]
+    pub last_bid: Option<Rate>,
     /// What its disk costs per hour.
     pub storage: Rate,
     /// Disk in GB.
@@ -675,6 +689,7 @@ impl Held {
             rental: Rental::Bid,
             price: Rate::ZERO,
             bid_before_park: None,
+            last_bid: None,
             storage: Rate::ZERO,
             disk_gb: 0,
             traffic_prices: None,
@@ -723,6 +738,7 @@ impl Held {
     /// parked while it comes up again.
     pub fn asked_to_run_at(&mut self, bid: Rate, now: Time) {
         self.bid_sent_at = Some(now);
+        self.last_bid = Some(bid);
         let before = match self.bid_before_park {
             Some(bid) if self.stop_asked => bid,
             _ => self.price,

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::deadline::DeadlineKind;
 use super::ids::{HostId, JobName, MachineId};
 use super::input::Input;
 use super::ledger::Payer;
@@ -13,6 +14,7 @@ use super::money::{Money, Rate};
 use super::offer::Country;
 use super::schedule::Window;
 use super::start::StartRules;
+use super::time::Time;
 
 /// Where a secret is found. Its value is never in a policy, a world, a journal or a log.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -405,6 +407,12 @@ pub struct Job {
     /// An instance whose GPUs are hardly used for so long has failed; `None`: that is told, and no more.
     #[serde(default)]
     pub idle_after: Option<Duration>,
+    /// When its work has to be done; `None`: there is time.
+    #[serde(default)]
+    pub deadline: Option<Time>,
+    /// By which rule it is kept in time.
+    #[serde(default)]
+    pub deadline_policy: DeadlineKind,
 }
 
 impl Job {

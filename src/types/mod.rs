@@ -1,5 +1,6 @@
 //! The vocabulary: plain values, no I/O, no clock.
 
+pub mod deadline;
 pub mod hex;
 pub mod ids;
 pub mod input;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::deadline::{DeadlineView, Watch};
 use super::ids::{InstanceId, JobName, OfferId, ReplicaId, Slot};
 use super::instance::Rental;
 use super::intent::Effect;
@@ -206,6 +207,11 @@ pub enum Situation {
         /// Given up at this time; `None`: the copy was not asked for yet.
         until: Option<Time>,
     },
+    /// The host of the disk that has its checkpoint is not heard from: nothing is rented until it is.
+    SourceAway {
+        /// That disk's instance.
+        from: InstanceId,
+    },
     /// Copies from the disk that has its checkpoint came to nothing too often: it waits for the user.
     NotCopied {
         /// That disk's instance.
@@ -391,6 +397,8 @@ pub enum Why {
     Reclaim,
     /// A useful GPU-hour costs much less on another slot.
     CheaperElsewhere,
+    /// The deadline leaves no time for what may be taken away.
+    Deadline,
     /// The user asked.
     UserRequest,
     /// Outside the job's windows.
@@ -449,6 +457,7 @@ impl Why {
             Self::PatienceOver => "patience-over",
             Self::Reclaim => "reclaim",
             Self::CheaperElsewhere => "cheaper-elsewhere",
+            Self::Deadline => "deadline",
             Self::UserRequest => "user-request",
             Self::WindowClosed => "window-closed",
             Self::Resume => "resume",
@@ -525,6 +534,9 @@ pub struct ReplicaReport {
     /// What is done about an outbid, in the order in which it is done, and why or why not.
     #[serde(default)]
     pub recourses: Vec<(Recourse, Turn)>,
+    /// How it stands with its deadline.
+    #[serde(default)]
+    pub deadline: Option<DeadlineView>,
 }
 
 /// Why a job got what it got.
@@ -588,6 +600,9 @@ pub struct Report {
     /// Every limit, how far it is used and when it is reached.
     #[serde(default)]
     pub limits: Vec<Projection>,
+    /// What replicas with a deadline have seen up to now, to be kept for the next tick.
+    #[serde(default)]
+    pub watches: Vec<(ReplicaId, Watch)>,
     /// Actions that the check refused, with the limit.
     pub dropped: Vec<(Action, Limit)>,
 }

@@ -66,6 +66,12 @@ pub enum Turn {
     Dearer,
     /// So many disks were left behind that no more are.
     TooManyDisks,
+    /// Its deadline leaves no time for it.
+    NoTime,
+    /// Its deadline leaves time to wait for a bid.
+    HasTime,
+    /// Its work is on its disk alone, and copies from there fail.
+    NotCopied,
     /// Something is not known well enough.
     Blind {
         /// What.

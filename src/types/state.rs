@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use chrono::NaiveDate;
 use serde::{Deserialize, Serialize};
 
+use super::deadline::Watch;
 use super::ids::{
     AccountId, Installation, InstanceId, IntentId, JobName, Label, MachineId, ReplicaId,
 };
@@ -174,6 +175,9 @@ pub struct ReplicaRecord {
     pub outputs: Option<KeptOutputs>,
     /// How it ended, and when.
     pub ending: Option<(Ending, Time)>,
+    /// What it has seen of interruptible capacity, where it has a deadline.
+    #[serde(default)]
+    pub watch: Option<Watch>,
 }
 
 /// A checkpoint in storage, as the run that kept it told of it.
@@ -231,6 +235,7 @@ impl ReplicaRecord {
             checkpoints: Vec::new(),
             outputs: None,
             ending: None,
+            watch: None,
         }
     }
 

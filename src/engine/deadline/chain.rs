@@ -21,6 +21,14 @@ pub struct Seen {
 }
 
 impl Seen {
+    /// What has a number.
+    pub fn at(index: usize) -> Self {
+        Self {
+            up: index < AGE_CLASSES,
+            class: index % AGE_CLASSES,
+        }
+    }
+
     /// A number for it, below twice [`AGE_CLASSES`].
     pub fn index(self) -> usize {
         self.class + if self.up { 0 } else { AGE_CLASSES }

@@ -64,6 +64,15 @@ impl HazardMdp {
         }
     }
 
+    /// For a job that has seen something already; what it sees next is not learnt.
+    pub fn believing(tables: Arc<HazardTables>, belief: Belief) -> Self {
+        Self {
+            tables,
+            belief,
+            last: None,
+        }
+    }
+
     /// Puts the belief level with what is seen now.
     fn learn(&mut self, seen: Seen) {
         if let Some(last) = self.last {

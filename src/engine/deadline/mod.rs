@@ -15,6 +15,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 
+pub use crate::types::deadline::DeadlineKind;
 pub use belief::Belief;
 pub use chain::{AGE_CLASSES, Chain, Counts, Seen, age_class};
 pub use hazard::{HazardMdp, HazardTables};
@@ -75,52 +76,6 @@ pub struct Moment {
     pub on_demand: bool,
     /// Ticks for which `spot` has been what it is, with this one, as far as is known: at least 1.
     pub age: u32,
-}
-
-/// The policies by name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DeadlineKind {
-    /// [`OnDemand`].
-    OnDemand,
-    /// [`Greedy`].
-    Greedy,
-    /// [`UniformProgress`].
-    UniformProgress,
-    /// [`Prelude`].
-    UniformProgressPrelude,
-    /// [`SlackBand`].
-    SlackBand,
-    /// [`HazardMdp`].
-    HazardMdp,
-}
-
-impl DeadlineKind {
-    /// All of them.
-    pub const ALL: [Self; 6] = [
-        Self::OnDemand,
-        Self::Greedy,
-        Self::UniformProgress,
-        Self::UniformProgressPrelude,
-        Self::SlackBand,
-        Self::HazardMdp,
-    ];
-
-    /// Its name, as users write it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::OnDemand => "on-demand",
-            Self::Greedy => "greedy",
-            Self::UniformProgress => "uniform-progress",
-            Self::UniformProgressPrelude => "uniform-progress-prelude",
-            Self::SlackBand => "slack-band",
-            Self::HazardMdp => "hazard-mdp",
-        }
-    }
-
-    /// The policy of a name.
-    pub fn named(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|kind| kind.as_str() == name)
-    }
 }
 
 /// Decides for one job, tick by tick. What it learns on the way is its own.

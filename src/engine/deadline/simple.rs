@@ -56,6 +56,18 @@ pub struct Prelude {
     since: Option<(i64, i64)>,
 }
 
+impl Prelude {
+    /// Goes on from when the deadline came near, with the tick and the work left then, where it has.
+    pub fn since(near: Option<(i64, i64)>) -> Self {
+        Self { since: near }
+    }
+
+    /// Whether the deadline has come near.
+    pub fn is_near(&self) -> bool {
+        self.since.is_some()
+    }
+}
+
 impl DeadlinePolicy for Prelude {
     fn choose(&mut self, terms: &Terms, moment: &Moment) -> Mode {
         // 0.7 of the time that is left is needed for the work that is left.
