@@ -171,8 +171,8 @@ fn source(text: &str) -> Result<(), &'static str> {
         return object(key);
     }
     if text.starts_with("./") || text.starts_with("../") || text.starts_with('/') {
-        return match text.rsplit('/').next() {
-            Some(".." | ".") => Err("end it with the name of a file or directory"),
+        return match text.trim_end_matches('/').rsplit('/').next() {
+            Some(".." | "." | "") => Err("end it with the name of a file or directory"),
             _ => Ok(()),
         };
     }
@@ -218,6 +218,10 @@ fn address(text: &str) -> Result<(), &'static str> {
     })?;
     if path.is_empty() {
         return Err("name a file after the host");
+    }
+    // Some clients take them for a pattern of many addresses.
+    if path.contains(['[', ']', '{', '}']) {
+        return Err("write [ ] { } as %5B %5D %7B %7D");
     }
     let query = path.split_once('?').map_or("", |(_, query)| query);
     let names = query.split('&').filter_map(|pair| pair.split('=').next());

@@ -100,6 +100,16 @@ fn what_is_wrong_with_an_input_is_told_where_it_is() {
             &["only on this machine itself"],
         ),
         (
+            "from = \"https://a.example/x{1,2}\"\nto = \"/w/x\"",
+            "",
+            &["10:8", "write [ ] { } as %5B %5D %7B %7D"],
+        ),
+        (
+            "from = \"https://a.example/x?a=[1]\"\nto = \"/w/x\"",
+            "",
+            &["write [ ] { } as %5B %5D %7B %7D"],
+        ),
+        (
             &format!("{from}\nto = \"w/x\""),
             "",
             &["11:6", "begin it with a slash"],
@@ -175,6 +185,21 @@ fn what_is_wrong_with_an_input_is_told_where_it_is() {
         &job("[data]\ninputs = [\"https://a.example/x\"]"),
         &["`data.inputs", "must be a table", "[[data.inputs]]"],
     );
+    for bad in [
+        "./", "../", "/", "//", "../../", "..", "../.", "./x/..", "/x/../",
+    ] {
+        let text = with_inputs(&[&format!("from = \"{bad}\"\nto = \"/w/x\"")], STORAGE);
+        let told = mistakes(&text);
+        let right = |told: &String| {
+            told.contains("the name of a file or directory")
+                || told.contains("begin it with https://")
+        };
+        assert!(told.iter().any(right), "{bad}: {told:?}");
+    }
+    for good in ["./x/", "../x", "/x", "./..x"] {
+        let text = with_inputs(&[&format!("from = \"{good}\"\nto = \"/w/x\"")], STORAGE);
+        assert!(parse("a.toml", &text).is_ok(), "{good}");
+    }
     let unsupervised = with_inputs(&[from, to], "").replace("supervised = true\n", "");
     assert!(
         mistakes(&unsupervised)
