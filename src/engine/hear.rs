@@ -18,7 +18,7 @@ use super::act::{UNSAVED_KEPT, is_stored, lets_go};
 use super::brought::is_brought;
 use super::observe::Fold;
 use super::transition::{Whose, backoff};
-use super::view::{fetch_patience, judged};
+use super::view::{STALL, fetch_patience, judged};
 
 /// After a machine that was unfit nothing is rented for so long, twice as long after the next, and so on
 /// up to the second.
@@ -56,7 +56,10 @@ pub struct Heard {
 fn why_unfit(view: &RunnerView) -> String {
     let said = view.why.clone();
     said.unwrap_or_else(|| {
-        if view.restoring_since.is_some() {
+        if let Some((input, kb, _)) = view.came.filter(|_| view.stalled) {
+            let after = human(STALL);
+            format!("nothing more of input {input} came for {after}, after {kb} KB")
+        } else if view.restoring_since.is_some() {
             "it did not get its inputs or the checkpoint to begin with in time".to_owned()
         } else {
             "its runner does not say how".to_owned()
@@ -162,6 +165,17 @@ impl Fold<'_> {
             Some(Verdict::Ended) => self.command_ended(held, &job),
             Some(Verdict::Refused) if held.runner.as_ref().is_some_and(|view| view.input_fault) => {
                 self.lacks_input(held, &job);
+                self.waits(held, &job);
+            }
+            Some(Verdict::Refused)
+                if held.runner.as_ref().is_some_and(|view| view.input_changed) =>
+            {
+                let why = held.runner.as_ref().map(why_unfit).unwrap_or_default();
+                let text = format!(
+                    "{} has to begin anew, for an input is another one than when it was rented: {why}",
+                    held.replica
+                );
+                self.tell(Severity::Warning, "input-changed", held, text);
                 self.waits(held, &job);
             }
             Some(Verdict::Refused) => {
@@ -416,3 +430,7 @@ impl Fold<'_> {
 #[cfg(test)]
 #[path = "hear_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "hear_input_tests.rs"]
+mod input_tests;

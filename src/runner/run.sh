@@ -136,7 +136,9 @@ follow=
 fetch() {
     most=${3:-${HAGGLE_TRANSFER:-3600}} answered=
     case $HTTP in
-    curl) answered=$(curl -s -f ${follow:+-L --proto-redir "$follow"} -w 'HTTP/1 %{http_code} ' -m "$most" -o "$2" "$1" 2>/dev/null) ;;
+    curl) # What stalls is no download: it is begun again.
+        answered=$(curl -s -f -g ${follow:+-L --proto-redir "$follow"} -w 'HTTP/1 %{http_code} ' -m "$most" --connect-timeout 30 \
+            --speed-limit 10000 --speed-time "${HAGGLE_STALL:-120}" -o "$2" "$1" 2>/dev/null) ;;
     wget) answered=$(limited "$most" wget -q -S -T 60 -O "$2" "$1" 2>&1) ;;
     little) answered=$(limited "$most" wget -q -S -O "$2" "$1" 2>&1) ;;
     python) answered=$(limited "$most" "$PYTHON" -c 'import sys,shutil
@@ -363,11 +365,14 @@ list() {
     done)
 }
 
+# free_kb PLACE: how many KB are free there, in $free; nothing where nobody says it.
+free_kb() { free=$(df -Pk "$1" 2>/dev/null | sed -n '$s/.* \([0-9][0-9]*\)  *[0-9]*%.*/\1/p'); }
+
 # has_room DIR PLACE: whether an archive of it fits there: a full disk stops the command's own writing.
 has_room() {
     has du && has df || return 0
     need=$(du -sk "$1" 2>/dev/null | sed -n '$s/^\([0-9]*\).*/\1/p')
-    free=$(df -Pk "$2" 2>/dev/null | sed -n '$s/.* \([0-9][0-9]*\)  *[0-9]*%.*/\1/p')
+    free_kb "$2"
     [ -z "$need" ] || [ -z "$free" ] || [ "$free" -gt $((need + need / 10 + 1024)) ]
 }
 
@@ -558,7 +563,7 @@ has_inputs() {
 }
 
 # fetch_input N: what is wrong in $WORK/why. 1: it could not be read; 2: it is not what it should be;
-# 3: it cannot be put there; 4: it is not given.
+# 3: it cannot be put there; 4: it is not given; 5: it is another one by now.
 fetch_input() {
     input_at "$1"
     url=$(where "input$1") sum=$(where "input$1.sum") size=$(where "input$1.bytes") pack=$(where "input$1.unpack")
@@ -576,6 +581,14 @@ fetch_input() {
     fi
     echo 'it cannot be written there' >"$WORK/why"
     mkdir -p "${to%/*}" && (echo half >"$mark") || return 3
+    rm -rf "$made" "$made.dir"
+    free_kb "${to%/*}/"
+    need=$((${size:-0} / 1024))
+    [ -z "$pack" ] || need=$((need * 2))
+    if [ -n "$free" ] && [ "$need" -gt "$free" ]; then
+        echo "the disk has no room for it: it needs $need KB, and $free KB are free: raise disk in machine" >"$WORK/why"
+        return 3
+    fi
     # Its time follows from its length, where that is known; haggle gives up a machine that is too slow.
     limit=14400
     [ -z "$size" ] || limit=$((size / 1000000))
@@ -583,19 +596,33 @@ fetch_input() {
     follow='=https'
     case $url in http://*) follow='=http,https' ;; esac
     for pause in 5 20 no; do
-        rm -rf "$made"
+        rm -rf "$made" "$made.dir" "$WORK/came"
         echo 'it could not be read' >"$WORK/why"
         fetch "$url" "$made" "$limit"
         done=$?
         [ "$done" != 4 ] || echo 'it is not there, or not to be had without a login' >"$WORK/why"
-        [ "$done" = 0 ] && place_input && return 0
-        if [ "$pause" = no ] || [ "$done" = 3 ]; then break; fi
+        if [ "$done" = 0 ]; then
+            (: >"$WORK/came") 2>/dev/null
+            place_input && return 0
+        fi
+        case $done in 1 | 2) is_full ;; esac
+        case $pause$done in no* | *[35]) break ;; esac
         sleep "${HAGGLE_PAUSE:-$pause}"
         # An address that has expired is another one in the next document.
         [ -z "$control" ] || { read_control && url=$(where "input$1"); }
     done
-    rm -rf "$made"
+    rm -rf "$made" "$made.dir"
     return "$done"
+}
+
+# Whether it came to nothing for there is hardly any room left.
+is_full() {
+    free_kb "${to%/*}/"
+    [ -n "$free" ] && [ "$free" -lt 4096 ] || return 1
+    done=3
+    # What is said of it needs room, too.
+    rm -rf "$made" "$made.dir"
+    echo 'the disk is full: raise disk in machine' >"$WORK/why"
 }
 
 # Tries what came, and puts it in its place; in $done what is wrong, as above.
@@ -609,7 +636,9 @@ place_input() {
         echo 'what comes has another SHA-256' >"$WORK/why"
         [ "$is" = "$sum" ] || return 1
     elif [ -n "$size" ] && [ "$(($(wc -c <"$made")))" != "$size" ]; then
+        # Small clients do not tell what broke off.
         done=1
+        case $HTTP in curl | python) done=5 ;; esac
         echo 'what comes is longer or shorter than it was' >"$WORK/why"
         return 1
     fi
@@ -621,7 +650,8 @@ place_input() {
     return "$done"
 }
 
-# An archive becomes a fresh directory. What leads out of it is no input.
+# An archive becomes a fresh directory, of whoever unpacks it: not every owner is one here. What leads out
+# of it is no input.
 unpack_input() {
     done=3
     echo 'the image has no tar' >"$WORK/why"
@@ -635,17 +665,17 @@ unpack_input() {
     good=$?
     grep -q -e '^/' -e '^\.\./' -e '/\.\./' -e '/\.\.$' -e '^\.\.$' "$made.list" && good=1
     rm -f "$made.list"
-    if [ "$good" = 0 ] && mkdir "$made.dir" && tar -C "$made.dir" -x${z}f "$made" 2>/dev/null; then
+    if [ "$good" = 0 ] && mkdir "$made.dir" && tar -C "$made.dir" -xo${z}f "$made" 2>/dev/null; then
         rm -f "$made" && mv "$made.dir" "$made" && return 0
     fi
-    rm -rf "$made.dir"
     return 1
 }
 
-# Of what is on its way, for the lines meanwhile.
+# Of what is on its way, for the lines meanwhile. What came whole does not grow while it is tried and unpacked.
 say_fetching() {
-    came=$(du -sk "$made" 2>/dev/null | sed -n '$s/^\([0-9]*\).*/\1/p')
-    more="\"fetch\":{\"input\":$((number + 1)),\"of\":$HAGGLE_INPUTS,\"kb\":${came:-null}}"
+    kb=null
+    [ -e "$WORK/came" ] || kb=$(du -sk "$made" 2>/dev/null | sed -n '$s/^\([0-9]*\).*/\1/p')
+    more="\"fetch\":{\"input\":$((number + 1)),\"of\":$HAGGLE_INPUTS,\"kb\":${kb:-0}}"
 }
 
 inputs() {
@@ -663,6 +693,7 @@ inputs() {
     number=0
     while [ "$number" -lt "$HAGGLE_INPUTS" ]; do
         input_at "$number"
+        rm -f "$WORK/came"
         say_fetching
         aside fetch_input "$number"
         case $? in
@@ -670,6 +701,7 @@ inputs() {
         2) cause=wrong ;;
         3) cause=place ;;
         4) cause=refused ;;
+        5) cause=changed ;;
         *) cause=unread ;;
         esac
         number=$((number + 1))

@@ -105,6 +105,9 @@ pub struct Kept {
 pub struct Fetch {
     /// Which, from 1 on.
     pub input: u32,
+    /// How many KB of it are there; `None`: it is not said, for none come in now.
+    #[serde(default)]
+    pub kb: Option<u64>,
     /// Why it cannot be had; `None`: it is on its way.
     #[serde(default)]
     pub fault: Option<Fault>,
@@ -118,8 +121,10 @@ pub enum Fault {
     Refused,
     /// What came is not what it should be.
     Wrong,
-    /// It cannot be put where it is to go: the image has something else there.
+    /// It cannot be put where it is to go: the image has something else there, or the disk has no room.
     Place,
+    /// It came whole, and is longer or shorter than it was when it was looked up.
+    Changed,
     /// It could not be read.
     Unread,
     /// Another reason, of a newer runner.

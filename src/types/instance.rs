@@ -337,6 +337,18 @@ pub struct RunnerView {
     /// container.
     #[serde(default)]
     pub input_fault: bool,
+    /// Whether it says of an input that it is another one by now, in this start of the container.
+    #[serde(default)]
+    pub input_changed: bool,
+    /// Whether it has not got all of its inputs yet, in this start of the container.
+    #[serde(default)]
+    pub fetching: bool,
+    /// Of the input that comes in: its number from 1, how many KB are there, and when more came last.
+    #[serde(default)]
+    pub came: Option<(u32, u64, Time)>,
+    /// Whether it told for long that no more of that came.
+    #[serde(default)]
+    pub stalled: bool,
     /// When it was first heard that the command had ended, in this start of the container.
     #[serde(default)]
     pub result_at: Option<Time>,
@@ -398,7 +410,8 @@ impl RunnerView {
             &mut self.progress_at,
             &mut self.result_at,
         ];
-        for at in marks.into_iter().flatten() {
+        let came = self.came.as_mut().map(|(.., at)| at);
+        for at in marks.into_iter().flatten().chain(came) {
             *at = Time(at.0.saturating_add(ms)).min(now);
         }
     }
@@ -415,6 +428,10 @@ impl RunnerView {
         self.restoring_since = None;
         self.restored_badly = false;
         self.input_fault = false;
+        self.input_changed = false;
+        self.fetching = false;
+        self.came = None;
+        self.stalled = false;
         self.result_at = None;
     }
 }

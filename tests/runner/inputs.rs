@@ -413,3 +413,158 @@ async fn what_a_document_says_of_an_input_is_fetched() {
     assert_eq!(result.exit, Some(0));
     assert!(bench.log().contains("1so it is"), "{}", bench.log());
 }
+
+/// A run of one input, and what it tells of it first.
+async fn first_told(tools: &Path, input: Input, variables: &[(&str, &str)]) -> (Bench, Fault) {
+    let mut bench = Bench::new().await;
+    let until = bench.now() + Duration::from_hours(5);
+    let needs = needing(&[input], "echo it began");
+    let mut given = vec![("HAGGLE_PAUSE", "0.1")];
+    given.extend(variables);
+    bench.rent_with(&needs, Some(tools), says(1, "go", until), &given);
+    bench.until_told("trouble").await;
+    let first = faults(&bench).first().copied();
+    let (_, fault) = first.unwrap_or_else(|| panic!("{}", bench.log()));
+    (bench, fault)
+}
+
+/// The same, where its length is known.
+fn long(input: Input, bytes: u64) -> Input {
+    let found = Some(Found {
+        mark: "m".to_owned(),
+        bytes,
+        is_directory: false,
+    });
+    Input { found, ..input }
+}
+
+/// Makes a disk have so many KB free, as long as a file is there.
+fn has_free(tools: &Path, kb: u32, once: &Path) {
+    use std::os::unix::fs::PermissionsExt as _;
+    let df = tools.join("df");
+    let _ = fs::remove_file(&df);
+    let script = format!(
+        "#!/bin/sh\nfree={kb}\n[ ! -e '{}' ] || free=9000000\n\
+         echo \"overlay 9999999 1 $free 99% /\"\nrm -f '{}'\n",
+        once.display(),
+        once.display()
+    );
+    fs::write(&df, script).unwrap();
+    fs::set_permissions(&df, fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+#[tokio::test]
+async fn a_disk_without_room_is_told_of_and_no_machine_is_to_blame() {
+    let Some(tools) = tools("dash", Some("curl")) else {
+        return;
+    };
+    let files = Files::start().await;
+    files.hold("large", vec![7; 3_000_000]);
+    files.hold("broken.tar", "no archive");
+    let disk = tempfile::tempdir().unwrap();
+    let to = disk.path().join("x");
+    let once = disk.path().join("once");
+    // It is known before anything is read, unpacked it takes twice its length.
+    has_free(tools.path(), 4000, &once);
+    let mut packed = long(files.input("large", &to), 3_000_000);
+    packed.packing = Some(Packing::Tar);
+    let (bench, fault) = first_told(tools.path(), packed, &[]).await;
+    assert_eq!(fault, Fault::Place, "{}", bench.log());
+    let log = bench.log();
+    assert!(
+        log.contains("it needs 5858 KB, and 4000 KB are free"),
+        "{log}"
+    );
+    assert_eq!(files.asked(), Vec::<String>::new());
+    // Or it turns out.
+    for (name, is_packed) in [("none", false), ("broken.tar", true)] {
+        if name == "none" {
+            files.answers_first(name, &[503; 9]);
+        }
+        has_free(tools.path(), 100, &once);
+        fs::write(&once, "").unwrap();
+        let mut input = files.input(name, &to);
+        input.packing = is_packed.then_some(Packing::Tar);
+        let (bench, fault) = first_told(tools.path(), input, &[]).await;
+        assert_eq!(fault, Fault::Place, "{}", bench.log());
+        let log = bench.log();
+        assert!(
+            log.contains("the disk is full: raise disk in machine"),
+            "{log}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn an_object_that_was_written_over_is_told_of_as_that() {
+    let files = Files::start().await;
+    files.hold("x", "longer than before");
+    let disk = tempfile::tempdir().unwrap();
+    for (client, expected) in [("curl", Fault::Changed), ("busybox wget", Fault::Unread)] {
+        let Some(tools) = tools("dash", Some(client)) else {
+            continue;
+        };
+        let input = long(files.input("x", &disk.path().join("x")), 6);
+        let (bench, fault) = first_told(tools.path(), input, &[]).await;
+        assert_eq!(fault, expected, "{client}: {}", bench.log());
+        assert!(!disk.path().join("x").exists());
+    }
+}
+
+#[tokio::test]
+async fn a_download_that_stalls_is_given_up() {
+    use tokio::io::AsyncWriteExt as _;
+    let Some(tools) = tools("dash", Some("curl")) else {
+        return;
+    };
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let origin = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        let mut all = Vec::new();
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let part = b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\na part";
+            let _ = stream.write_all(part).await;
+            // It stays open, and nothing more is written.
+            all.push(stream);
+        }
+    });
+    let disk = tempfile::tempdir().unwrap();
+    let stalls = Files {
+        origin,
+        ..Files::default()
+    };
+    let input = stalls.input("x", &disk.path().join("x"));
+    let variables = [("HAGGLE_STALL", "1")];
+    let (bench, fault) = first_told(tools.path(), input, &variables).await;
+    assert_eq!(fault, Fault::Unread, "{}", bench.log());
+}
+
+#[tokio::test]
+async fn what_is_unpacked_is_of_whoever_unpacks_it() {
+    use std::os::unix::fs::MetadataExt as _;
+    for (shell, client) in [("dash", "curl"), ("ash", "busybox wget")] {
+        let Some(tools) = tools(shell, Some(client)) else {
+            continue;
+        };
+        let files = Files::start().await;
+        let mut builder = tar::Builder::new(Vec::new());
+        let mut header = tar::Header::new_gnu();
+        header.set_size(1);
+        header.set_mode(0o644);
+        header.set_uid(2_000_000);
+        header.set_gid(2_000_000);
+        builder.append_data(&mut header, "a", &b"1"[..]).unwrap();
+        files.hold("set.tar", builder.into_inner().unwrap());
+        let disk = tempfile::tempdir().unwrap();
+        let mut input = files.input("set.tar", &disk.path().join("d"));
+        input.packing = Some(Packing::Tar);
+        let mut bench = Bench::new().await;
+        let until = bench.now() + Duration::from_hours(5);
+        let needs = needing(&[input], "true");
+        bench.rent(&needs, Some(tools.path()), says(1, "go", until));
+        assert_eq!(bench.until_told("result").await.exit, Some(0));
+        let ours = fs::metadata(disk.path()).unwrap().uid();
+        let owner = fs::metadata(disk.path().join("d/a")).unwrap().uid();
+        assert_eq!(owner, ours, "{shell}");
+    }
+}

@@ -395,7 +395,7 @@ fn a_command_may_be_long_and_must_fit() {
         job("", &command, &format!("[run.env]\n{}", env.join("\n")))
     };
     assert_eq!(runner(&of(6000, 0)).command.chars().count(), 6000);
-    read(&of(6000, 40));
+    read(&of(6000, 38));
     read(&of(10, 60));
     one_mistake(
         &of(6001, 0),
