@@ -209,6 +209,17 @@ impl Daemon {
         if before.is_some_and(|(at, named)| fresh(*at) && named.keep == keep && stands(named)) {
             return Ok(None);
         }
+        // What it was made with, whatever its policy says by now.
+        let view = held.runner.as_ref();
+        let given = view.and_then(|view| view.given.as_deref());
+        let given = given.map_or(&[][..], |given| &given.inputs);
+        let inputs = match known(given, &runner.inputs) {
+            Some(inputs) => inputs,
+            // It has them.
+            None if worked => Vec::new(),
+            // One without them would make it wait for ever: what was published before stands.
+            None => return Ok(None),
+        };
         let objects = self.objects(storage).map_err(Trouble::Fails)?;
         let restore = if worked {
             None
@@ -217,11 +228,8 @@ impl Daemon {
         };
         let named = Named { restore, keep };
         let run = (&held.replica, held.intent);
-        // What it was made with, whatever its policy says by now.
-        let view = held.runner.as_ref();
-        let given = view.and_then(|view| view.given.as_deref());
-        let inputs = given.map_or(&[][..], |given| &given.inputs);
-        let published = self.publish(&objects, (runner, inputs), run, &named).await;
+        let given = (runner, &inputs[..]);
+        let published = self.publish(&objects, given, run, &named).await;
         published.map_err(Trouble::Fails)?;
         Ok(Some((now, named)))
     }
@@ -295,6 +303,21 @@ fn stored(job: &Job) -> Option<(&Runner, &Storage)> {
     Some((runner, runner.storage.as_ref()?))
 }
 
+/// The inputs that a run was given. Of those of which nothing was known then, for it was taken over from a
+/// database that is lost, what is known of the same ones by now; `None`: not all are known.
+fn known(given: &[Input], now: &[Input]) -> Option<Vec<Input>> {
+    let said = |input: &Input| {
+        let (from, to) = (input.from.clone(), input.to.clone());
+        (from, to, input.into, input.sha256.clone(), input.packing)
+    };
+    let one = |input: &Input| {
+        let all = std::iter::once(input).chain(now.iter());
+        let mut same = all.filter(|other| said(other) == said(input));
+        same.find(|other| other.is_ready()).cloned()
+    };
+    given.iter().map(one).collect()
+}
+
 /// A checkpoint that was told of, to begin with. What cannot be one is none.
 fn restore(kept: &KeptCheckpoint) -> Option<Restore> {
     Some(Restore {
@@ -307,4 +330,36 @@ fn restore(kept: &KeptCheckpoint) -> Option<Restore> {
 /// The place of a run's newest checkpoint that was told of.
 fn own(record: &ReplicaRecord, run: IntentId) -> Option<Turn> {
     Turn::from_slot(record.newest_of(run)?.slot)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::input::Found;
+
+    #[test]
+    fn what_is_not_known_of_a_runs_inputs_is_taken_from_the_same_ones() {
+        let input = |name: &str, mark: Option<&str>| Input {
+            from: Source::Object(name.to_owned()),
+            to: format!("/{name}"),
+            into: false,
+            sha256: None,
+            packing: None,
+            found: mark.map(|mark| Found {
+                mark: mark.to_owned(),
+                bytes: 7,
+                is_directory: false,
+            }),
+        };
+        let given = [input("a", Some("old")), input("b", None)];
+        let now = [input("b", Some("new")), input("a", Some("new"))];
+        // What it was given stays, whatever it is by now.
+        let all = [input("a", Some("old")), input("b", Some("new"))];
+        assert_eq!(known(&given, &now), Some(all.to_vec()));
+        assert_eq!(known(&given, &now[1..]), None);
+        let mut elsewhere = input("b", Some("new"));
+        elsewhere.to = "/c".to_owned();
+        assert_eq!(known(&given, &[elsewhere]), None);
+        assert_eq!(known(&[], &now), Some(Vec::new()));
+    }
 }

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use tokio::task::JoinHandle;
 
+use super::inputs_need::{Need, need, no_room, says_changed};
 use super::poll::Jobs;
 use super::{Daemon, DaemonError};
 use crate::ports::Clock;
@@ -21,7 +22,7 @@ use crate::types::ids::JobName;
 use crate::types::input::{Found, Input, Source, in_the_way, size};
 use crate::types::job::{Job, Storage};
 use crate::types::state::{Change, Event, Severity};
-use crate::types::time::Mono;
+use crate::types::time::{Mono, human};
 
 /// What is ready is looked at again after this: it may have changed.
 const AGAIN: Duration = Duration::from_mins(1);
@@ -31,6 +32,9 @@ const RETRY: (Duration, Duration) = (Duration::from_mins(1), Duration::from_hour
 
 /// That something cannot be made ready is told again after this.
 const TOLD_EVERY: Duration = Duration::from_hours(1);
+
+/// That nothing gets on with what is made ready is told after this.
+const STUCK: Duration = Duration::from_mins(15);
 
 /// Before a rental it is looked once more whether what lies here is what is in storage; that takes at most so
 /// long.
@@ -75,25 +79,36 @@ struct Shared {
     doing: Option<Doing>,
 }
 
+/// The task that makes the inputs of a job ready.
+struct Task {
+    handle: JoinHandle<()>,
+    job: JobName,
+    asked: Asked,
+    /// Set when nobody wants it any more: what reads a large file looks at it.
+    ends: Arc<AtomicBool>,
+    /// Grows with whatever gets on.
+    beats: Arc<AtomicU64>,
+    /// How far it was when it last got on, and when that was.
+    seen: (u64, Mono),
+    /// Whether it was told that it does not.
+    told: bool,
+}
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.ends.store(true, Ordering::Relaxed);
+        self.handle.abort();
+    }
+}
+
 /// Makes inputs ready.
 #[derive(Default)]
 pub(super) struct Stager {
     shared: Arc<Mutex<Shared>>,
-    task: Option<JoinHandle<()>>,
-    /// Set when nobody wants it any more: what reads a large file looks at it.
-    ends: Arc<AtomicBool>,
+    task: Option<Task>,
     told: BTreeMap<JobName, Mono>,
     /// The upload that was told of last.
     announced: Option<(JobName, String)>,
-}
-
-impl Drop for Stager {
-    fn drop(&mut self) {
-        self.ends.store(true, Ordering::Relaxed);
-        if let Some(task) = self.task.take() {
-            task.abort();
-        }
-    }
 }
 
 impl Stager {
@@ -166,6 +181,11 @@ impl Daemon {
             for (input, found) in runner.inputs.iter_mut().zip(found.into_iter().flatten()) {
                 input.found = found;
             }
+            let lacks = no_room(job);
+            let Some(runner) = Arc::make_mut(job).run.runner.as_mut() else {
+                continue;
+            };
+            runner.inputs_wait = runner.inputs_wait.take().or(lacks);
         }
     }
 
@@ -176,6 +196,7 @@ impl Daemon {
         }
         let mono = self.parts.clock.monotonic();
         self.tell_upload()?;
+        self.watch_inputs(jobs, mono)?;
         let known = |name: &JobName| jobs.known(name).is_some();
         self.stager.shared().outcomes.retain(|name, _| known(name));
         let mut due = None;
@@ -183,9 +204,25 @@ impl Daemon {
             let Some(asked) = asked(job) else {
                 continue;
             };
+            if says_changed(&self.state, &job.name) {
+                self.stager.shared().outcomes.remove(&job.name);
+            }
+            let need = need(&self.state, job);
+            if need == Need::None {
+                continue;
+            }
             let outcome = self.stager.outcome(&job.name, &asked);
-            if let Some(Err(why)) = outcome.as_ref().map(|outcome| &outcome.found) {
-                self.tell_inputs(&job.name, why, mono)?;
+            let why = match outcome.as_ref().map(|outcome| &outcome.found) {
+                Some(Err(why)) => Some(why.clone()),
+                Some(Ok(_)) => no_room(job),
+                None => None,
+            };
+            if let Some(why) = why {
+                self.tell_inputs(&job.name, &why, mono)?;
+            }
+            // What is at work is not brought again with each change.
+            if need == Need::Once && outcome.as_ref().is_some_and(|known| known.found.is_ok()) {
+                continue;
             }
             // Those first that were not looked at for longest: one that is looked at again and again keeps no
             // other from its turn.
@@ -199,6 +236,53 @@ impl Daemon {
             self.begin_on_inputs(job, asked, mono);
         }
         Ok(())
+    }
+
+    /// Ends what nobody needs any more, and tells of what does not get on.
+    fn watch_inputs(&mut self, jobs: &Jobs, mono: Mono) -> Result<(), DaemonError> {
+        let Some(task) = self.stager.task.as_ref() else {
+            return Ok(());
+        };
+        let is_it = |job: &&Arc<Job>| job.name == task.job;
+        let job = jobs.valid.iter().find(is_it);
+        let is_needed = job.is_some_and(|job| {
+            asked(job).as_ref() == Some(&task.asked) && need(&self.state, job) != Need::None
+        });
+        if task.handle.is_finished() {
+            return Ok(());
+        }
+        if !is_needed {
+            tracing::info!("the inputs of {} are not needed any more", task.job);
+            self.stager.task = None;
+            self.stager.shared().doing = None;
+            return Ok(());
+        }
+        let sent = match &self.stager.shared().doing {
+            Some((_, _, Some((sent, _)))) => sent.load(Ordering::Relaxed),
+            _ => 0,
+        };
+        let far = task.beats.load(Ordering::Relaxed).saturating_add(sent);
+        let words = self.stager.words(&task.job);
+        let Some(task) = self.stager.task.as_mut() else {
+            return Ok(());
+        };
+        if task.seen.0 != far {
+            (task.seen, task.told) = ((far, mono), false);
+            return Ok(());
+        }
+        if task.told || mono.since(task.seen.1) < STUCK {
+            return Ok(());
+        }
+        task.told = true;
+        let text = format!(
+            "nothing is rented for {}: its inputs do not get on for {} ({words}), and those of other jobs wait \
+             for them: see whether what is read there and the storage can be reached, or `haggle pause {}`",
+            task.job,
+            human(STUCK),
+            task.job
+        );
+        let warning = self.warn("inputs-not-ready", text, None);
+        self.commit(&[warning])
     }
 
     /// Tells of an upload that was begun, once.
@@ -237,7 +321,7 @@ impl Daemon {
             return Ok(());
         };
         outcome.told = true;
-        let (first, fails) = (outcome.fails <= 1, outcome.fails);
+        let (first, fails) = (outcome.fails == 1, outcome.fails);
         drop(shared);
         tracing::warn!(fails, "the inputs of {job} are not ready: {why}");
         let before = self.stager.told.get(job);
@@ -253,7 +337,7 @@ impl Daemon {
     /// Begins on the inputs of a job, unless those of one are being made ready.
     fn begin_on_inputs(&mut self, job: JobName, asked: Asked, mono: Mono) {
         let busy = self.stager.task.as_ref();
-        if busy.is_some_and(|task| !task.is_finished()) {
+        if busy.is_some_and(|task| !task.handle.is_finished()) {
             return;
         }
         let fails = self
@@ -267,13 +351,15 @@ impl Daemon {
             None => Err("the job has no [data.storage]".to_owned()),
         };
         let work = Work {
-            job,
-            asked,
+            job: job.clone(),
+            asked: asked.clone(),
             shared: Arc::clone(&self.stager.shared),
             clock: Arc::clone(&self.parts.clock),
-            ends: Arc::clone(&self.stager.ends),
+            ends: Arc::default(),
+            beats: Arc::default(),
         };
-        self.stager.task = Some(tokio::spawn(async move {
+        let (ends, beats) = (Arc::clone(&work.ends), Arc::clone(&work.beats));
+        let handle = tokio::spawn(async move {
             let found = match objects {
                 Ok(objects) => work.all(&objects).await,
                 Err(why) => Err(why),
@@ -293,7 +379,16 @@ impl Daemon {
                 told: false,
             };
             shared.outcomes.insert(work.job, outcome);
-        }));
+        });
+        self.stager.task = Some(Task {
+            handle,
+            job,
+            asked,
+            ends,
+            beats,
+            seen: (0, mono),
+            told: false,
+        });
     }
 
     /// Whether all of a job's inputs are ready for a rental: those that lie here are looked at once more,
@@ -324,6 +419,7 @@ impl Daemon {
         });
         let end = self.parts.clock.sleep_until(self.now() + LOOK_MAX);
         let same = tokio::select! {
+            biased;
             same = look => same.unwrap_or(false),
             () = end => false,
         };
@@ -357,12 +453,14 @@ struct Work {
     shared: Arc<Mutex<Shared>>,
     clock: Arc<dyn Clock>,
     ends: Arc<AtomicBool>,
+    beats: Arc<AtomicU64>,
 }
 
 impl Work {
     async fn all(&self, objects: &Objects) -> Result<Vec<Option<Found>>, String> {
         let mut inputs = self.asked.0.clone();
         for input in &mut inputs {
+            self.beats.fetch_add(1, Ordering::Relaxed);
             input.found = match &input.from {
                 Source::Address(_) => None,
                 Source::Object(key) => Some(self.object(objects, key).await?),
@@ -445,7 +543,13 @@ impl Work {
         let amount = size(local.content_bytes());
         self.does(format!("{} is read ({amount})", path.display()), None);
         let (local, ends) = (local.clone(), Arc::clone(&self.ends));
-        let read = move |_: &Path| local.digest(&|| ends.load(Ordering::Relaxed));
+        let beats = Arc::clone(&self.beats);
+        let read = move |_: &Path| {
+            local.digest(&|| {
+                beats.fetch_add(1, Ordering::Relaxed);
+                ends.load(Ordering::Relaxed)
+            })
+        };
         let (sum, bytes) = self.blocking(path, read).await?;
         let known = Known { stamp, sum, bytes };
         locked(&self.shared).known.insert(path.to_owned(), known);
@@ -477,6 +581,7 @@ impl Work {
     }
 
     fn does(&self, what: String, sent: Option<Sent>) {
+        self.beats.fetch_add(1, Ordering::Relaxed);
         locked(&self.shared).doing = Some((self.job.clone(), what, sent));
     }
 

@@ -13,6 +13,7 @@ mod execute;
 mod glance;
 pub mod heartbeat;
 mod inputs;
+mod inputs_need;
 mod journal;
 pub mod metrics;
 pub mod older;

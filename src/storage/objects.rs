@@ -16,7 +16,7 @@ use super::Sum;
 use super::keys::Key;
 use super::local::Local;
 use super::place::{Place, PlaceError, SignError, SignedUrl};
-use super::upload::Made;
+use super::upload::{Made, stalled, stalls};
 use crate::net::{install_crypto, root_cause};
 use crate::types::time::Time;
 
@@ -253,11 +253,16 @@ impl Objects {
             let url = self.place.put_url(key, now, OWN_VALID)?.into_url();
             // Nothing is to be read for as long as it is sent.
             let client = client(&self.place, None).map_err(|why| Why::Broken(why.to_string()))?;
-            let body = Made::of(local, (sum, bytes), sent);
+            let body = Made::of(local, (sum, bytes), Arc::clone(&sent));
             let time = time_for(bytes).min(self.within);
             let request = client.put(url).timeout(time);
-            let sent = request.body(reqwest::Body::wrap(body)).send();
-            match answer(sent.await).await? {
+            let request = request.body(reqwest::Body::wrap(body)).send();
+            let replied = tokio::select! {
+                biased;
+                replied = request => replied,
+                () = stalls(&sent) => return Err(Why::Broken(stalled())),
+            };
+            match answer(replied).await? {
                 Answer::Good(_) => Ok(()),
                 Answer::Bad(why) => Err(why),
             }

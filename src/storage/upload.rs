@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
@@ -13,10 +14,31 @@ use tokio::sync::mpsc::{Receiver, Sender, channel};
 
 use super::Sum;
 use super::local::{Counted, Local, LocalError};
+use crate::types::time::human;
 
 /// The length of a piece, and how many of them wait at once.
 const PIECE: usize = 256 * 1024;
 const PIECES: usize = 4;
+
+/// An upload of which nothing leaves for so long has failed.
+const STALL: Duration = Duration::from_mins(5);
+
+/// Waits until nothing more was sent for long, or no answer came after the last of it.
+#[expect(clippy::disallowed_methods, reason = "an upload takes real time")]
+pub(super) async fn stalls(sent: &AtomicU64) {
+    loop {
+        let before = sent.load(Ordering::Relaxed);
+        tokio::time::sleep(STALL).await;
+        if sent.load(Ordering::Relaxed) == before {
+            return;
+        }
+    }
+}
+
+/// What is said of one that stalled.
+pub(super) fn stalled() -> String {
+    format!("nothing was sent for {}, and no answer came", human(STALL))
+}
 
 /// The body of a request.
 pub(super) struct Made {

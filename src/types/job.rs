@@ -156,6 +156,16 @@ impl Runner {
         (known.fold(0, u64::saturating_add), all)
     }
 
+    /// The room that the inputs whose length is known take on the disk at once, in bytes: an archive is there
+    /// until it is unpacked.
+    pub fn input_room(&self) -> u64 {
+        let room = |input: &Input| {
+            let times = if input.unpacks().is_some() { 2 } else { 1 };
+            input.bytes().unwrap_or_default().saturating_mul(times)
+        };
+        self.inputs.iter().map(room).fold(0, u64::saturating_add)
+    }
+
     /// The directories beside that of the checkpoint: where its last whole one stays, and where another
     /// run's is copied to. `None`: none is carried.
     pub fn carries(&self) -> Option<(String, String)> {
