@@ -16,7 +16,7 @@ use super::Sum;
 use super::keys::Key;
 use super::local::Local;
 use super::place::{Place, PlaceError, SignError, SignedUrl};
-use super::upload::{Made, stalled, stalls};
+use super::upload::{Made, STALL, stalled, stalls};
 use crate::net::{install_crypto, root_cause};
 use crate::types::time::Time;
 
@@ -124,6 +124,8 @@ pub struct Objects {
     client: Client,
     /// A request takes no longer, however much it moves.
     within: Duration,
+    /// An upload of which nothing leaves for so long has failed.
+    stall: Duration,
 }
 
 impl Objects {
@@ -134,6 +136,7 @@ impl Objects {
             place,
             client,
             within: Duration::MAX,
+            stall: STALL,
         })
     }
 
@@ -260,7 +263,7 @@ impl Objects {
             let replied = tokio::select! {
                 biased;
                 replied = request => replied,
-                () = stalls(&sent) => return Err(Why::Broken(stalled())),
+                () = stalls(&sent, self.stall) => return Err(Why::Broken(stalled(self.stall))),
             };
             match answer(replied).await? {
                 Answer::Good(_) => Ok(()),
@@ -513,6 +516,48 @@ mod tests {
         ] {
             assert!(!lasting.is_passing(), "{lasting}");
         }
+    }
+
+    /// A server that takes a request and what its buffers hold, and says nothing.
+    #[tokio::test]
+    async fn an_upload_of_which_nothing_leaves_is_given_up() {
+        use crate::types::job::{SecretRef, Storage};
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let origin = format!("http://{}", listener.local_addr().unwrap());
+        tokio::spawn(async move {
+            let mut all = Vec::new();
+            while let Ok((stream, _)) = listener.accept().await {
+                all.push(stream);
+            }
+        });
+        let storage = Storage {
+            endpoint: origin,
+            region: "us-east-1".to_owned(),
+            bucket: "mine-1".to_owned(),
+            prefix: String::new(),
+            access_key: SecretRef::Env("A".to_owned()),
+            secret_key: SecretRef::Env("S".to_owned()),
+        };
+        let place = Place::new(&storage, "A".into(), "S".into()).unwrap();
+        let mut objects = Objects::new(place).unwrap();
+        objects.stall = Duration::from_millis(200);
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("large");
+        let bytes = vec![7; 20_000_000];
+        std::fs::write(&path, &bytes).unwrap();
+        let local = Local::look(&path).unwrap();
+        let sent = Arc::new(AtomicU64::new(0));
+        let what = (Sum::of(&bytes), bytes.len() as u64);
+        let key = Key::raw("a");
+        let put = objects.put_local(&key, local, what, Arc::clone(&sent), Time(0));
+        let error = put.await.unwrap_err();
+        assert_eq!(
+            error.why,
+            Why::Broken("nothing was sent for 0s, and no answer came".to_owned())
+        );
+        assert!(error.why.is_passing());
+        let sent = sent.load(std::sync::atomic::Ordering::Relaxed);
+        assert!((1..what.1).contains(&sent), "{sent}");
     }
 
     #[test]

@@ -21,14 +21,14 @@ const PIECE: usize = 256 * 1024;
 const PIECES: usize = 4;
 
 /// An upload of which nothing leaves for so long has failed.
-const STALL: Duration = Duration::from_mins(5);
+pub(super) const STALL: Duration = Duration::from_mins(5);
 
-/// Waits until nothing more was sent for long, or no answer came after the last of it.
+/// Waits until nothing more was sent for so long, or no answer came after the last of it.
 #[expect(clippy::disallowed_methods, reason = "an upload takes real time")]
-pub(super) async fn stalls(sent: &AtomicU64) {
+pub(super) async fn stalls(sent: &AtomicU64, after: Duration) {
     loop {
         let before = sent.load(Ordering::Relaxed);
-        tokio::time::sleep(STALL).await;
+        tokio::time::sleep(after).await;
         if sent.load(Ordering::Relaxed) == before {
             return;
         }
@@ -36,8 +36,8 @@ pub(super) async fn stalls(sent: &AtomicU64) {
 }
 
 /// What is said of one that stalled.
-pub(super) fn stalled() -> String {
-    format!("nothing was sent for {}, and no answer came", human(STALL))
+pub(super) fn stalled(after: Duration) -> String {
+    format!("nothing was sent for {}, and no answer came", human(after))
 }
 
 /// The body of a request.
