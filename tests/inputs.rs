@@ -27,9 +27,10 @@ use axum::Router;
 use axum::routing::get;
 use haggle::ports::Clock;
 use haggle::storage::Sum;
+use haggle::types::deadline::DeadlineKind;
 use haggle::types::input::{Input, Source};
-use haggle::types::instance::Phase;
-use haggle::types::job::{Job, SecretRef, Storage};
+use haggle::types::instance::{Phase, Rental};
+use haggle::types::job::{Job, RentalChoice, SecretRef, Storage};
 use haggle::types::start::StartFault;
 use haggle::types::state::Ending;
 use haggle::types::time::Time;
@@ -271,7 +272,7 @@ async fn what_is_not_there_keeps_its_job_back_until_it_is() {
     );
     let job = needing("true", vec![object], Some(&storage.origin));
     let mut bench = Bench::with(job, keys).await;
-    let told = |bench: &Bench| bench.was_told("inputs-not-ready") == 1;
+    let told = |bench: &Bench| bench.was_told("inputs-not-ready-count") == 1;
     bench.goes_on(Some(&storage), "told", told).await;
     for _ in 0..5 {
         storage.set_clock(bench.clock.now());
@@ -349,4 +350,90 @@ async fn an_upload_holds_up_no_tick_and_is_begun_again_by_the_next_daemon() {
     let sum = Sum::of(&large).to_string();
     assert!(bench.log().contains(&sum), "{}", bench.log());
     assert_eq!(brought(&storage), [format!("runs/count/inputs/{sum}")]);
+}
+
+#[tokio::test]
+async fn what_is_stuck_is_told_of_once_and_goes_on_when_it_can() {
+    let storage = server::Server::start(Time(0)).await;
+    let (stuck, passed) = (Arc::new(AtomicBool::new(true)), Arc::new(AtomicU64::new(0)));
+    let way = way_to(&storage.origin, Arc::clone(&stuck), Arc::clone(&passed)).await;
+    let (here, disk) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (file, to) = (here.path().join("large"), disk.path().join("large"));
+    fs::write(&file, vec![7; 8_000_000]).unwrap();
+    let inputs = vec![input(Source::Path(file), &to)];
+    let command = format!("wc -c <{}", to.display());
+    let mut bench = Bench::with(needing(&command, inputs, Some(&way)), keys).await;
+    let under_way = |_: &Bench| passed.load(Ordering::Relaxed) > 1_000_000;
+    bench.goes_on(Some(&storage), "under way", under_way).await;
+    let begun = bench.clock.now();
+    let told = |bench: &Bench| bench.was_told("inputs-not-ready-count");
+    let is_told = |bench: &Bench| told(bench) == 1;
+    bench.goes_on(Some(&storage), "told", is_told).await;
+    let after = bench.clock.now().since(begun);
+    assert!(after >= Duration::from_mins(15), "{after:?}");
+    {
+        let heard = bench.heard.0.lock().unwrap();
+        let said = heard.1.iter().find(|text| text.contains("not-ready"));
+        let said = said.unwrap();
+        assert!(
+            said.contains("do not get on for 15m")
+                && said.contains("large is uploaded, ")
+                && said.contains(" of 8.0 MB")
+                && said.contains("`haggle pause count`"),
+            "{said}"
+        );
+    }
+    // It stays so for an hour.
+    for _ in 0..60 {
+        bench.clock.advance(Duration::from_mins(1));
+        storage.set_clock(bench.clock.now());
+        bench.daemon.tick().await.unwrap();
+    }
+    assert_eq!((told(&bench), bench.starts()), (1, 0));
+    assert_eq!(brought(&storage), Vec::<String>::new());
+    // Its address is good for a while only, and so it is sent once more where it has expired.
+    stuck.store(false, Ordering::Relaxed);
+    bench
+        .goes_on(Some(&storage), "ended", |bench| bench.ending().is_some())
+        .await;
+    assert_eq!(bench.ending(), Some(Ending::Finished));
+    assert!(bench.log().contains("8000000"), "{}", bench.log());
+}
+
+#[tokio::test]
+async fn what_runs_is_not_left_before_what_has_changed_is_there() {
+    let storage = server::Server::start(Time(0)).await;
+    let (here, disk) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (file, to) = (here.path().join("f"), disk.path().join("f"));
+    fs::write(&file, "at first").unwrap();
+    let inputs = vec![input(Source::Path(file.clone()), &to)];
+    let command = format!("cat {}; echo; sleep 600", to.display());
+    let mut job = needing(&command, inputs, Some(&storage.origin));
+    // It rides for an hour or two, and then takes what nobody takes away.
+    job.rental = RentalChoice::Auto;
+    job.work_mgpu_h = Some(20_000);
+    job.deadline_policy = DeadlineKind::Greedy;
+    let mut bench = Bench::with(job, keys).await;
+    let due = bench.clock.now() + Duration::from_hours(23);
+    bench.job.deadline = Some(due);
+    let mut bench = bench.restart();
+    let runs = |text: &'static str| move |bench: &Bench| bench.log().contains(text);
+    bench
+        .goes_on(Some(&storage), "at work", runs("at first"))
+        .await;
+    fs::write(&file, "and then another").unwrap();
+    bench
+        .goes_on(Some(&storage), "at work again", runs("and then another"))
+        .await;
+    let told = bench.heard.0.lock().unwrap().1.clone();
+    let place = |text: &str| {
+        let mut all = told.iter();
+        all.rposition(|line| line.starts_with(text))
+    };
+    let (brought, left) = (place("inputs-uploading: "), place("destroyed: "));
+    assert!(brought.is_some() && brought < left, "{told:#?}");
+    assert_eq!((bench.starts(), bench.was_told("destroyed")), (2, 1));
+    assert_eq!(bench.was_told("inputs-uploading"), 2);
+    let rents = bench.daemon.state().held.values().map(|held| held.rental);
+    assert_eq!(rents.collect::<Vec<_>>(), [Rental::OnDemand]);
 }

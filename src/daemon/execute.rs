@@ -50,6 +50,9 @@ impl Daemon {
             {
                 continue;
             }
+            if !self.may_leave(action, &decision.world).await {
+                continue;
+            }
             let Effect::Rent { ref replica, .. } = action.effect else {
                 self.carry_out_one(action).await?;
                 continue;

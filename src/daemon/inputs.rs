@@ -6,7 +6,7 @@
 //! lie by their content; what is another by the next one is brought again.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -14,15 +14,17 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 
 use super::inputs_need::{Need, need, no_room, says_changed};
+use super::inputs_work::Work;
 use super::poll::Jobs;
 use super::{Daemon, DaemonError};
-use crate::ports::Clock;
-use crate::storage::{Key, Local, LocalError, Objects, Sum};
+use crate::storage::{Local, Sum};
 use crate::types::ids::JobName;
-use crate::types::input::{Found, Input, Source, in_the_way, size};
+use crate::types::input::{Found, Input, Source, size};
 use crate::types::job::{Job, Storage};
+use crate::types::plan::{Action, Why};
 use crate::types::state::{Change, Event, Severity};
 use crate::types::time::{Mono, human};
+use crate::types::world::World;
 
 /// What is ready is looked at again after this: it may have changed.
 const AGAIN: Duration = Duration::from_mins(1);
@@ -41,7 +43,7 @@ const STUCK: Duration = Duration::from_mins(15);
 const LOOK_MAX: Duration = Duration::from_secs(10);
 
 /// What a job asks for: another answer is needed once this is another.
-type Asked = (Vec<Input>, Option<Storage>);
+pub(super) type Asked = (Vec<Input>, Option<Storage>);
 
 /// What came of making a job's inputs ready.
 #[derive(Clone, Debug)]
@@ -59,24 +61,24 @@ struct Outcome {
 
 /// A file or a directory whose content was read.
 #[derive(Clone, Debug)]
-struct Known {
-    stamp: Sum,
-    sum: Sum,
-    bytes: u64,
+pub(super) struct Known {
+    pub(super) stamp: Sum,
+    pub(super) sum: Sum,
+    pub(super) bytes: u64,
 }
 
 /// How many bytes were sent, of how many.
-type Sent = (Arc<AtomicU64>, u64);
+pub(super) type Sent = (Arc<AtomicU64>, u64);
 
 /// What the task does: for which job, in words, and how much of it is sent.
-type Doing = (JobName, String, Option<Sent>);
+pub(super) type Doing = (JobName, String, Option<Sent>);
 
 /// What the task and the ticks share. It is locked for moments only.
 #[derive(Default)]
-struct Shared {
+pub(super) struct Shared {
     outcomes: BTreeMap<JobName, Outcome>,
-    known: BTreeMap<PathBuf, Known>,
-    doing: Option<Doing>,
+    pub(super) known: BTreeMap<PathBuf, Known>,
+    pub(super) doing: Option<Doing>,
 }
 
 /// The task that makes the inputs of a job ready.
@@ -139,7 +141,7 @@ impl Stager {
     }
 }
 
-fn locked(shared: &Mutex<Shared>) -> MutexGuard<'_, Shared> {
+pub(super) fn locked(shared: &Mutex<Shared>) -> MutexGuard<'_, Shared> {
     shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -274,14 +276,14 @@ impl Daemon {
             return Ok(());
         }
         task.told = true;
+        let job = task.job.clone();
         let text = format!(
-            "nothing is rented for {}: its inputs do not get on for {} ({words}), and those of other jobs wait \
-             for them: see whether what is read there and the storage can be reached, or `haggle pause {}`",
-            task.job,
-            human(STUCK),
-            task.job
+            "nothing is rented for {job}: its inputs do not get on for {} ({words}), and those of other jobs \
+             wait for them: see whether what is read there and the storage can be reached, or `haggle pause \
+             {job}`",
+            human(STUCK)
         );
-        let warning = self.warn("inputs-not-ready", text, None);
+        let warning = self.warn(&not_ready(&job), text, None);
         self.commit(&[warning])
     }
 
@@ -330,7 +332,7 @@ impl Daemon {
         }
         self.stager.told.insert(job.clone(), mono);
         let text = format!("nothing is rented for {job}: its inputs are not ready: {why}");
-        let warning = self.warn("inputs-not-ready", text, None);
+        let warning = self.warn(&not_ready(job), text, None);
         self.commit(&[warning])
     }
 
@@ -391,6 +393,23 @@ impl Daemon {
         });
     }
 
+    /// Whether what runs well is left as it was chosen: only where its job could begin anew at once. What
+    /// is at work is not looked at all the time, and so its inputs may have changed.
+    pub(super) async fn may_leave(&self, action: &Action, world: &World) -> bool {
+        if !matches!(action.why, Why::CheaperElsewhere | Why::Deadline) {
+            return true;
+        }
+        let instance = action.effect.instance();
+        let Some(held) = instance.and_then(|id| self.state.held.get(&id)) else {
+            return true;
+        };
+        let mut jobs = world.jobs.iter();
+        match jobs.find(|job| job.name == held.replica.job) {
+            Some(job) => self.inputs_stand(job).await,
+            None => true,
+        }
+    }
+
     /// Whether all of a job's inputs are ready for a rental: those that lie here are looked at once more,
     /// for they may have changed since a moment ago.
     pub(super) async fn inputs_stand(&self, job: &Job) -> bool {
@@ -435,6 +454,11 @@ impl Daemon {
     }
 }
 
+/// The kind of the event that a job's inputs are not ready: one that stands for each job.
+fn not_ready(job: &JobName) -> String {
+    format!("inputs-not-ready-{job}")
+}
+
 /// Whether it is to be looked at again.
 fn is_due(outcome: &Outcome, mono: Mono) -> bool {
     let after = if outcome.found.is_ok() {
@@ -444,156 +468,4 @@ fn is_due(outcome: &Outcome, mono: Mono) -> bool {
         RETRY.0.saturating_mul(doubled).min(RETRY.1)
     };
     mono.since(outcome.at) >= after
-}
-
-/// The inputs of one job, being made ready.
-struct Work {
-    job: JobName,
-    asked: Asked,
-    shared: Arc<Mutex<Shared>>,
-    clock: Arc<dyn Clock>,
-    ends: Arc<AtomicBool>,
-    beats: Arc<AtomicU64>,
-}
-
-impl Work {
-    async fn all(&self, objects: &Objects) -> Result<Vec<Option<Found>>, String> {
-        let mut inputs = self.asked.0.clone();
-        for input in &mut inputs {
-            self.beats.fetch_add(1, Ordering::Relaxed);
-            input.found = match &input.from {
-                Source::Address(_) => None,
-                Source::Object(key) => Some(self.object(objects, key).await?),
-                Source::Path(path) => {
-                    Some(self.local(objects, path, input.sha256.as_deref()).await?)
-                }
-            };
-        }
-        if let Some((earlier, number, place)) = in_the_way(&inputs) {
-            return Err(format!(
-                "data.inputs[{earlier}] is in the way of data.inputs[{number}] at {place}: a directory \
-                 fills its place as a whole; give each a place of its own"
-            ));
-        }
-        Ok(inputs.into_iter().map(|input| input.found).collect())
-    }
-
-    /// What the server says of an object.
-    async fn object(&self, objects: &Objects, key: &str) -> Result<Found, String> {
-        let named = Key::named(key).ok_or_else(|| format!("storage:{key} is no key"))?;
-        let about = objects.about(&named, self.clock.now()).await;
-        let Some((bytes, mark)) = about.map_err(|error| error.to_string())? else {
-            return Err(format!(
-                "storage:{key} is not in the bucket `{}`: upload it, or correct `from`",
-                objects.place().bucket()
-            ));
-        };
-        Ok(Found {
-            mark,
-            bytes,
-            is_directory: false,
-        })
-    }
-
-    /// Brings what lies here to storage, where it is not there yet.
-    async fn local(
-        &self,
-        objects: &Objects,
-        path: &Path,
-        expected: Option<&str>,
-    ) -> Result<Found, String> {
-        let local = self.blocking(path, Local::look).await?;
-        let is_directory = local.is_directory();
-        let (sum, bytes) = self.digest(&local, path).await?;
-        if let Some(expected) = expected {
-            if is_directory {
-                return Err(format!(
-                    "{} is a directory, which has no SHA-256 of its own: remove `sha256`",
-                    path.display()
-                ));
-            }
-            if sum.to_string() != expected {
-                return Err(format!(
-                    "{} has the SHA-256 {sum}, and its policy wants {expected}: give the right file, or \
-                     correct `sha256`",
-                    path.display()
-                ));
-            }
-        }
-        let key = objects.place().input_key(&self.job, sum);
-        let length = objects.length(&key, self.clock.now()).await;
-        if length.map_err(|error| error.to_string())? != Some(bytes) {
-            self.upload(objects, &key, local, (sum, bytes), path)
-                .await?;
-        }
-        Ok(Found {
-            mark: sum.to_string(),
-            bytes,
-            is_directory,
-        })
-    }
-
-    /// The sum of what lies here, which is read only where it changed.
-    async fn digest(&self, local: &Local, path: &Path) -> Result<(Sum, u64), String> {
-        let stamp = local.stamp();
-        let known = locked(&self.shared).known.get(path).cloned();
-        if let Some(known) = known.filter(|known| known.stamp == stamp) {
-            return Ok((known.sum, known.bytes));
-        }
-        let amount = size(local.content_bytes());
-        self.does(format!("{} is read ({amount})", path.display()), None);
-        let (local, ends) = (local.clone(), Arc::clone(&self.ends));
-        let beats = Arc::clone(&self.beats);
-        let read = move |_: &Path| {
-            local.digest(&|| {
-                beats.fetch_add(1, Ordering::Relaxed);
-                ends.load(Ordering::Relaxed)
-            })
-        };
-        let (sum, bytes) = self.blocking(path, read).await?;
-        let known = Known { stamp, sum, bytes };
-        locked(&self.shared).known.insert(path.to_owned(), known);
-        Ok((sum, bytes))
-    }
-
-    async fn upload(
-        &self,
-        objects: &Objects,
-        key: &Key,
-        local: Local,
-        (sum, bytes): (Sum, u64),
-        path: &Path,
-    ) -> Result<(), String> {
-        let sent = Arc::new(AtomicU64::new(0));
-        let what = format!("{} is uploaded", path.display());
-        tracing::info!("{what} for {} ({})", self.job, size(bytes));
-        self.does(what, Some((Arc::clone(&sent), bytes)));
-        let put = objects.put_local(key, local, (sum, bytes), sent, self.clock.now());
-        put.await.map_err(|error| error.to_string())?;
-        match objects.length(key, self.clock.now()).await {
-            Ok(Some(length)) if length == bytes => Ok(()),
-            Ok(_) => Err(format!(
-                "{} was uploaded to `{key}` and is not there as it was sent; it is tried again",
-                path.display()
-            )),
-            Err(error) => Err(error.to_string()),
-        }
-    }
-
-    fn does(&self, what: String, sent: Option<Sent>) {
-        self.beats.fetch_add(1, Ordering::Relaxed);
-        locked(&self.shared).doing = Some((self.job.clone(), what, sent));
-    }
-
-    /// Reads the disk, away from what may not wait.
-    async fn blocking<T: Send + 'static>(
-        &self,
-        path: &Path,
-        read: impl FnOnce(&Path) -> Result<T, LocalError> + Send + 'static,
-    ) -> Result<T, String> {
-        let path = path.to_owned();
-        let done = tokio::task::spawn_blocking(move || read(&path)).await;
-        let done = done.map_err(|_| "it was interrupted".to_owned())?;
-        done.map_err(|error| error.to_string())
-    }
 }

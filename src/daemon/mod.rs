@@ -14,6 +14,7 @@ mod glance;
 pub mod heartbeat;
 mod inputs;
 mod inputs_need;
+mod inputs_work;
 mod journal;
 pub mod metrics;
 pub mod older;
