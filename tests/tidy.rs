@@ -65,6 +65,7 @@ const REAL_TIME: &[&str] = &[
     "market/deliveries.rs",
     "market/exec/mod.rs",
     "market/server.rs",
+    "storage/look.rs",
     "storage/upload.rs",
 ];
 

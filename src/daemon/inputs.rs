@@ -17,7 +17,7 @@ use super::inputs_need::{Need, need, no_room, says_changed};
 use super::inputs_work::Work;
 use super::poll::Jobs;
 use super::{Daemon, DaemonError};
-use crate::storage::{Local, Sum};
+use crate::storage::{Sum, are_the_same};
 use crate::types::ids::JobName;
 use crate::types::input::{Found, Input, Source, size};
 use crate::types::job::{Job, Storage};
@@ -37,10 +37,6 @@ const TOLD_EVERY: Duration = Duration::from_hours(1);
 
 /// That nothing gets on with what is made ready is told after this.
 const STUCK: Duration = Duration::from_mins(15);
-
-/// Before a rental it is looked once more whether what lies here is what is in storage; that takes at most so
-/// long.
-const LOOK_MAX: Duration = Duration::from_secs(10);
 
 /// What a job asks for: another answer is needed once this is another.
 pub(super) type Asked = (Vec<Input>, Option<Storage>);
@@ -430,25 +426,12 @@ impl Daemon {
         if looks.is_empty() {
             return true;
         }
-        let look = tokio::task::spawn_blocking(move || {
-            let same = |(path, stamp): &(PathBuf, Sum)| {
-                Local::look(path).is_ok_and(|local| local.stamp() == *stamp)
-            };
-            looks.iter().all(same)
-        });
-        let end = self.parts.clock.sleep_until(self.now() + LOOK_MAX);
-        let same = tokio::select! {
-            biased;
-            same = look => same.unwrap_or(false),
-            () = end => false,
-        };
-        if same {
-            return true;
+        match are_the_same(looks).await {
+            Some(true) => return true,
+            Some(false) => tracing::info!("the inputs of {} have changed", job.name),
+            None => tracing::warn!("the disk with the inputs of {} does not answer", job.name),
         }
-        tracing::info!(
-            "the inputs of {} have changed: they are brought anew",
-            job.name
-        );
+        // They are brought anew.
         self.stager.shared().outcomes.remove(&job.name);
         false
     }
