@@ -7,6 +7,7 @@ use clap::Args;
 use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme};
 use serde::Serialize;
 
+use super::check_inputs::{self, InputDocument};
 use super::context::{Context, load_policies};
 use super::failure::{Done, Exit, OrFail};
 use super::show_limits;
@@ -42,6 +43,8 @@ struct CheckDocument {
     valid: Vec<JobDocument>,
     errors: Vec<ErrorDocument>,
     warnings: Vec<String>,
+    /// The jobs' inputs that lie on this machine.
+    inputs: Vec<InputDocument>,
     /// What of the jobs' spending no limit covers ahead of time.
     not_covered: Vec<String>,
 }
@@ -128,9 +131,13 @@ pub(crate) fn run(context: &Context, args: &CheckArgs) -> Done {
     let unmatched = config
         .filter(|_| args.files.is_empty() && errors.is_empty())
         .map_or_else(Vec::new, |config| unmatched(&config, &jobs));
-    let of_jobs = [unfenced(&jobs), keeping_disks(&jobs)].concat();
+    let (inputs, not_there) = check_inputs::look(&jobs);
+    let of_jobs = [unfenced(&jobs), keeping_disks(&jobs), not_there].concat();
     for warning in unmatched.iter().chain(&of_jobs) {
         context.output.note(&format!("warning: {warning}"));
+    }
+    for input in &inputs {
+        context.output.note(&input.text());
     }
     if let Some(warning) = &warning {
         context
@@ -160,6 +167,7 @@ pub(crate) fn run(context: &Context, args: &CheckArgs) -> Done {
             .chain(unmatched)
             .chain(of_jobs)
             .collect(),
+        inputs,
         not_covered: jobs
             .iter()
             .filter_map(|loaded| show_limits::uncovered(&loaded.job))

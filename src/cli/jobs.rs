@@ -66,8 +66,8 @@ struct ArrayDocument {
 /// What holds a job back, as programs see it.
 #[derive(Debug, Serialize)]
 struct CannotStart {
-    /// `no-status`, `stalled`, `timed-out`, `host-error`, `image-missing`, `image-denied`, `pull-quota` or
-    /// `command`.
+    /// `no-status`, `stalled`, `timed-out`, `host-error`, `image-missing`, `image-denied`, `pull-quota`,
+    /// `command` or `inputs`.
     fault: &'static str,
     /// The same in words.
     what: &'static str,

@@ -9,6 +9,7 @@ mod backtest;
 mod backup;
 mod bill;
 mod check;
+mod check_inputs;
 mod clock;
 mod completions;
 mod connect;

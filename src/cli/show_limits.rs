@@ -175,7 +175,7 @@ pub(crate) fn uncovered(job: &Job) -> Option<String> {
             "traffic of {} beyond the expected {} GB: it has no `traffic.max`, and bytes show only in \
              the bill",
             job.name,
-            job.traffic_down_gb + job.traffic_up_gb
+            job.expected_down_gb() + job.traffic_up_gb
         )
     })
 }

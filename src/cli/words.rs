@@ -151,6 +151,7 @@ pub(crate) fn situation(situation: &Situation, now: Time) -> String {
             };
             format!("cannot start: {} (\"{message}\"); {ends}", fault.what())
         }
+        Situation::WaitsForInputs { what } => format!("waits for its inputs: {what}"),
         Situation::HeldBack => "waits until another element gets on: too many failed in a row \
              (`haggle resume` lets it begin)"
             .into(),
@@ -214,6 +215,9 @@ pub(crate) fn turn(turn: &Turn, now: Time) -> String {
         Turn::NoTime => "its deadline leaves no time for it".into(),
         Turn::HasTime => "its deadline leaves time to wait for a bid".into(),
         Turn::NotCopied => "its work is on its disk alone, and copies from there fail".into(),
+        Turn::CannotStart => {
+            "nothing new is begun: its inputs are not ready, or its starts came to nothing".into()
+        }
         Turn::TooManyDisks => "too many disks were left behind".into(),
         Turn::Blind { missing: what } => format!("cannot decide: {}", missing(*what)),
     }

@@ -8,8 +8,10 @@ use secrecy::SecretString;
 
 use super::{Daemon, DaemonError};
 use crate::engine::lease::term;
-use crate::storage::{Objects, Place, Restore, Tree, Turn, VALID_MAX, control, is_whole};
+use crate::runner::input_lines;
+use crate::storage::{Key, Objects, Place, Restore, Tree, Turn, VALID_MAX, control, is_whole};
 use crate::types::ids::{IntentId, ReplicaId};
+use crate::types::input::{Input, Source};
 use crate::types::instance::Held;
 use crate::types::job::{Job, Runner, Storage};
 use crate::types::state::{KeptCheckpoint, ReplicaRecord};
@@ -73,7 +75,13 @@ impl Daemon {
             restore,
             keep: own(&record, run),
         };
-        let address = self.publish(&objects, runner, (replica, run), &named);
+        if !runner.inputs.iter().all(Input::is_ready) {
+            return Err(Trouble::Missing(
+                "its inputs are not in storage yet".to_owned(),
+            ));
+        }
+        let given = (runner, &runner.inputs[..]);
+        let address = self.publish(&objects, given, (replica, run), &named);
         Ok(Some(address.await.map_err(Trouble::Fails)?))
     }
 
@@ -81,7 +89,7 @@ impl Daemon {
     async fn publish(
         &self,
         objects: &Objects,
-        runner: &Runner,
+        (runner, inputs): (&Runner, &[Input]),
         (replica, run): (&ReplicaId, IntentId),
         named: &Named,
     ) -> Result<SecretString, String> {
@@ -89,8 +97,21 @@ impl Daemon {
         let (now, valid) = (self.now(), self.valid(runner));
         let known = (named.restore.as_ref(), named.keep);
         let text = control(place, replica, run, known, now, valid);
-        let text =
-            text.map_err(|error| format!("addresses in storage cannot be signed: {error}"))?;
+        let unsigned = |error| format!("addresses in storage cannot be signed: {error}");
+        let mut text = text.map_err(unsigned)?;
+        text += &input_lines::<String>(inputs, |input| {
+            let key = match (&input.from, &input.found) {
+                (Source::Address(address), _) => return Ok(address.clone()),
+                (Source::Object(key), _) => Key::named(key),
+                (Source::Path(_), found) => found.as_ref().and_then(|found| {
+                    let sum = found.mark.parse().ok()?;
+                    Some(place.input_key(&replica.job, sum))
+                }),
+            };
+            let key = key.ok_or_else(|| format!("{} is not in storage", input.origin()))?;
+            let signed = place.get_url(&key, now, valid).map_err(unsigned)?;
+            Ok(signed.expose().to_owned())
+        })?;
         let key = place.keys(replica, run).control();
         let put = objects.put(&key, Bytes::from(text), now).await;
         put.map_err(|error| error.to_string())?;
@@ -188,6 +209,17 @@ impl Daemon {
         if before.is_some_and(|(at, named)| fresh(*at) && named.keep == keep && stands(named)) {
             return Ok(None);
         }
+        // What it was made with, whatever its policy says by now.
+        let view = held.runner.as_ref();
+        let given = view.and_then(|view| view.given.as_deref());
+        let given = given.map_or(&[][..], |given| &given.inputs);
+        let inputs = match known(given, &runner.inputs) {
+            Some(inputs) => inputs,
+            // It has them.
+            None if worked => Vec::new(),
+            // One without them would make it wait for ever: what was published before stands.
+            None => return Ok(None),
+        };
         let objects = self.objects(storage).map_err(Trouble::Fails)?;
         let restore = if worked {
             None
@@ -196,7 +228,8 @@ impl Daemon {
         };
         let named = Named { restore, keep };
         let run = (&held.replica, held.intent);
-        let published = self.publish(&objects, runner, run, &named).await;
+        let given = (runner, &inputs[..]);
+        let published = self.publish(&objects, given, run, &named).await;
         published.map_err(Trouble::Fails)?;
         Ok(Some((now, named)))
     }
@@ -251,18 +284,38 @@ impl Daemon {
         term.saturating_mul(2).min(VALID_MAX)
     }
 
+    /// Those of a tick, which cannot wait.
     fn objects(&self, storage: &Storage) -> Result<Objects, String> {
+        Ok(self.objects_without_haste(storage)?.within(REQUEST_MAX))
+    }
+
+    /// The objects of a place, for whoever can wait.
+    pub(super) fn objects_without_haste(&self, storage: &Storage) -> Result<Objects, String> {
         let access = self.parts.secrets.resolve(&storage.access_key)?;
         let secret = self.parts.secrets.resolve(&storage.secret_key)?;
         let place = Place::new(storage, access, secret).map_err(|error| error.to_string())?;
-        let objects = Objects::new(place).map_err(|error| error.to_string())?;
-        Ok(objects.within(REQUEST_MAX))
+        Objects::new(place).map_err(|error| error.to_string())
     }
 }
 
 fn stored(job: &Job) -> Option<(&Runner, &Storage)> {
     let runner = job.run.runner.as_deref()?;
     Some((runner, runner.storage.as_ref()?))
+}
+
+/// The inputs that a run was given. Of those of which nothing was known then, for it was taken over from a
+/// database that is lost, what is known of the same ones by now; `None`: not all are known.
+fn known(given: &[Input], now: &[Input]) -> Option<Vec<Input>> {
+    let said = |input: &Input| {
+        let (from, to) = (input.from.clone(), input.to.clone());
+        (from, to, input.into, input.sha256.clone(), input.packing)
+    };
+    let one = |input: &Input| {
+        let all = std::iter::once(input).chain(now.iter());
+        let mut same = all.filter(|other| said(other) == said(input));
+        same.find(|other| other.is_ready()).cloned()
+    };
+    given.iter().map(one).collect()
 }
 
 /// A checkpoint that was told of, to begin with. What cannot be one is none.
@@ -277,4 +330,36 @@ fn restore(kept: &KeptCheckpoint) -> Option<Restore> {
 /// The place of a run's newest checkpoint that was told of.
 fn own(record: &ReplicaRecord, run: IntentId) -> Option<Turn> {
     Turn::from_slot(record.newest_of(run)?.slot)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::input::Found;
+
+    #[test]
+    fn what_is_not_known_of_a_runs_inputs_is_taken_from_the_same_ones() {
+        let input = |name: &str, mark: Option<&str>| Input {
+            from: Source::Object(name.to_owned()),
+            to: format!("/{name}"),
+            into: false,
+            sha256: None,
+            packing: None,
+            found: mark.map(|mark| Found {
+                mark: mark.to_owned(),
+                bytes: 7,
+                is_directory: false,
+            }),
+        };
+        let given = [input("a", Some("old")), input("b", None)];
+        let now = [input("b", Some("new")), input("a", Some("new"))];
+        // What it was given stays, whatever it is by now.
+        let all = [input("a", Some("old")), input("b", Some("new"))];
+        assert_eq!(known(&given, &now), Some(all.to_vec()));
+        assert_eq!(known(&given, &now[1..]), None);
+        let mut elsewhere = input("b", Some("new"));
+        elsewhere.to = "/c".to_owned();
+        assert_eq!(known(&given, &[elsewhere]), None);
+        assert_eq!(known(&[], &now), Some(Vec::new()));
+    }
 }

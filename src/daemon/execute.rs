@@ -50,6 +50,9 @@ impl Daemon {
             {
                 continue;
             }
+            if !self.may_leave(action, &decision.world).await {
+                continue;
+            }
             let Effect::Rent { ref replica, .. } = action.effect else {
                 self.carry_out_one(action).await?;
                 continue;
@@ -59,6 +62,9 @@ impl Daemon {
             let Some(job) = job.filter(|job| !self.storage_rests(job, replica)) else {
                 continue;
             };
+            if !self.inputs_stand(job).await {
+                continue;
+            }
             if let Some(intent) = self.record_rent(action, replica, job)? {
                 Box::pin(self.rent(intent, job, action)).await?;
             }

@@ -12,6 +12,9 @@ pub mod events;
 mod execute;
 mod glance;
 pub mod heartbeat;
+mod inputs;
+mod inputs_need;
+mod inputs_work;
 mod journal;
 pub mod metrics;
 pub mod older;
@@ -263,6 +266,8 @@ pub struct Daemon {
     storage_failed: BTreeMap<JobName, Mono>,
     /// When a replica's storage last did not have what it is to begin with.
     storage_lacks: BTreeMap<ReplicaId, Mono>,
+    /// What makes inputs ready.
+    stager: inputs::Stager,
     /// On which machine a rent for an element of an array was refused as invalid, since one was made for it;
     /// `None`: on several.
     invalid_on: BTreeMap<ReplicaId, Option<MachineId>>,
@@ -314,6 +319,7 @@ impl Daemon {
             storage_told: BTreeMap::new(),
             storage_failed: BTreeMap::new(),
             storage_lacks: BTreeMap::new(),
+            stager: inputs::Stager::default(),
             invalid_on: BTreeMap::new(),
         };
         daemon.remember_bids();

@@ -383,6 +383,7 @@ impl Daemon {
                 .cmp(&a.priority)
                 .then_with(|| a.name.cmp(&b.name))
         });
+        self.fill_inputs(&mut valid);
         for job in &valid {
             unreadable.remove(&job.name);
         }

@@ -10,7 +10,7 @@ use super::poll::Polled;
 use crate::engine::hear::Heard;
 use crate::engine::lease::{first_tail, term};
 use crate::ports::ReadError;
-use crate::runner::{Delivery, Expected, From, Run, gpu_mark, kept_key, key_of, told};
+use crate::runner::{Delivery, Expected, From, Run, fetch_lines, gpu_mark, kept_key, key_of, told};
 use crate::types::ids::{InstanceId, Label, OfferId, Permit, Tail};
 use crate::types::instance::{Held, Phase};
 use crate::types::job::{Job, Runner};
@@ -72,6 +72,9 @@ impl Daemon {
             outputs: runner.outputs.clone(),
             progress: runner.progress.clone(),
             control: control.map(|address| address.expose_secret().to_owned()),
+            inputs: runner.inputs.len() as u32,
+            // Without a document they travel with the run.
+            fetch: fetch_lines(&runner.inputs).filter(|_| control.is_none()),
             kept: runner.carries().map(|(kept, _)| kept),
             from: old.zip(runner.carries()).map(|(old, (_, dir))| {
                 let label = old.label(&self.state.installation);

@@ -74,6 +74,7 @@ impl Daemon {
         self.record_notifications()?;
         self.read_price_increases().await?;
         let jobs = self.reload_policies();
+        self.prepare_inputs(&jobs)?;
         let mut polled = self.poll(&jobs.valid, false).await?;
         if let Some(credit) = polled.account.and_then(|account| account.credit) {
             self.credit_history.read(polled.at, credit);

@@ -66,7 +66,7 @@ fn traffic(job: &Job, (down, up): (Option<Money>, Option<Money>)) -> Money {
     };
     match job.traffic_gb_max {
         Some(cap) => cost(cap, down.max(up)),
-        None => cost(job.traffic_down_gb, down).saturating_add(cost(job.traffic_up_gb, up)),
+        None => cost(job.expected_down_gb(), down).saturating_add(cost(job.traffic_up_gb, up)),
     }
 }
 

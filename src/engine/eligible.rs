@@ -555,6 +555,8 @@ pub(crate) mod samples {
             storage: None,
             sync_every: Duration::from_mins(10),
             carried: false,
+            inputs: Vec::new(),
+            inputs_wait: None,
         }
     }
 

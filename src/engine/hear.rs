@@ -18,7 +18,7 @@ use super::act::{UNSAVED_KEPT, is_stored, lets_go};
 use super::brought::is_brought;
 use super::observe::Fold;
 use super::transition::{Whose, backoff};
-use super::view::{judged, restore_patience};
+use super::view::{STALL, fetch_patience, judged};
 
 /// After a machine that was unfit nothing is rented for so long, twice as long after the next, and so on
 /// up to the second.
@@ -56,8 +56,11 @@ pub struct Heard {
 fn why_unfit(view: &RunnerView) -> String {
     let said = view.why.clone();
     said.unwrap_or_else(|| {
-        if view.restoring_since.is_some() {
-            "it did not get the checkpoint to begin with in time".to_owned()
+        if let Some((input, kb, _)) = view.came.filter(|_| view.stalled) {
+            let after = human(STALL);
+            format!("nothing more of input {input} came for {after}, after {kb} KB")
+        } else if view.restoring_since.is_some() {
+            "it did not get its inputs or the checkpoint to begin with in time".to_owned()
         } else {
             "its runner does not say how".to_owned()
         }
@@ -101,6 +104,7 @@ impl Fold<'_> {
             }
             if view.worked && !worked {
                 self.finds_fit(held);
+                self.has_its_inputs(held);
             }
             // What stays on a disk goes with it.
             if view
@@ -145,7 +149,7 @@ impl Fold<'_> {
         let of_others = |kept: &&KeptCheckpoint| kept.run < held.intent;
         let replica = self.draft.state.replicas.get(&held.replica);
         let from = replica.and_then(|record| record.checkpoints.iter().find(of_others));
-        let patience = restore_patience(from.map_or(0, |kept| kept.bytes));
+        let patience = fetch_patience(view, &runner, from.map_or(0, |kept| kept.bytes));
         // Nothing is uploaded from where it stands still.
         let mut verdict = if stands {
             Some(Verdict::Ended)
@@ -168,6 +172,21 @@ impl Fold<'_> {
         }
         match verdict {
             Some(Verdict::Ended) => self.command_ended(held, &job),
+            Some(Verdict::Refused) if held.runner.as_ref().is_some_and(|view| view.input_fault) => {
+                self.lacks_input(held, &job);
+                self.waits(held, &job);
+            }
+            Some(Verdict::Refused)
+                if held.runner.as_ref().is_some_and(|view| view.input_changed) =>
+            {
+                let why = held.runner.as_ref().map(why_unfit).unwrap_or_default();
+                let text = format!(
+                    "{} has to begin anew, for an input is another one than when it was rented: {why}",
+                    held.replica
+                );
+                self.tell(Severity::Warning, "input-changed", held, text);
+                self.waits(held, &job);
+            }
             Some(Verdict::Refused) => {
                 self.blame(held, Whose::Machine);
                 let why = held.runner.as_ref().map(why_unfit).unwrap_or_default();
@@ -420,3 +439,7 @@ impl Fold<'_> {
 #[cfg(test)]
 #[path = "hear_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "hear_input_tests.rs"]
+mod input_tests;

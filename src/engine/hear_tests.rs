@@ -14,17 +14,17 @@ use crate::types::offer::Snapshot;
 use crate::types::state::{Change, Ending, State};
 use crate::types::world::EngineConfig;
 
-struct Scene {
-    state: State,
-    job: Job,
-    row: Instance,
+pub(super) struct Scene {
+    pub(super) state: State,
+    pub(super) job: Job,
+    pub(super) row: Instance,
     now: Time,
-    told: Vec<String>,
+    pub(super) told: Vec<String>,
     /// What the log's last lines say of a broken GPU.
     mark: Option<&'static str>,
 }
 
-fn line(boot: &str, seq: u64, state: &str) -> Told {
+pub(super) fn line(boot: &str, seq: u64, state: &str) -> Told {
     Told {
         v: 1,
         run: "1".to_owned(),
@@ -40,6 +40,7 @@ fn line(boot: &str, seq: u64, state: &str) -> Told {
         trouble: None,
         lacks: None,
         restore: None,
+        fetch: None,
         waits: None,
         brought: None,
         outputs: None,
@@ -53,7 +54,7 @@ fn line(boot: &str, seq: u64, state: &str) -> Told {
 
 impl Scene {
     /// A supervised job whose instance has run for a while.
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let mut job = job("a");
         job.finish = Finish::Exit;
         let mut spec = runner("true");
@@ -118,7 +119,7 @@ impl Scene {
     }
 
     /// Some minutes later its log is read; `None`: it cannot be.
-    fn hears(&mut self, minutes: u64, lines: Option<Vec<Told>>) -> Option<Verdict> {
+    pub(super) fn hears(&mut self, minutes: u64, lines: Option<Vec<Told>>) -> Option<Verdict> {
         self.now = self.now + Duration::from_mins(minutes);
         let at = self.now;
         let heard: BTreeMap<_, _> = lines
@@ -164,7 +165,7 @@ impl Scene {
         self.view().verdict
     }
 
-    fn view(&self) -> &RunnerView {
+    pub(super) fn view(&self) -> &RunnerView {
         self.state.held[&self.row.id].runner.as_ref().unwrap()
     }
 
@@ -173,7 +174,7 @@ impl Scene {
         self.state.replica(id).ending.map(|(ending, _)| ending)
     }
 
-    fn is_cooled_down(&self) -> bool {
+    pub(super) fn is_cooled_down(&self) -> bool {
         let machine = self.row.machine.unwrap();
         self.state.machine(machine).cool_until.is_some()
     }

@@ -113,8 +113,13 @@ pub(super) fn failed_start(world: &World, job: &Job, held: &Held) -> Option<Acti
     given_up.then(|| destroy(held, DestroyWhy::StartFailed, Why::StartFailed))
 }
 
-/// What a job waits for that is held back, for its starts came to nothing.
+/// What a job waits for before anything is rented: its inputs, or, where its starts came to nothing, the
+/// end of what holds it back.
 pub(super) fn cannot_start(world: &World, job: &Job) -> Option<Situation> {
+    let runner = job.run.runner.as_deref();
+    if let Some(what) = runner.and_then(|runner| runner.inputs_wait.clone()) {
+        return Some(Situation::WaitsForInputs { what });
+    }
     let record = world.state.jobs.get(&job.name)?;
     let hold = record.held_by_fault(&job.run, world.now)?;
     Some(Situation::CannotStart {
@@ -140,11 +145,16 @@ pub(crate) fn still_fails(held: &Held, row: &Instance) -> bool {
 
 /// The marketplace's words on an instance, as an event quotes them.
 fn quoted(held: &Held) -> String {
-    let message = held
-        .coming_up
-        .as_ref()
-        .and_then(|view| view.message.clone());
-    message.map_or_else(|| "no message".to_owned(), |text| format!("\"{text}\""))
+    said(held).map_or_else(|| "no message".to_owned(), |text| format!("\"{text}\""))
+}
+
+/// What was said of its start: by its runner of an input, or by the marketplace.
+fn said(held: &Held) -> Option<String> {
+    let runner = held.runner.as_ref().filter(|view| view.input_fault);
+    let why = runner.and_then(|view| view.why.as_deref());
+    let loading = held.coming_up.as_ref();
+    why.and_then(shortened)
+        .or_else(|| loading.and_then(|view| view.message.clone()))
 }
 
 impl Fold<'_> {
@@ -250,6 +260,7 @@ impl Fold<'_> {
             StartFault::ImageMissing
             | StartFault::ImageDenied
             | StartFault::PullQuota
+            | StartFault::Inputs
             | StartFault::Command => format!("its host says that {}", fault.what()),
         };
         let text = format!(
@@ -306,7 +317,8 @@ impl Fold<'_> {
         match fault {
             StartFault::PullQuota if agreed => self.hold_back(held, job, fault, Some(QUOTA_WAIT)),
             _ if agreed && !has_run => {
-                for &machine in failed.on.keys().filter(|&&on| on != held.slot.machine) {
+                let blamed = failed.on.keys().filter(|_| fault != StartFault::Inputs);
+                for &machine in blamed.filter(|&&on| on != held.slot.machine) {
                     self.absolve(machine);
                 }
                 self.hold_back(held, job, fault, None);
@@ -324,6 +336,12 @@ impl Fold<'_> {
     fn has_run(&self, job: &Job, asked: &Asked, fault: StartFault) -> bool {
         let state = &self.draft.state;
         let same = |known: &Asked| known.is_same(asked, fault);
+        if fault == StartFault::Inputs {
+            // A container that came up may not have got them.
+            let worked = |held: &&Held| held.runner.as_ref().is_some_and(|view| view.worked);
+            let mut at_work = state.held.values().filter(worked);
+            return at_work.any(|held| held.asked.as_ref().is_some_and(same));
+        }
         let mut ran = state
             .jobs
             .values()
@@ -359,14 +377,10 @@ impl Fold<'_> {
         let wait = first.map(|first| backoff(first, HOLD_MAX, times).max(left.unwrap_or_default()));
         let on = record.starts.failed.get(&fault);
         let machines = on.map_or(0, |failed| failed.on.len());
-        let message = held
-            .coming_up
-            .as_ref()
-            .and_then(|view| view.message.clone());
         record.starts.hold = Some(Hold {
             fault,
             asked: Asked::of(&job.run),
-            message: message.unwrap_or_default(),
+            message: said(held).unwrap_or_default(),
             since: now,
             until: wait.map(|wait| now + wait),
             times,
@@ -412,14 +426,39 @@ impl Fold<'_> {
         }
         let mut record = self.draft.state.job(&job.name);
         let starts = &mut record.starts;
+        // Whether it gets its inputs is only seen once its command begins.
+        let over =
+            |known: &Asked, fault| fault != StartFault::Inputs && known.is_same(&asked, fault);
         starts
             .failed
-            .retain(|&fault, failed| !failed.asked.is_same(&asked, fault));
-        starts
-            .hold
-            .take_if(|hold| hold.asked.is_same(&asked, hold.fault));
+            .retain(|&fault, failed| !over(&failed.asked, fault));
+        starts.hold.take_if(|hold| over(&hold.asked, hold.fault));
         starts.ran = Some(asked);
         self.draft.state.jobs.insert(record.name.clone(), record);
+    }
+
+    /// A run says of an input that it would be the same on every machine. No host is blamed for that: the
+    /// next machine is tried, and where one of another owner says it, too, the job is held back.
+    pub(crate) fn lacks_input(&mut self, held: &Held, job: &Job) {
+        let text = format!(
+            "machine {} cannot give {} what it needs: {}",
+            held.slot.machine,
+            held.replica,
+            quoted(held)
+        );
+        self.tell(Severity::Warning, "input-refused", held, text);
+        self.counts_start(held, job, StartFault::Inputs);
+        self.pass_over(held.slot.machine);
+    }
+
+    /// A command was begun: its inputs were to be had.
+    pub(crate) fn has_its_inputs(&mut self, held: &Held) {
+        let Some(record) = self.draft.state.jobs.get_mut(&held.replica.job) else {
+            return;
+        };
+        let starts = &mut record.starts;
+        starts.failed.remove(&StartFault::Inputs);
+        starts.hold.take_if(|hold| hold.fault == StartFault::Inputs);
     }
 
     /// Nothing is rented on a machine for a while, which is no fault of its.

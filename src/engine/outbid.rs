@@ -216,12 +216,13 @@ pub(super) fn reclaim(
 ) -> Result<Candidate, Turn> {
     let (world, job) = (ground.world, ground.job);
     let is_taken = held.rental == Rental::Bid && job.rental != RentalChoice::Interruptible;
-    let may_rent = world.config.keeps_back(&job.run).is_none()
-        && cannot_start(world, job).is_none()
-        && !world.wind_down;
+    let may_rent = world.config.keeps_back(&job.run).is_none() && !world.wind_down;
     // What waits behind its gate has nothing on its machine that would be taken back.
     if !is_taken || !may_rent || is_replaced(held) || holds_nothing(world, held) {
         return Err(Turn::NotAllowed);
+    }
+    if cannot_start(world, job).is_some() {
+        return Err(Turn::CannotStart);
     }
     if is_stuck(ground, held) {
         return Err(Turn::NotCopied);
@@ -317,6 +318,9 @@ fn is_stuck(ground: &Ground<'_, '_>, held: &Held) -> bool {
 
 /// Whether there is another slot, and the disk may be left.
 fn moves(ground: &Ground<'_, '_>, held: &Held, count: usize) -> Result<(), Turn> {
+    if cannot_start(ground.world, ground.job).is_some() {
+        return Err(Turn::CannotStart);
+    }
     if let Some(missing) = ground.blind {
         return Err(Turn::Blind { missing });
     }

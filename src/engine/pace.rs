@@ -8,7 +8,8 @@
 //! Assumptions: a start takes half of the provision timeout and the boot overhead until it works, and the copy
 //! of what it begins with; so many starts in a row are allowed for that all of them fail once in a thousand
 //! times, each with the share of starts that failed so far (one in ten where nothing is known), and each for as
-//! long as the provision timeout. What ends sooner where it is than another one would have begun is left to
+//! long as the provision timeout. Inputs come as slowly as they may, as far as their lengths are known; how long
+//! they take to be made ready before that nobody knows. What ends sooner where it is than another one would have begun is left to
 //! end, although it may be taken away till then.
 
 use std::sync::Arc;
@@ -17,7 +18,7 @@ use crate::types::deadline::{DeadlineView, Stance, Watch};
 use crate::types::instance::{Held, Phase, Rental};
 use crate::types::job::{CheckpointPlace, Finish, Job};
 use crate::types::money::{Money, Rate};
-use crate::types::plan::{Candidate, Notice};
+use crate::types::plan::{Candidate, Notice, Situation};
 use crate::types::state::{ReplicaRecord, Severity};
 use crate::types::time::{Time, human, millis};
 use crate::types::world::World;
@@ -28,6 +29,7 @@ use super::deadline::{
     OnDemand, Prelude, Prior, SafeSet, Seen, SlackBand, Terms, UniformProgress, age_class, retries,
 };
 use super::eligible::{factor_ppm, too_old};
+use super::ladder::cannot_start;
 use super::rank::Ranking;
 use super::view::restore_patience;
 
@@ -298,7 +300,15 @@ impl<'a> Scene<'a> {
             .map_or(0, |bytes| millis(restore_patience(bytes)));
         up.saturating_add(millis(self.job.boot_overhead))
             .saturating_add(copy)
+            .saturating_add(self.fetch_ms())
             / 1000
+    }
+
+    /// Milliseconds that a machine may take to get the inputs whose length is known.
+    fn fetch_ms(&self) -> i64 {
+        let runner = self.job.run.runner.as_deref();
+        let needing = runner.filter(|runner| !runner.inputs.is_empty());
+        needing.map_or(0, |runner| millis(restore_patience(runner.input_bytes().0)))
     }
 
     fn terms(&self, tick: i64, left: i64, watch: &Watch) -> Terms {
@@ -321,10 +331,15 @@ impl<'a> Scene<'a> {
             Rental::Bid => Mode::Spot,
             Rental::OnDemand => Mode::OnDemand,
         });
-        let boot = millis(self.job.boot_overhead) / 1000;
+        // From when it runs until it works: what has worked there has its inputs.
+        let boot = |held: &Held| {
+            let worked = held.runner.as_ref().is_some_and(|view| view.worked);
+            let fetch = if worked { 0 } else { self.fetch_ms() };
+            millis(self.job.boot_overhead).saturating_add(fetch) / 1000
+        };
         let overhead_left = self.live.map_or(0, |held| match held.first_ran_at {
-            Some(_) => boot - held.run_ms.max(0) / 1000,
-            None => (terms.overhead - now.ms_since(held.created_at).max(0) / 1000).max(boot),
+            Some(_) => boot(held) - held.run_ms.max(0) / 1000,
+            None => (terms.overhead - now.ms_since(held.created_at).max(0) / 1000).max(boot(held)),
         });
         Moment {
             tick: now.ms_since(watch.begun).max(0) / 1000 / terms.tick,
@@ -474,28 +489,43 @@ impl<'a> Scene<'a> {
                 Time(self.world.now.0.saturating_add(needs.saturating_mul(1000)))
             );
             told.push(tell(Severity::Alarm, "deadline-unreachable", text));
-        } else if self.seen && self.on_demand.is_none() && moment.mode != Mode::OnDemand {
-            let cheapest = self.ranking.on_demand_best.as_ref();
-            let safe = SafeSet::new(terms, moment);
-            if !safe.may_wait() {
-                let why = cheapest.map_or_else(
-                    || "nothing suits on-demand".to_owned(),
-                    |slot| {
-                        let all = slot.price.saturating_add(slot.storage).as_dollars();
-                        let each = all / f64::from(slot.slot.gpus.max(1));
-                        format!(
-                            "the cheapest on-demand takes ${each:.4} a GPU-hour, over `price.max`"
-                        )
-                    },
-                );
-                let text = format!(
-                    "the deadline of {id}, {deadline}, is at risk: it needs what nobody takes away, and {why}"
-                );
-                told.push(tell(Severity::Alarm, "deadline-at-risk", text));
-            }
+        } else if !SafeSet::new(terms, moment).may_wait()
+            && let Some(why) = self.against_sure(moment)
+        {
+            let text = format!(
+                "the deadline of {id}, {deadline}, is at risk: it needs what nobody takes away, and {why}"
+            );
+            told.push(tell(Severity::Alarm, "deadline-at-risk", text));
         }
         told.extend(self.over_budget(needs, tell));
         told
+    }
+
+    /// Why what nobody takes away cannot be had now, in words; `None`: it is held, or nothing is known against
+    /// it.
+    fn against_sure(&self, moment: &Moment) -> Option<String> {
+        if moment.mode == Mode::OnDemand {
+            return None;
+        }
+        match cannot_start(self.world, self.job) {
+            Some(Situation::WaitsForInputs { what }) => {
+                return Some(format!("its inputs are not ready: {what}"));
+            }
+            Some(Situation::CannotStart { fault, .. }) => {
+                return Some(format!("it is held back, for {}", fault.what()));
+            }
+            _ => {}
+        }
+        if !self.seen || self.on_demand.is_some() {
+            return None;
+        }
+        let over = |slot: &Candidate| {
+            let all = slot.price.saturating_add(slot.storage).as_dollars();
+            let each = all / f64::from(slot.slot.gpus.max(1));
+            format!("the cheapest on-demand takes ${each:.4} a GPU-hour, over `price.max`")
+        };
+        let cheapest = self.ranking.on_demand_best.as_ref();
+        Some(cheapest.map_or_else(|| "nothing suits on-demand".to_owned(), over))
     }
 
     /// Whether what is left of the budget suffices for what is left of the work at the surest price.

@@ -7,13 +7,17 @@ use proptest::prelude::*;
 
 use super::super::check::check;
 use super::super::decide::decide;
-use super::super::eligible::samples::{NOW, held, job, offer, usd, world};
+use super::super::eligible::samples::{NOW, held, job, offer, runner, usd, world};
 use super::super::properties::{act, list};
 use super::*;
+use crate::types::deadline::SEEN_KINDS;
 use crate::types::ids::{InstanceId, ReplicaId};
+use crate::types::input::{Found, Input, Source};
+use crate::types::instance::RunnerView;
 use crate::types::intent::Effect;
 use crate::types::job::RentalChoice;
 use crate::types::plan::{Plan, Report, Situation, Why};
+use crate::types::recourse::{Recourse, Turn};
 
 const HOUR: Duration = Duration::from_hours(1);
 const MINUTE: i64 = 60_000;
@@ -387,6 +391,135 @@ fn another_deadline_is_another_race() {
     let new = watch(&world);
     assert_eq!((new.begun, new.deadline), (world.now, NOW + HOUR * 72));
     assert_eq!(new.since, NOW, "what was seen stays");
+}
+
+/// The same of a job that needs so many bytes, which are ready but for what is waited for. What it has works.
+fn needing(mut world: World, bytes: u64, waits: Option<&str>) -> World {
+    change(&mut world, |job| {
+        let mut spec = runner("true");
+        spec.lease = None;
+        spec.inputs_wait = waits.map(str::to_owned);
+        spec.inputs = vec![Input {
+            from: Source::Object("a".to_owned()),
+            to: "/a".to_owned(),
+            into: false,
+            sha256: None,
+            packing: None,
+            found: Some(Found {
+                mark: String::new(),
+                bytes,
+                is_directory: false,
+            }),
+        }];
+        job.run.runner = Some(Box::new(spec));
+    });
+    let spec = world.jobs[0].run.runner.clone().unwrap();
+    for held in world.state.held.values_mut() {
+        let mut view = RunnerView::of(&spec);
+        view.worked = true;
+        held.runner = Some(view);
+    }
+    world
+}
+
+#[test]
+fn what_waits_for_its_inputs_is_told_of_once_its_time_runs_out() {
+    let text = "x is uploaded, 1.0 GB of 2.0 GB";
+    let far = needing(scene(2, HOUR * 48), 9, Some(text));
+    let (_, report) = decide(&far);
+    let replica = &report.jobs[0].replicas[0];
+    let waits = Situation::WaitsForInputs {
+        what: text.to_owned(),
+    };
+    assert_eq!((rented(&far), &replica.situation), (None, &waits));
+    assert_eq!((report.notices.len(), report.watches.len()), (0, 1));
+    // There is all that it could have, and no time to wait for it.
+    let near = needing(scene(10, TEN_HOURS), 9, Some(text));
+    let (_, report) = decide(&near);
+    assert_eq!(rented(&near), None);
+    let kinds: Vec<&str> = report.notices.iter().map(|told| &*told.kind).collect();
+    assert_eq!(kinds, ["deadline-at-risk"]);
+    let said = &report.notices[0].text;
+    assert!(
+        said.ends_with(&format!("its inputs are not ready: {text}")),
+        "{said}"
+    );
+    let ready = needing(scene(10, TEN_HOURS), 9, None);
+    assert_eq!(rented(&ready), Some(Rental::OnDemand));
+    assert_eq!(told(&ready), [""; 0]);
+}
+
+#[test]
+fn what_rides_is_not_left_for_what_cannot_begin() {
+    let near = |waits| needing(riding(scene(10, FIVE_HOURS), 5), 9, waits);
+    let why = |world: &World| first(&decide(world).0).map(|(_, why)| why);
+    assert_eq!(why(&near(None)), Some(Why::Deadline));
+    let waits = near(Some("x is read"));
+    assert_eq!(why(&waits), None);
+    assert_eq!(told(&waits), ["deadline-at-risk"]);
+    // Outbid it is waited for, and it is not the market that offers nothing.
+    let mut outbid = waits;
+    let held = outbid.state.held.get_mut(&InstanceId(5)).unwrap();
+    (held.phase, held.phase_since) = (Phase::Stopped, NOW - HOUR * 2);
+    held.outbid_at = Some(held.phase_since);
+    list(&mut outbid, true);
+    assert_eq!(why(&outbid), None);
+    let (_, report) = decide(&outbid);
+    let all = &report.jobs[0].replicas[0].recourses;
+    for recourse in [Recourse::Reclaim, Recourse::Move] {
+        assert!(all.contains(&(recourse, Turn::CannotStart)), "{all:?}");
+    }
+}
+
+#[test]
+fn a_wait_for_inputs_is_no_bad_market() {
+    let mut worlds = [
+        scene(2, HOUR * 48),
+        needing(scene(2, HOUR * 48), 9, Some("x")),
+    ];
+    let id = ReplicaId {
+        job: worlds[0].jobs[0].name.clone(),
+        index: 0,
+    };
+    for minute in 0..120 {
+        let watches = worlds.each_mut().map(|world| {
+            world.now = NOW + Duration::from_mins(minute);
+            Arc::make_mut(&mut world.market).at = world.now;
+            list(world, true);
+            let watch = decide(world).1.watches[0].1.clone();
+            let mut record = world.state.replica(&id);
+            record.watch = Some(watch.clone());
+            world.state.replicas.insert(id.clone(), record);
+            watch
+        });
+        let [plain, waits] = watches;
+        assert!(waits.up && waits.ended == [0; SEEN_KINDS]);
+        assert_eq!((waits.stayed, waits.since), (plain.stayed, plain.since));
+    }
+}
+
+#[test]
+fn inputs_take_a_part_of_the_time_until_they_are_there() {
+    let needs = |world: &World| {
+        let (_, report) = decide(world);
+        report.jobs[0].replicas[0].deadline.unwrap().needs_ms
+    };
+    let plain = needs(&scene(2, HOUR * 48));
+    let large = 60_000_000_000;
+    // At 5 MB/s, and no sooner than in ten minutes.
+    let begun = |bytes| needs(&needing(scene(2, HOUR * 48), bytes, None)) - plain;
+    assert_eq!((begun(9), begun(large)), (10 * MINUTE, 200 * MINUTE));
+    let sure = |worked: bool, run_minutes: i64| {
+        let mut world = needing(riding(scene(10, HOUR * 48), 5), large, None);
+        let held = world.state.held.get_mut(&InstanceId(5)).unwrap();
+        (held.rental, held.run_ms) = (Rental::OnDemand, run_minutes * MINUTE);
+        held.runner.as_mut().unwrap().worked = worked;
+        needs(&world)
+    };
+    assert_eq!(sure(true, 60), 5 * 60 * MINUTE);
+    // Five minutes of boot, and 200 of inputs; an hour of them is over.
+    assert_eq!(sure(false, 60), (5 * 60 + 145) * MINUTE);
+    assert_eq!(sure(false, 300), 5 * 60 * MINUTE);
 }
 
 /// A replica that is played minute by minute. What is rented works after so many minutes, and keeps each.

@@ -104,7 +104,7 @@ impl Terms {
                 .filter(|_| job.checkpoint_place.is_some())
                 .map(hours),
             loses_work: job.finish != Finish::Never,
-            down_gb: job.traffic_down_gb,
+            down_gb: job.expected_down_gb(),
             up_gb: job.traffic_up_gb,
             patience: hours(job.patience),
             image: Asked::of(&job.run).image,
@@ -367,6 +367,36 @@ mod tests {
 
     fn near(a: f64, b: f64) {
         assert!((a - b).abs() < 1e-9, "{a} is not {b}");
+    }
+
+    #[test]
+    fn inputs_of_known_length_are_expected_traffic() {
+        use crate::engine::eligible::samples::runner;
+        use crate::types::input::{Found, Input, Source};
+        let traffic = |job: &Job| {
+            parts(job, &offer(1), Rental::OnDemand, 0.39)
+                .unwrap()
+                .traffic
+        };
+        let mut expects = job("a");
+        expects.traffic_down_gb = 12.0;
+        let mut needs = job("a");
+        let mut spec = runner("true");
+        spec.inputs.push(Input {
+            from: Source::Object("a".to_owned()),
+            to: "/a".to_owned(),
+            into: false,
+            sha256: None,
+            packing: None,
+            found: Some(Found {
+                mark: String::new(),
+                bytes: 12_000_000_000,
+                is_directory: false,
+            }),
+        });
+        needs.run.runner = Some(Box::new(spec));
+        assert!(traffic(&needs) > traffic(&job("a")));
+        near(traffic(&needs), traffic(&expects));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::runner::{Brought, Kept, Place, Told};
+use crate::runner::{Brought, Fault, Fetch, Kept, Place, Told};
 use crate::types::instance::{Outputs, RunnerView, Verdict};
 use crate::types::job::Runner;
 use crate::types::state::CHECKPOINT_PLACES;
@@ -17,6 +17,9 @@ const RESTORE_PATIENCE: (Duration, Duration) = (Duration::from_mins(10), Duratio
 
 /// A machine that brings a checkpoint more slowly than so many bytes a second is passed over.
 const RESTORE_SLOWEST: u64 = 5_000_000;
+
+/// A machine to which nothing of an input comes for so long is passed over.
+pub(super) const STALL: Duration = Duration::from_mins(10);
 
 /// How long a command that has ended well may go on trying to bring its outputs to storage. Its
 /// instance is billed meanwhile; then it is parked, and the outputs stay on its disk.
@@ -100,6 +103,9 @@ impl RunnerView {
             self.result_at.get_or_insert(now);
             self.outputs = told.outputs.as_ref().and_then(outputs);
         }
+        if let Some(fetch) = &told.fetch {
+            self.fetches(fetch, now);
+        }
         self.restoring(told, at_work, now, news);
         news.waits |= told.waits.is_some();
         if let Some(brought) = told.brought.as_ref().filter(|b| is_sum(&b.manifest)) {
@@ -108,11 +114,45 @@ impl RunnerView {
         self.keeping(told, now, news);
     }
 
-    /// What is said of the checkpoint to begin with.
+    /// What is said of one input.
+    fn fetches(&mut self, fetch: &Fetch, now: Time) {
+        self.input_fault |= fetch.fault.is_some_and(Fault::is_of_job);
+        self.input_changed |= fetch.fault == Some(Fault::Changed);
+        if fetch.fault.is_some() {
+            // It is begun once more, and what comes then is more than nothing.
+            self.came = self.came.map(|(input, _, at)| (input, 0, at));
+            return;
+        }
+        let Some(kb) = fetch.kb else {
+            // What is tried or unpacked does not grow.
+            self.came = None;
+            self.stalled = false;
+            return;
+        };
+        let known = self.came.filter(|(input, ..)| *input == fetch.input);
+        // What is begun again is shorter at first.
+        let since = match known {
+            Some((_, before, at)) if kb <= before => at,
+            _ => now,
+        };
+        self.came = Some((fetch.input, kb, since));
+        self.stalled = now >= since + STALL;
+    }
+
+    /// What is said of the inputs and the checkpoint to begin with.
     fn restoring(&mut self, told: &Told, at_work: bool, now: Time, news: &mut News) {
-        if at_work {
-            self.restoring_since = None;
-        } else if told.state == "restoring" || told.state == "trouble" {
+        let state = told.state.as_str();
+        if at_work || state == "restoring" {
+            // Each has its own time.
+            if self.fetching || at_work {
+                self.restoring_since = None;
+            }
+            self.fetching = false;
+            self.came = None;
+            self.stalled = false;
+        }
+        self.fetching |= state == "fetching";
+        if matches!(state, "fetching" | "restoring" | "trouble") {
             self.restoring_since.get_or_insert(now);
         }
         if let Some(bad) = &told.restore {
@@ -182,8 +222,25 @@ pub(super) fn restore_patience(bytes: u64) -> Duration {
     Duration::from_secs(bytes / RESTORE_SLOWEST).clamp(least, most)
 }
 
+/// How long a machine may take to bring what its runner has to get before the command begins: its inputs,
+/// and a checkpoint of so many bytes. It is counted anew once the inputs are there. What is of unknown length
+/// may take as long as anything.
+pub(super) fn fetch_patience(view: &RunnerView, runner: &Runner, checkpoint: u64) -> Duration {
+    let restore = restore_patience(checkpoint);
+    if !view.fetching {
+        return restore;
+    }
+    let (bytes, all) = runner.input_bytes();
+    let inputs = if all {
+        restore_patience(bytes)
+    } else {
+        RESTORE_PATIENCE.1
+    };
+    restore.saturating_add(inputs)
+}
+
 /// What is to be said of an instance by what its runner told or did not tell. It may take so long to get
-/// the checkpoint to begin with.
+/// its inputs and the checkpoint to begin with.
 pub(super) fn judged(
     view: &mut RunnerView,
     runner: &Runner,
@@ -198,7 +255,8 @@ pub(super) fn judged(
         _ => {}
     }
     let too_long = |since: Time| read_at >= since + restore;
-    if view.restored_badly || view.restoring_since.is_some_and(too_long) {
+    let of_input = view.input_fault || view.input_changed || view.stalled;
+    if view.restored_badly || of_input || view.restoring_since.is_some_and(too_long) {
         return Some(Verdict::Refused);
     }
     // One that was heard says a line every five minutes; a state that was misread for a moment is no
@@ -238,6 +296,8 @@ fn still_uploads(view: &RunnerView, runner: &Runner, read_at: Time) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::eligible::samples::runner;
+    use crate::types::input::{Found, Input, Source};
 
     #[test]
     fn a_large_checkpoint_may_take_longer() {
@@ -247,5 +307,34 @@ mod tests {
             Duration::from_secs(12_000)
         );
         assert_eq!(restore_patience(u64::MAX), Duration::from_hours(4));
+    }
+
+    #[test]
+    fn inputs_have_their_time_beside_the_checkpoint() {
+        let mut spec = runner("true");
+        let mut view = RunnerView::of(&spec);
+        let minutes =
+            |view: &RunnerView, spec: &Runner| fetch_patience(view, spec, 0).as_secs() / 60;
+        assert_eq!(minutes(&view, &spec), 10);
+        view.fetching = true;
+        spec.inputs = vec![Input {
+            from: Source::Object("a".to_owned()),
+            to: "/a".to_owned(),
+            into: false,
+            sha256: None,
+            packing: None,
+            found: Some(Found {
+                mark: String::new(),
+                bytes: 6_000_000_000,
+                is_directory: false,
+            }),
+        }];
+        assert_eq!(minutes(&view, &spec), 10 + 20);
+        // What is of unknown length has time as long as it is on its way, whatever was said last.
+        spec.inputs[0].found = None;
+        view.state = Some("trouble".to_owned());
+        assert_eq!(minutes(&view, &spec), 10 + 240);
+        view.fetching = false;
+        assert_eq!(minutes(&view, &spec), 10);
     }
 }

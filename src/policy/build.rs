@@ -2,6 +2,7 @@
 
 mod array;
 mod deadline;
+mod inputs;
 mod run;
 mod service;
 mod supervised;

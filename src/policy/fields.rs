@@ -1,7 +1,7 @@
 //! The table of all fields of a policy. Reading, the schema and the reference are made from it, so
 //! that they cannot drift apart.
 
-use super::forms::{BUCKET, DIRECTORY, ENDPOINT, FILE, PREFIX, REGION};
+use super::forms::{BUCKET, DIRECTORY, ENDPOINT, FILE, PLACE, PREFIX, REGION, SOURCE, SUM};
 use super::kind::Kind;
 use super::sets::ELEMENTS_MAX;
 use crate::types::units::{
@@ -274,10 +274,21 @@ pub(super) const SECTIONS: &[Section] = &[
         meaning: "What is on the disk",
         fields: &[
             field("disposable", Flag, Is("false"), Live, "Its disk may be lost"),
-            field("inputs", Texts(64, 1024), Unset("none"), NotYet, "What to fetch before the start"),
             field("checkpoint", Form(&DIRECTORY), Unset("none"), NextRental, "The directory of a supervised job that is kept and restored"),
             field("outputs", Form(&DIRECTORY), Unset("none"), NextRental, "The directory of a supervised job's results"),
             field("sync_every", Span(5, 30 * DAY), Is("\"10m\""), NextRental, "How often `checkpoint` is kept: in `[data.storage]`, or whole beside its directory"),
+        ],
+    },
+    Section {
+        path: "data.inputs",
+        repeated: true,
+        required: false,
+        meaning: "What has to be on a supervised job's machine before its command starts; at most 64",
+        fields: &[
+            field("from", Form(&SOURCE), Required, NextRental, "Where it comes from: an address that the machine reads, an object of `[data.storage]`, or a file or directory here, which is relative to this file's folder and is brought to `[data.storage]`"),
+            field("to", Form(&PLACE), Required, NextRental, "Where it goes to; with a slash at its end into that directory. What is a directory or is unpacked becomes that directory"),
+            field("sha256", Form(&SUM), Unset("what comes is taken; of a local one it is reckoned"), NextRental, "The SHA-256 that the file must have, as it is before it is unpacked"),
+            field("unpack", Flag, Is("false"), NextRental, "Whether it is unpacked: `.tar`, `.tar.gz` and `.tgz`"),
         ],
     },
     Section {

@@ -71,9 +71,53 @@ pub(super) const PREFIX: Form = Form {
     check: prefix,
 };
 
+/// Where an input comes from. What depends on its beginning is checked in `source`.
+pub(super) const SOURCE: Form = Form {
+    wants: "an https:// address, storage:KEY of the job's own bucket, or a path here that begins with ./, ../ or /",
+    example: "./data",
+    pattern: r"^(https?://[^\s/]+/\S*|storage:[^\s/]\S*|\.{0,2}/.+)$",
+    most: 1024,
+    check: source,
+};
+
+/// Where an input goes to on the instance.
+pub(super) const PLACE: Form = Form {
+    wants: "the absolute path of a file, or of a directory with a slash at its end",
+    example: "/workspace/data/",
+    pattern: PLACE_PATTERN,
+    most: 512,
+    check: place,
+};
+
+/// A SHA-256.
+pub(super) const SUM: Form = Form {
+    wants: "a SHA-256 of 64 hexadecimal digits",
+    example: "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
+    pattern: "^[0-9A-Fa-f]{64}$",
+    most: 64,
+    check: sum,
+};
+
 /// A part is neither empty nor one or two dots.
 const PATH_PATTERN: &str =
     r"^(/([^/.\x00-\x1f\x7f]|\.[^/.\x00-\x1f\x7f]|\.\.[^/\x00-\x1f\x7f])[^/\x00-\x1f\x7f]*)+$";
+
+/// The same, and perhaps a slash at its end.
+const PLACE_PATTERN: &str =
+    r"^(/([^/.\x00-\x1f\x7f]|\.[^/.\x00-\x1f\x7f]|\.\.[^/\x00-\x1f\x7f])[^/\x00-\x1f\x7f]*)+/?$";
+
+/// What a parameter of an address is called where it lets whoever has it in.
+const SECRET_PARAMETERS: [&str; 9] = [
+    "TOKEN",
+    "SECRET",
+    "PASSWORD",
+    "PASSWD",
+    "KEY",
+    "SIGNATURE",
+    "SIG",
+    "CREDENTIAL",
+    "AUTH",
+];
 
 /// Where the runner keeps its own files first of all (`HAGGLE_DIR` in `run.sh`): it removes from there
 /// what it has packed.
@@ -117,6 +161,111 @@ fn path(text: &str) -> Result<(), &'static str> {
         return Err("choose another: the runner keeps files of its own in /haggle");
     }
     Ok(())
+}
+
+fn source(text: &str) -> Result<(), &'static str> {
+    if text.chars().any(char::is_control) {
+        return Err("write it without control characters");
+    }
+    if let Some(key) = text.strip_prefix("storage:") {
+        return object(key);
+    }
+    if text.starts_with("./") || text.starts_with("../") || text.starts_with('/') {
+        return match text.trim_end_matches('/').rsplit('/').next() {
+            Some(".." | "." | "") => Err("end it with the name of a file or directory"),
+            _ => Ok(()),
+        };
+    }
+    address(text)
+}
+
+/// The key of an object.
+fn object(key: &str) -> Result<(), &'static str> {
+    let plain = |byte: u8| {
+        byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'/' | b'=' | b'+')
+    };
+    if key.is_empty() || !key.bytes().all(plain) {
+        return Err("write its key in letters, digits, and - _ . = + between slashes");
+    }
+    // Clients take dots out of an address before they ask for it.
+    if key.split('/').any(|part| matches!(part, "" | "." | "..")) {
+        return Err(
+            "write its key without . and .., without a slash at either end, and without two in a row",
+        );
+    }
+    Ok(())
+}
+
+/// An address that a machine reads by itself.
+fn address(text: &str) -> Result<(), &'static str> {
+    let Some((scheme @ ("https" | "http"), rest)) = text.split_once("://") else {
+        return Err("begin it with https://, storage:, ./, ../ or /");
+    };
+    if !rest.bytes().all(|byte| byte.is_ascii_graphic()) || rest.contains(['\'', '"', '\\']) {
+        return Err(
+            "write it as ASCII without blanks, quotes and backslashes: others as %20 and so on",
+        );
+    }
+    let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
+    if authority.contains('@') {
+        return Err(
+            "write it without a login: policies are stored and shown; use storage:KEY for what is private",
+        );
+    }
+    endpoint(&format!("{scheme}://{authority}")).map_err(|why| match why {
+        why if why.starts_with("use https") => "use https://: http:// only on this machine itself",
+        why => why,
+    })?;
+    if path.is_empty() {
+        return Err("name a file after the host");
+    }
+    // Some clients take them for a pattern of many addresses.
+    if path.contains(['[', ']', '{', '}']) {
+        return Err("write [ ] { } as %5B %5D %7B %7D");
+    }
+    let query = path.split_once('?').map_or("", |(_, query)| query);
+    let names = query.split('&').filter_map(|pair| pair.split('=').next());
+    let mut names = names.map(|name| name.to_ascii_uppercase().replace('-', "_"));
+    if names.any(|name| SECRET_PARAMETERS.iter().any(|end| name.ends_with(end))) {
+        return Err(
+            "write it without what lets others in, such as a signature: policies are stored and shown; \
+             use storage:KEY for what is private",
+        );
+    }
+    Ok(())
+}
+
+fn place(text: &str) -> Result<(), &'static str> {
+    let bare = match text {
+        "/" => text,
+        text => text.strip_suffix('/').unwrap_or(text),
+    };
+    path(bare).map_err(|why| match why {
+        why if why.contains("slash at its end") => {
+            "write it without . and .., and without two slashes in a row"
+        }
+        why => why,
+    })?;
+    let own = |part: &str| part.starts_with(".haggle") || part.contains(".haggle-brought");
+    if bare
+        .split('/')
+        .any(|part| own(part) || part.ends_with(".haggle"))
+    {
+        return Err("choose another: such names are haggle's own");
+    }
+    let first = bare.split('/').nth(1).unwrap_or_default();
+    if matches!(first, "proc" | "sys" | "dev") {
+        return Err("choose another: that is the system's own");
+    }
+    Ok(())
+}
+
+fn sum(text: &str) -> Result<(), &'static str> {
+    if text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        Ok(())
+    } else {
+        Err("write 64 of 0-9 and a-f, as sha256sum shows it")
+    }
 }
 
 fn endpoint(text: &str) -> Result<(), &'static str> {
@@ -274,6 +423,67 @@ mod tests {
                 assert!(!pattern.is_match(text), "{text}");
             }
         }
+    }
+
+    #[test]
+    fn sources() {
+        holds(
+            &SOURCE,
+            &[
+                "https://a.example/x/model.bin?download=true",
+                "http://127.0.0.1:80/x",
+                "storage:data/set=1/a.tar",
+                "../data",
+                "/srv/data/",
+            ],
+            &[
+                ("data", "begin it with https://, storage:"),
+                ("s3://bucket/key", "begin it with https://, storage:"),
+                ("ftp://a.example/x", "begin it with https://, storage:"),
+                ("http://a.example/x", "only on this machine itself"),
+                ("https://me:word@a.example/x", "without a login"),
+                (
+                    "https://a.example/x?X-Amz-Signature=ab",
+                    "such as a signature",
+                ),
+                (
+                    "https://a.example/x?a=b&access_token=ab",
+                    "such as a signature",
+                ),
+                ("https://a.example", "name a file after the host"),
+                ("https://a.example/", "name a file after the host"),
+                ("https://a.example/a b", "as %20"),
+                ("https://a.example/a'b", "as %20"),
+                ("https:///x", "name a host"),
+                ("storage:", "write its key in letters"),
+                ("storage:/a", "without a slash at either end"),
+                ("storage:a/../b", "without . and .."),
+                ("storage:a b", "write its key in letters"),
+                ("./..", "the name of a file"),
+                ("./a\nb", "control characters"),
+            ],
+        );
+    }
+
+    #[test]
+    fn places_of_inputs() {
+        let long = format!("/{}", "a".repeat(512));
+        holds(
+            &PLACE,
+            &["/a", "/a/", "/a b/.c", "/ø/"],
+            &[
+                ("a/", "begin it with a slash"),
+                ("/", "below the root"),
+                ("/a//", "two slashes in a row"),
+                ("/a/../b", "without . and .."),
+                ("/haggle/x", "the runner keeps files"),
+                ("/w/.haggle-input.x", "haggle's own"),
+                ("/w/checkpoint.haggle", "haggle's own"),
+                ("/proc/x", "the system's own"),
+                (&long, "at most 512"),
+            ],
+        );
+        holds(&SUM, &[], &[("ab", "64 of 0-9"), ("", "64 of 0-9")]);
     }
 
     #[test]

@@ -22,7 +22,8 @@ fn hides(key: &str) -> bool {
 
 /// Whether an address may hold more than a place: a login, or a signature.
 fn is_signed(key: &str, value: &str) -> bool {
-    key.ends_with("endpoint") && value.contains(['@', '?'])
+    let is_address = key.ends_with("endpoint") || (key.ends_with("from") && value.contains("://"));
+    is_address && value.contains(['@', '?'])
 }
 
 /// The text with the same length and lines, secrets as asterisks.
@@ -148,6 +149,7 @@ secret_key = { env = "S3_SECRET" }
             "env = { A = \"b\", HF_TOKEN = \"canary",
             "endpoint = https://s3.example?signature=canary",
             "endpoint = \"https://me:canary@s3.example",
+            "from = \"https://me:canary@s3.example",
         ] {
             assert!(!masked(text).contains("canary"), "{text}");
         }

@@ -30,6 +30,7 @@ pub use error::PolicyError;
 pub use schema::{reference_table, schema};
 
 use crate::types::ids::JobName;
+use crate::types::input::{Source, beside};
 use crate::types::job::Job;
 use error::Fault;
 use reader::Reading;
@@ -124,6 +125,17 @@ fn name_of_file(path: &Path) -> Option<JobName> {
     path.file_stem()?.to_str()?.parse().ok()
 }
 
+/// The job with the paths of its inputs as they are from where the daemon runs.
+fn placed(mut job: Job, file: &Path) -> Job {
+    let runner = job.run.runner.iter_mut();
+    for input in runner.flat_map(|runner| &mut runner.inputs) {
+        if let Source::Path(path) = &mut input.from {
+            *path = beside(file, path);
+        }
+    }
+    job
+}
+
 /// A file that was read, right or wrong.
 struct Parsed {
     result: Result<Job, Vec<PolicyError>>,
@@ -150,7 +162,7 @@ impl Parsed {
             let mut faults = std::mem::take(&mut reading.faults);
             faults.append(&mut reading.missing);
             if faults.is_empty() {
-                built = build::job(&reading, windows);
+                built = build::job(&reading, windows).map(|job| placed(job, Path::new(file_name)));
             }
             faults
         } else {

@@ -8,6 +8,7 @@ use crate::types::job::{BidMargin, CheckpointPlace, Finish, RentalChoice, RunTyp
 use crate::types::money::{Money, Rate};
 
 mod array;
+mod inputs;
 mod service;
 mod supervised;
 
@@ -261,11 +262,6 @@ fn a_value_that_is_wrong_is_told_what_would_be_right() {
             "policy = \"uniform\"",
             "",
             &["hazard-mdp", "uniform-progress"],
-        ),
-        (
-            "",
-            "[data]\ninputs = [\"s3://x\"]",
-            &["`data.inputs` is not in effect yet"],
         ),
     ] {
         one_mistake(&with(top, below), parts);

@@ -48,6 +48,11 @@ impl Run {
             outputs: text_of("OUTPUTS_DIR"),
             progress: text_of("PROGRESS"),
             control: text_of("CONTROL"),
+            inputs: match told.get("INPUTS") {
+                None => 0,
+                Some(number) => number.parse().ok()?,
+            },
+            fetch: text_of("FETCH"),
             kept: text_of("KEPT"),
             from: match told.get("FROM") {
                 None => None,
@@ -149,6 +154,8 @@ mod tests {
             outputs: None,
             progress: Some("/w/progress".to_owned()),
             control: None,
+            inputs: 2,
+            fetch: Some("input0 https://a/b\ninput0.to /c\n".to_owned()),
             kept: Some("/w/it's.haggle".to_owned()),
             from: Some(From {
                 run: IntentId(1_795_478_300_000),
@@ -176,6 +183,8 @@ mod tests {
             let free = Run {
                 lease: None,
                 checkpoint: None,
+                inputs: 0,
+                fetch: None,
                 kept: None,
                 from: None,
                 progress: None,

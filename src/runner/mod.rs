@@ -3,6 +3,7 @@
 //! ends the instance where nobody renews its lease. `docs/runner.md` has the protocol.
 
 mod delivered;
+mod inputs;
 mod key;
 mod marks;
 mod told;
@@ -18,9 +19,10 @@ use flate2::write::GzEncoder;
 
 use crate::types::ids::{IntentId, Label};
 pub use delivered::begins_run;
+pub use inputs::{fetch_lines, input_lines};
 pub use key::{key_of, secret_in};
 pub use marks::gpu_mark;
-pub use told::{Brought, Kept, Place, Told, kept_key, signed, told};
+pub use told::{Brought, Fault, Fetch, Kept, Place, Told, kept_key, signed, told};
 
 /// The script: POSIX shell.
 pub const SCRIPT: &str = include_str!("run.sh");
@@ -78,6 +80,10 @@ pub struct Run {
     pub progress: Option<String>,
     /// Where the control document is, which says where data goes.
     pub control: Option<String>,
+    /// How many inputs it has.
+    pub inputs: u32,
+    /// What is to be known of them, where there is no control document that says it.
+    pub fetch: Option<String>,
     /// Where the last whole checkpoint stays, on its own disk, where there is no storage.
     pub kept: Option<String>,
     /// Another run's checkpoint that it is to begin with, and waits for behind its gate.
@@ -177,6 +183,8 @@ impl Run {
         given("OUTPUTS_DIR", self.outputs.clone());
         given("PROGRESS", self.progress.clone());
         given("CONTROL", self.control.clone());
+        given("INPUTS", (self.inputs > 0).then(|| self.inputs.to_string()));
+        given("FETCH", self.fetch.clone());
         given("KEPT", self.kept.clone());
         if let Some(from) = &self.from {
             given("FROM", Some(from.run.to_string()));

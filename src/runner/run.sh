@@ -130,19 +130,34 @@ print("HTTP/1.1 %d"%a.getcode());print(a.headers);print(a.read().decode("utf-8",
     [ -n "$code" ] && [ "$code" -lt 300 ]
 }
 
-# fetch URL FILE [SECONDS], put FILE URL: for what is large
+# fetch URL FILE [SECONDS], put FILE URL: for what is large. 4: whoever has it does not give it. With
+# $follow it may be elsewhere.
+follow=
 fetch() {
-    most=${3:-${HAGGLE_TRANSFER:-3600}}
+    most=${3:-${HAGGLE_TRANSFER:-3600}} answered=
     case $HTTP in
-    curl) curl -s -S -f -m "$most" -o "$2" "$1" ;;
-    wget) limited "$most" wget -q -T 60 -O "$2" "$1" ;;
-    little) limited "$most" wget -q -O "$2" "$1" ;;
-    python) limited "$most" "$PYTHON" -c 'import sys,shutil
+    curl) # What stalls is no download: it is begun again.
+        answered=$(curl -s -f -g ${follow:+-L --proto-redir "$follow"} -w 'HTTP/1 %{http_code} ' -m "$most" --connect-timeout 30 \
+            --speed-limit 10000 --speed-time "${HAGGLE_STALL:-120}" -o "$2" "$1" 2>/dev/null) ;;
+    wget) answered=$(limited "$most" wget -q -S -T 60 -O "$2" "$1" 2>&1) ;;
+    little) answered=$(limited "$most" wget -q -S -O "$2" "$1" 2>&1) ;;
+    python) answered=$(limited "$most" "$PYTHON" -c 'import sys,shutil
 try:import urllib.request as u
 except ImportError:import urllib2 as u
-shutil.copyfileobj(u.urlopen(sys.argv[1],timeout=60),open(sys.argv[2],"wb"))' "$1" "$2" ;;
+try:a=u.urlopen(sys.argv[1],timeout=60)
+except IOError as e:
+  print("HTTP/1 %s "%getattr(e,"code",0));sys.exit(1)
+n=a.headers.get("Content-Length")
+with open(sys.argv[2],"wb") as f:
+  shutil.copyfileobj(a,f,1<<20)
+  if n and f.tell()!=int(n):sys.exit(1)' "$1" "$2" 2>/dev/null) ;;
     *) return 1 ;;
-    esac 2>/dev/null
+    esac && return 0
+    case $(printf '%s\n' "$answered" | sed -n 's/.*HTTP\/[0-9.]* \([0-9][0-9]*\).*/\1/p' | tail -n 1) in
+    408 | 429) return 1 ;;
+    4[0-9][0-9]) return 4 ;;
+    *) return 1 ;;
+    esac
 }
 
 put() {
@@ -350,11 +365,14 @@ list() {
     done)
 }
 
+# free_kb PLACE: how many KB are free there, in $free; nothing where nobody says it.
+free_kb() { free=$(df -Pk "$1" 2>/dev/null | sed -n '$s/.* \([0-9][0-9]*\)  *[0-9]*%.*/\1/p'); }
+
 # has_room DIR PLACE: whether an archive of it fits there: a full disk stops the command's own writing.
 has_room() {
     has du && has df || return 0
     need=$(du -sk "$1" 2>/dev/null | sed -n '$s/^\([0-9]*\).*/\1/p')
-    free=$(df -Pk "$2" 2>/dev/null | sed -n '$s/.* \([0-9][0-9]*\)  *[0-9]*%.*/\1/p')
+    free_kb "$2"
     [ -z "$need" ] || [ -z "$free" ] || [ "$free" -gt $((need + need / 10 + 1024)) ]
 }
 
@@ -455,7 +473,10 @@ aside() {
     while is_alive "$worker"; do
         nap "${HAGGLE_TICK:-2}"
         now_up
-        [ $((up - busy)) -lt 120 ] || { say "$doing" "$more" && busy=$up; }
+        if [ $((up - busy)) -ge "${HAGGLE_BUSY:-120}" ]; then
+            [ "$doing" != fetching ] || [ -z "$more" ] || say_fetching
+            say "$doing" "$more" && busy=$up
+        fi
         if [ -n "$ending" ]; then
             is_forgotten || continue
         elif [ -z "$signalled" ] && goes_on; then
@@ -517,6 +538,184 @@ restore() {
     (: >"$CHECKPOINT/.haggle-begun") 2>/dev/null
     (: >"$WORK/begun") 2>/dev/null
     return 0
+}
+
+# ---------------------------------------------------------------- inputs
+
+# What has to be there before the command begins: each is fetched beside its place, tried, and moved
+# there. What tells which one is there lies beside it, and says "half" from when the place is ours.
+
+# The place of input N, what lies beside it, and where it is made.
+input_at() {
+    to=$(where "input$1.to")
+    id=$(where "input$1.id")
+    mark=${to%/*}/.haggle-input.${to##*/}
+    made=$mark.new
+}
+
+# Whether all are there that this run was to have: then nothing is asked of anybody.
+has_inputs() {
+    [ "$(sed -n 1p "$WORK/inputs" 2>/dev/null)" = "${HAGGLE_RUN:-}" ] || return 1
+    sed 1d "$WORK/inputs" >"$WORK/inputs.try" || return 1
+    while IFS= read -r to; do
+        [ -e "$to" ] || return 1
+    done <"$WORK/inputs.try"
+}
+
+# fetch_input N: what is wrong in $WORK/why. 1: it could not be read; 2: it is not what it should be;
+# 3: it cannot be put there; 4: it is not given; 5: it is another one by now.
+fetch_input() {
+    input_at "$1"
+    url=$(where "input$1") sum=$(where "input$1.sum") size=$(where "input$1.bytes") pack=$(where "input$1.unpack")
+    echo 'it is not said what it is' >"$WORK/why"
+    [ -n "$url" ] && [ -n "$to" ] && [ -n "$id" ] || return 1
+    was=
+    { read -r was <"$mark"; } 2>/dev/null
+    [ "$was" = "$id" ] && [ -e "$to" ] && return 0
+    # What is not ours is not thrown away.
+    echo 'there is something else in its place: choose another' >"$WORK/why"
+    if [ -n "$pack" ] && [ -z "$was" ] && { [ -e "$to" ] || [ -L "$to" ]; }; then
+        [ ! -L "$to" ] && rmdir "$to" 2>/dev/null || return 3
+    elif [ -z "$pack" ] && [ -z "$was" ] && [ -d "$to" ]; then
+        return 3
+    fi
+    echo 'it cannot be written there' >"$WORK/why"
+    mkdir -p "${to%/*}" && (echo half >"$mark") || return 3
+    rm -rf "$made" "$made.dir"
+    free_kb "${to%/*}/"
+    need=$((${size:-0} / 1024))
+    [ -z "$pack" ] || need=$((need * 2))
+    if [ -n "$free" ] && [ "$need" -gt "$free" ]; then
+        echo "the disk has no room for it: it needs $need KB, and $free KB are free: raise disk in machine" >"$WORK/why"
+        return 3
+    fi
+    # Its time follows from its length, where that is known; haggle gives up a machine that is too slow.
+    limit=14400
+    [ -z "$size" ] || limit=$((size / 1000000))
+    [ "$limit" -ge "${HAGGLE_TRANSFER:-3600}" ] || limit=${HAGGLE_TRANSFER:-3600}
+    follow='=https'
+    case $url in http://*) follow='=http,https' ;; esac
+    for pause in 5 20 no; do
+        rm -rf "$made" "$made.dir" "$WORK/came"
+        echo 'it could not be read' >"$WORK/why"
+        fetch "$url" "$made" "$limit"
+        done=$?
+        [ "$done" != 4 ] || echo 'it is not there, or not to be had without a login' >"$WORK/why"
+        if [ "$done" = 0 ]; then
+            (: >"$WORK/came") 2>/dev/null
+            place_input && return 0
+        fi
+        case $done in 1 | 2) is_full ;; esac
+        case $pause$done in no* | *[35]) break ;; esac
+        sleep "${HAGGLE_PAUSE:-$pause}"
+        # An address that has expired is another one in the next document.
+        [ -z "$control" ] || { read_control && url=$(where "input$1"); }
+    done
+    rm -rf "$made" "$made.dir"
+    return "$done"
+}
+
+# Whether it came to nothing for there is hardly any room left.
+is_full() {
+    free_kb "${to%/*}/"
+    [ -n "$free" ] && [ "$free" -lt 4096 ] || return 1
+    done=3
+    # What is said of it needs room, too.
+    rm -rf "$made" "$made.dir"
+    echo 'the disk is full: raise disk in machine' >"$WORK/why"
+}
+
+# Tries what came, and puts it in its place; in $done what is wrong, as above.
+place_input() {
+    if [ -n "$sum" ]; then
+        is=$(sha_of "$made")
+        done=3
+        echo 'the image has nothing that reckons a SHA-256' >"$WORK/why"
+        [ -n "$is" ] || return 1
+        done=2
+        echo 'what comes has another SHA-256' >"$WORK/why"
+        [ "$is" = "$sum" ] || return 1
+    elif [ -n "$size" ] && [ "$(($(wc -c <"$made")))" != "$size" ]; then
+        # Small clients do not tell what broke off.
+        done=1
+        case $HTTP in curl | python) done=5 ;; esac
+        echo 'what comes is longer or shorter than it was' >"$WORK/why"
+        return 1
+    fi
+    [ -z "$pack" ] || unpack_input || return 1
+    done=3
+    echo 'it cannot be moved there' >"$WORK/why"
+    [ ! -d "$to" ] || rm -rf "$to"
+    mv -f "$made" "$to" && echo "$id" >"$mark.id" && mv -f "$mark.id" "$mark" && done=0
+    return "$done"
+}
+
+# An archive becomes a fresh directory, of whoever unpacks it: not every owner is one here. What leads out
+# of it is no input.
+unpack_input() {
+    done=3
+    echo 'the image has no tar' >"$WORK/why"
+    has tar || return 1
+    done=2
+    echo 'it is no archive that can be unpacked there' >"$WORK/why"
+    z=
+    [ "$pack" = tar ] || z=z
+    rm -rf "$made.dir"
+    tar -t${z}f "$made" >"$made.list" 2>/dev/null
+    good=$?
+    grep -q -e '^/' -e '^\.\./' -e '/\.\./' -e '/\.\.$' -e '^\.\.$' "$made.list" && good=1
+    rm -f "$made.list"
+    if [ "$good" = 0 ] && mkdir "$made.dir" && tar -C "$made.dir" -xo${z}f "$made" 2>/dev/null; then
+        rm -f "$made" && mv "$made.dir" "$made" && return 0
+    fi
+    return 1
+}
+
+# Of what is on its way, for the lines meanwhile. What came whole does not grow while it is tried and unpacked.
+say_fetching() {
+    kb=null
+    [ -e "$WORK/came" ] || kb=$(du -sk "$made" 2>/dev/null | sed -n '$s/^\([0-9]*\).*/\1/p')
+    more="\"fetch\":{\"input\":$((number + 1)),\"of\":$HAGGLE_INPUTS,\"kb\":${kb:-0}}"
+}
+
+inputs() {
+    [ "${HAGGLE_INPUTS:-0}" -gt 0 ] || return 0
+    [ "$WORK" != none ] || { say trouble '"trouble":"there is no directory for what is said of the inputs"'; return 1; }
+    has_inputs && return 0
+    doing=fetching more=
+    say fetching
+    if [ -z "$control" ]; then
+        printf '%s\n' "${HAGGLE_FETCH:-}" >"$WORK/control"
+    else
+        aside read_control || { say trouble '"trouble":"where the inputs are could not be read"'; return 1; }
+    fi
+    echo "${HAGGLE_RUN:-}" >"$WORK/inputs.new"
+    number=0
+    while [ "$number" -lt "$HAGGLE_INPUTS" ]; do
+        input_at "$number"
+        rm -f "$WORK/came"
+        say_fetching
+        aside fetch_input "$number"
+        case $? in
+        0) cause= ;;
+        2) cause=wrong ;;
+        3) cause=place ;;
+        4) cause=refused ;;
+        5) cause=changed ;;
+        *) cause=unread ;;
+        esac
+        number=$((number + 1))
+        if [ -n "$cause" ]; then
+            # It may have been ended, for its label says so.
+            [ -z "$signalled" ] && goes_on || return 1
+            cause="\"fetch\":{\"input\":$number,\"fault\":\"$cause\"}"
+            say trouble "\"trouble\":$(text "$(cat "$WORK/why"): input $number for $to"),$cause"
+            return 1
+        fi
+        printf '%s\n' "$to" >>"$WORK/inputs.new"
+    done
+    more=
+    mv "$WORK/inputs.new" "$WORK/inputs"
 }
 
 # Keeps the checkpoint elsewhere, if it changed. Three places take turns: the last one that was
@@ -894,7 +1093,7 @@ main() {
     fi
     while :; do
         gate
-        if ! restore; then
+        if ! { { [ -e "$WORK/result" ] || inputs; } && restore; }; then
             [ -n "$signalled" ] && exit 143
             nap "${HAGGLE_AGAIN:-30}"
             continue

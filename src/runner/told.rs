@@ -25,7 +25,7 @@ pub struct Told {
     pub boot: String,
     /// The number of the line.
     pub seq: u64,
-    /// `boot`, `gate`, `preflight`, `refused`, `restoring`, `running`, `saving`, `result`, `ending`,
+    /// `boot`, `gate`, `preflight`, `refused`, `fetching`, `restoring`, `running`, `saving`, `result`, `ending`,
     /// `ended`, `forgotten` or `trouble`.
     pub state: String,
     /// Seconds of Unix time, by the marketplace's clock; 0 before it was read.
@@ -48,6 +48,9 @@ pub struct Told {
     /// The SHA-256 of the manifest of a checkpoint that is not what it should be.
     #[serde(default)]
     pub restore: Option<String>,
+    /// How far it is with its inputs, or what it is about one that cannot be had.
+    #[serde(default)]
+    pub fetch: Option<Fetch>,
     /// What it waits for behind its gate: `copy`.
     #[serde(default)]
     pub waits: Option<String>,
@@ -95,6 +98,45 @@ pub struct Kept {
     pub manifest: String,
     /// Bytes of the archive.
     pub bytes: u64,
+}
+
+/// An input that is on its way, or does not come.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Fetch {
+    /// Which, from 1 on.
+    pub input: u32,
+    /// How many KB of it are there; `None`: it is not said, for none come in now.
+    #[serde(default)]
+    pub kb: Option<u64>,
+    /// Why it cannot be had; `None`: it is on its way.
+    #[serde(default)]
+    pub fault: Option<Fault>,
+}
+
+/// Why an input cannot be had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Fault {
+    /// Whoever has it does not give it: there is no such thing, or it is not to be had without a login.
+    Refused,
+    /// What came is not what it should be.
+    Wrong,
+    /// It cannot be put where it is to go: the image has something else there, or the disk has no room.
+    Place,
+    /// It came whole, and is longer or shorter than it was when it was looked up.
+    Changed,
+    /// It could not be read.
+    Unread,
+    /// Another reason, of a newer runner.
+    #[serde(other)]
+    Other,
+}
+
+impl Fault {
+    /// Whether it is about the job, and would be the same on every machine.
+    pub fn is_of_job(self) -> bool {
+        matches!(self, Self::Refused | Self::Wrong | Self::Place)
+    }
 }
 
 /// A checkpoint of another run on this one's disk.

@@ -3,7 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::types::ids::{IntentId, ReplicaId};
+use super::Sum;
+use crate::types::ids::{IntentId, JobName, ReplicaId};
 
 /// S3 takes keys of 1024 bytes; what we put behind the prefix is less than a quarter of that.
 const PREFIX_BYTES_MAX: usize = 512;
@@ -41,11 +42,27 @@ impl fmt::Display for Prefix {
     }
 }
 
-/// The key of an object. Only [`RunKeys`] makes one.
+/// The key of an object: one of [`RunKeys`], of a job's inputs, or one that a policy names.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Key(String);
 
 impl Key {
+    /// One that a policy names; `None`: what a client or a server might read in another way than it is
+    /// signed.
+    pub fn named(text: &str) -> Option<Self> {
+        let plain =
+            |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b'=' | b'+');
+        let is_segment = |part: &str| !matches!(part, "" | "." | "..") && part.bytes().all(plain);
+        let fits = text.len() <= 1024 && text.split('/').all(is_segment);
+        fits.then(|| Self(text.to_owned()))
+    }
+
+    /// Where what a job is given lies, by its content.
+    pub(super) fn of_input(prefix: &Prefix, job: &JobName, sum: Sum) -> Self {
+        let slash = if prefix.0.is_empty() { "" } else { "/" };
+        Self(format!("{prefix}{slash}{job}/inputs/{sum}"))
+    }
+
     /// The key as text.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -195,6 +212,20 @@ mod tests {
         // The same text split otherwise is another job.
         let other = RunKeys::new(&prefix, &replica("train", 31), IntentId(5));
         assert_ne!(other.control(), keys.control());
+    }
+
+    #[test]
+    fn inputs_lie_by_their_content_beside_the_replicas() {
+        let prefix: Prefix = "team".parse().unwrap();
+        let (job, sum) = ("train".parse().unwrap(), Sum::of(b"x"));
+        let key = Key::of_input(&prefix, &job, sum);
+        assert_eq!(key.as_str(), format!("team/train/inputs/{sum}"));
+        let bare = Key::of_input(&Prefix::default(), &job, sum);
+        assert_eq!(bare.as_str(), format!("train/inputs/{sum}"));
+        assert!(Key::named("a/set=1/b+c.tar").is_some());
+        for bad in ["", "/a", "a/", "a//b", "a/../b", "a b", "a?b", "a%2e", "ä"] {
+            assert_eq!(Key::named(bad), None, "{bad}");
+        }
     }
 
     #[test]

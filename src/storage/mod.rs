@@ -10,6 +10,7 @@
 //!                                    checkpoint2.tar      and .manifest
 //!                                    outputs.tar          and .manifest
 //!                                    control
+//! <prefix>/<job>/inputs/<SHA-256>    what the job is given from here
 //! ```
 //!
 //! What a signed address cannot do: limit how much is written to it (S3 takes up to 5 GiB in one
@@ -28,12 +29,15 @@
 mod control;
 mod download;
 mod keys;
+mod local;
+mod look;
 mod manifest;
 mod objects;
 mod place;
 mod unpack;
 #[cfg(test)]
 mod unpack_tests;
+mod upload;
 
 use crate::types::hex::hex;
 use std::fmt;
@@ -42,6 +46,8 @@ use std::str::FromStr;
 pub use control::{Restore, VALID_MAX, control};
 pub use download::{DownloadError, download, is_whole};
 pub use keys::{Key, Prefix, PrefixError, RunKeys, Tree, Turn};
+pub use local::{Local, LocalError, OBJECT_BYTES_MAX};
+pub use look::are_the_same;
 pub use manifest::{Listed, MANIFEST_BYTES_MAX, Manifest, ManifestError};
 pub use objects::{Objects, StorageError, Why};
 pub use place::{Place, PlaceError, SignError, SignedUrl};

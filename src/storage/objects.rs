@@ -5,12 +5,18 @@
 
 use std::time::Duration;
 
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
 use bytes::{Bytes, BytesMut};
 use reqwest::{Client, Response, StatusCode};
 use tokio::io::AsyncWriteExt as _;
 
+use super::Sum;
 use super::keys::Key;
+use super::local::Local;
 use super::place::{Place, PlaceError, SignError, SignedUrl};
+use super::upload::{Made, STALL, stalled, stalls};
 use crate::net::{install_crypto, root_cause};
 use crate::types::time::Time;
 
@@ -118,31 +124,19 @@ pub struct Objects {
     client: Client,
     /// A request takes no longer, however much it moves.
     within: Duration,
+    /// An upload of which nothing leaves for so long has failed.
+    stall: Duration,
 }
 
 impl Objects {
     /// Those of a place.
     pub fn new(place: Place) -> Result<Self, PlaceError> {
-        install_crypto();
-        let mut builder = Client::builder()
-            .user_agent(concat!("haggle/", env!("CARGO_PKG_VERSION")))
-            .connect_timeout(CONNECT_TIMEOUT)
-            .read_timeout(PIECE_TIMEOUT)
-            // What is signed is signed for one host.
-            .redirect(reqwest::redirect::Policy::none())
-            .referer(false)
-            .retry(reqwest::retry::never());
-        if place.is_clear_text() {
-            // A proxy would see the signature.
-            builder = builder.no_proxy();
-        }
-        let client = builder
-            .build()
-            .map_err(|e| PlaceError::Setup(root_cause(&e.without_url())))?;
+        let client = client(&place, Some(PIECE_TIMEOUT))?;
         Ok(Self {
             place,
             client,
             within: Duration::MAX,
+            stall: STALL,
         })
     }
 
@@ -212,6 +206,31 @@ impl Objects {
         read.await.map_err(|why| self.error("read", key, why))
     }
 
+    /// What the server says of an object without reading it: its length in bytes, and its mark, which
+    /// another content does not have; `None` only where it says that there is no such object.
+    pub async fn about(&self, key: &Key, now: Time) -> Result<Option<(u64, String)>, StorageError> {
+        let asked = self.ask(key, u64::MAX, ANSWER_TIME, now).await;
+        let Some(response) = asked.map_err(|why| self.error("read", key, why))? else {
+            return Ok(None);
+        };
+        let header = |name| {
+            response
+                .headers()
+                .get(name)
+                .and_then(|value| value.to_str().ok())
+        };
+        let (tag, changed) = (header("etag"), header("last-modified"));
+        let mark = format!(
+            "{} {}",
+            tag.unwrap_or_default(),
+            changed.unwrap_or_default()
+        );
+        match response.content_length() {
+            Some(length) => Ok(Some((length, mark))),
+            None => Err(self.error("read", key, no_length())),
+        }
+    }
+
     /// The length of an object in bytes, without reading it; `None` only where the server says that
     /// there is no such object.
     pub async fn length(&self, key: &Key, now: Time) -> Result<Option<u64>, StorageError> {
@@ -220,10 +239,38 @@ impl Objects {
             return Ok(None);
         };
         let length = response.content_length().map(Some);
-        length.ok_or_else(|| {
-            let why = Why::Broken("the server does not say how long the object is".to_owned());
-            self.error("read", key, why)
-        })
+        length.ok_or_else(|| self.error("read", key, no_length()))
+    }
+
+    /// Writes what lies on this machine, as long and with the SHA-256 that it had, over whatever is there.
+    /// What was sent of it is counted in `sent`. An object that is not what it should be is not written.
+    pub async fn put_local(
+        &self,
+        key: &Key,
+        local: Local,
+        (sum, bytes): (Sum, u64),
+        sent: Arc<AtomicU64>,
+        now: Time,
+    ) -> Result<(), StorageError> {
+        let put = async {
+            let url = self.place.put_url(key, now, OWN_VALID)?.into_url();
+            // Nothing is to be read for as long as it is sent.
+            let client = client(&self.place, None).map_err(|why| Why::Broken(why.to_string()))?;
+            let body = Made::of(local, (sum, bytes), Arc::clone(&sent));
+            let time = time_for(bytes).min(self.within);
+            let request = client.put(url).timeout(time);
+            let request = request.body(reqwest::Body::wrap(body)).send();
+            let replied = tokio::select! {
+                biased;
+                replied = request => replied,
+                () = stalls(&sent, self.stall) => return Err(Why::Broken(stalled(self.stall))),
+            };
+            match answer(replied).await? {
+                Answer::Good(_) => Ok(()),
+                Answer::Bad(why) => Err(why),
+            }
+        };
+        put.await.map_err(|why| self.error("write", key, why))
     }
 
     /// Writes an object, over whatever is there.
@@ -290,6 +337,30 @@ impl Objects {
             why,
         }
     }
+}
+
+fn client(place: &Place, read_timeout: Option<Duration>) -> Result<Client, PlaceError> {
+    install_crypto();
+    let mut builder = Client::builder()
+        .user_agent(concat!("haggle/", env!("CARGO_PKG_VERSION")))
+        .connect_timeout(CONNECT_TIMEOUT)
+        // What is signed is signed for one host.
+        .redirect(reqwest::redirect::Policy::none())
+        .referer(false)
+        .retry(reqwest::retry::never());
+    if let Some(most) = read_timeout {
+        builder = builder.read_timeout(most);
+    }
+    if place.is_clear_text() {
+        // A proxy would see the signature.
+        builder = builder.no_proxy();
+    }
+    let built = builder.build();
+    built.map_err(|e| PlaceError::Setup(root_cause(&e.without_url())))
+}
+
+fn no_length() -> Why {
+    Why::Broken("the server does not say how long the object is".to_owned())
 }
 
 enum Answer {
@@ -445,6 +516,48 @@ mod tests {
         ] {
             assert!(!lasting.is_passing(), "{lasting}");
         }
+    }
+
+    /// A server that takes a request and what its buffers hold, and says nothing.
+    #[tokio::test]
+    async fn an_upload_of_which_nothing_leaves_is_given_up() {
+        use crate::types::job::{SecretRef, Storage};
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let origin = format!("http://{}", listener.local_addr().unwrap());
+        tokio::spawn(async move {
+            let mut all = Vec::new();
+            while let Ok((stream, _)) = listener.accept().await {
+                all.push(stream);
+            }
+        });
+        let storage = Storage {
+            endpoint: origin,
+            region: "us-east-1".to_owned(),
+            bucket: "mine-1".to_owned(),
+            prefix: String::new(),
+            access_key: SecretRef::Env("A".to_owned()),
+            secret_key: SecretRef::Env("S".to_owned()),
+        };
+        let place = Place::new(&storage, "A".into(), "S".into()).unwrap();
+        let mut objects = Objects::new(place).unwrap();
+        objects.stall = Duration::from_millis(200);
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("large");
+        let bytes = vec![7; 20_000_000];
+        std::fs::write(&path, &bytes).unwrap();
+        let local = Local::look(&path).unwrap();
+        let sent = Arc::new(AtomicU64::new(0));
+        let what = (Sum::of(&bytes), bytes.len() as u64);
+        let key = Key::raw("a");
+        let put = objects.put_local(&key, local, what, Arc::clone(&sent), Time(0));
+        let error = put.await.unwrap_err();
+        assert_eq!(
+            error.why,
+            Why::Broken("nothing was sent for 0s, and no answer came".to_owned())
+        );
+        assert!(error.why.is_passing());
+        let sent = sent.load(std::sync::atomic::Ordering::Relaxed);
+        assert!((1..what.1).contains(&sent), "{sent}");
     }
 
     #[test]

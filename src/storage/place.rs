@@ -9,9 +9,10 @@ use reqwest::Url;
 use rusty_s3::{Bucket, Method, UrlStyle, signing};
 use secrecy::{ExposeSecret, SecretString};
 
+use super::Sum;
 use super::control::VALID_MAX;
 use super::keys::{Key, Prefix, PrefixError, RunKeys};
-use crate::types::ids::{IntentId, ReplicaId};
+use crate::types::ids::{IntentId, JobName, ReplicaId};
 use crate::types::job::Storage;
 use crate::types::time::Time;
 
@@ -140,6 +141,11 @@ impl Place {
     /// The keys of a run.
     pub fn keys(&self, replica: &ReplicaId, run: IntentId) -> RunKeys {
         RunKeys::new(&self.prefix, replica, run)
+    }
+
+    /// Where an input of a job lies, by its SHA-256.
+    pub fn input_key(&self, job: &JobName, sum: Sum) -> Key {
+        Key::of_input(&self.prefix, job, sum)
     }
 
     /// The bucket's name.

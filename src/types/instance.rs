@@ -327,12 +327,28 @@ pub struct RunnerView {
     /// uploaded, or outputs.
     #[serde(default)]
     pub unsaved_since: Option<Time>,
-    /// Since when it tries to get the checkpoint to begin with, in this start of the container.
+    /// Since when it tries to get its inputs and the checkpoint to begin with, in this start of the container.
     #[serde(default)]
     pub restoring_since: Option<Time>,
     /// Whether what it got was not that checkpoint.
     #[serde(default)]
     pub restored_badly: bool,
+    /// Whether it says of an input that it would be the same on every machine, in this start of the
+    /// container.
+    #[serde(default)]
+    pub input_fault: bool,
+    /// Whether it says of an input that it is another one by now, in this start of the container.
+    #[serde(default)]
+    pub input_changed: bool,
+    /// Whether it has not got all of its inputs yet, in this start of the container.
+    #[serde(default)]
+    pub fetching: bool,
+    /// Of the input that comes in: its number from 1, how many KB are there, and when more came last.
+    #[serde(default)]
+    pub came: Option<(u32, u64, Time)>,
+    /// Whether it told for long that no more of that came.
+    #[serde(default)]
+    pub stalled: bool,
     /// When it was first heard that the command had ended, in this start of the container.
     #[serde(default)]
     pub result_at: Option<Time>,
@@ -394,7 +410,8 @@ impl RunnerView {
             &mut self.progress_at,
             &mut self.result_at,
         ];
-        for at in marks.into_iter().flatten() {
+        let came = self.came.as_mut().map(|(.., at)| at);
+        for at in marks.into_iter().flatten().chain(came) {
             *at = Time(at.0.saturating_add(ms)).min(now);
         }
     }
@@ -410,6 +427,11 @@ impl RunnerView {
         self.overdue_since = None;
         self.restoring_since = None;
         self.restored_badly = false;
+        self.input_fault = false;
+        self.input_changed = false;
+        self.fetching = false;
+        self.came = None;
+        self.stalled = false;
         self.result_at = None;
     }
 }

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::deadline::DeadlineKind;
 use super::ids::{HostId, JobName, MachineId};
+use super::input::Input;
 use super::ledger::Payer;
 use super::money::{Money, Rate};
 use super::offer::Country;
@@ -130,9 +131,41 @@ pub struct Runner {
     /// carry it to another disk: there is no storage, the disk may not be lost, and labels are gates.
     #[serde(default)]
     pub carried: bool,
+    /// What has to be on the machine before the command begins.
+    #[serde(default)]
+    pub inputs: Vec<Input>,
+    /// Why nothing is rented yet: what its inputs wait for, in words. Only the daemon says that.
+    #[serde(default)]
+    pub inputs_wait: Option<String>,
+}
+
+impl Job {
+    /// What a stay downloads, GB: what the policy expects, and the inputs whose length is known.
+    pub fn expected_down_gb(&self) -> f64 {
+        let runner = self.run.runner.as_deref();
+        let inputs = runner.map_or(0, |runner| runner.input_bytes().0);
+        self.traffic_down_gb + inputs as f64 / 1e9
+    }
 }
 
 impl Runner {
+    /// The bytes of all inputs whose length is known, and whether it is of all of them.
+    pub fn input_bytes(&self) -> (u64, bool) {
+        let known = self.inputs.iter().filter_map(Input::bytes);
+        let all = self.inputs.iter().all(|input| input.bytes().is_some());
+        (known.fold(0, u64::saturating_add), all)
+    }
+
+    /// The room that the inputs whose length is known take on the disk at once, in bytes: an archive is there
+    /// until it is unpacked.
+    pub fn input_room(&self) -> u64 {
+        let room = |input: &Input| {
+            let times = if input.unpacks().is_some() { 2 } else { 1 };
+            input.bytes().unwrap_or_default().saturating_mul(times)
+        };
+        self.inputs.iter().map(room).fold(0, u64::saturating_add)
+    }
+
     /// The directories beside that of the checkpoint: where its last whole one stays, and where another
     /// run's is copied to. `None`: none is carried.
     pub fn carries(&self) -> Option<(String, String)> {

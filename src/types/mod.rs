@@ -3,6 +3,7 @@
 pub mod deadline;
 pub mod hex;
 pub mod ids;
+pub mod input;
 pub mod instance;
 pub mod intent;
 pub mod job;

@@ -252,6 +252,11 @@ pub enum Situation {
         /// Until then; `None`: until the policy is changed, or the user says `resume`.
         until: Option<Time>,
     },
+    /// Something that it needs on its machine is not in its storage yet.
+    WaitsForInputs {
+        /// What is done about it, in words.
+        what: String,
+    },
     /// An element of an array that is not begun before another one gets on: too many failed in a row.
     HeldBack,
     /// Outside its windows.

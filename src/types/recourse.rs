@@ -72,6 +72,8 @@ pub enum Turn {
     HasTime,
     /// Its work is on its disk alone, and copies from there fail.
     NotCopied,
+    /// Nothing new is begun for the job: its inputs are not ready, or its starts came to nothing.
+    CannotStart,
     /// Something is not known well enough.
     Blind {
         /// What.

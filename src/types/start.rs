@@ -9,6 +9,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::hex::hex;
 use super::ids::{HostId, MachineId};
+use super::input::Input;
 use super::instance::RawState;
 use super::job::Run;
 use super::time::{Time, millis};
@@ -140,6 +141,8 @@ pub enum StartFault {
     PullQuota,
     /// The image has no such command, or cannot run it.
     Command,
+    /// A run says that one of the job's inputs cannot be had by anybody, or is not what it should be.
+    Inputs,
 }
 
 impl StartFault {
@@ -154,6 +157,7 @@ impl StartFault {
             Self::ImageDenied => "image-denied",
             Self::PullQuota => "pull-quota",
             Self::Command => "command",
+            Self::Inputs => "inputs",
         }
     }
 
@@ -162,7 +166,11 @@ impl StartFault {
     pub fn may_be_ours(self) -> bool {
         match self {
             Self::NoStatus | Self::Stalled | Self::TimedOut | Self::HostError => false,
-            Self::ImageMissing | Self::ImageDenied | Self::PullQuota | Self::Command => true,
+            Self::ImageMissing
+            | Self::ImageDenied
+            | Self::PullQuota
+            | Self::Command
+            | Self::Inputs => true,
         }
     }
 
@@ -185,6 +193,7 @@ impl StartFault {
             Self::ImageDenied => "the registry does not let its image be pulled",
             Self::PullQuota => "the registry lets no more be pulled for now",
             Self::Command => "the image has no such command, or cannot run it",
+            Self::Inputs => "one of its inputs cannot be had, or is not what it should be",
         }
     }
 
@@ -210,6 +219,7 @@ impl StartFault {
                  address, or another `image`, {after}"
             ),
             Self::Command => format!("correct `command`, `args` or `image` in [run], {after}"),
+            Self::Inputs => format!("correct [[data.inputs]], {after}"),
         }
     }
 }
@@ -222,13 +232,26 @@ pub struct Asked {
     pub image: String,
     /// How the container is begun.
     pub start: String,
+    /// What its inputs are; empty: it has none.
+    #[serde(default)]
+    pub inputs: String,
 }
 
 impl Asked {
     /// What a policy asks for.
     pub fn of(run: &Run) -> Self {
-        let command = run.runner.as_deref().map(|runner| &runner.command);
+        let runner = run.runner.as_deref();
+        let command = runner.map(|runner| &runner.command);
+        let inputs = runner.map_or(&[][..], |runner| &runner.inputs);
+        // What was found out about them is no part of what the policy says.
+        let said = |input: &Input| digest(&(&input.from, &input.to, &input.sha256, input.packing));
+        let said: Vec<String> = inputs.iter().map(said).collect();
         Self {
+            inputs: if said.is_empty() {
+                String::new()
+            } else {
+                digest(&said)
+            },
             image: digest(&(&run.image, &run.template, &run.login)),
             start: digest(&(run.run_type, command, &run.onstart, &run.args)),
         }
@@ -236,6 +259,9 @@ impl Asked {
 
     /// Whether this and another are the same, as far as a fault depends on it.
     pub fn is_same(&self, other: &Self, fault: StartFault) -> bool {
+        if fault == StartFault::Inputs {
+            return self.inputs == other.inputs;
+        }
         let start = !fault.is_of_command() || self.start == other.start;
         start && self.image == other.image
     }

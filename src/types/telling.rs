@@ -234,6 +234,26 @@ pub const KINDS: &[Kind] = &[
         "The host of the disk with the last checkpoint is not heard from",
     ),
     stands("storage-failed", true, "A job's storage does not work"),
+    happens(
+        "inputs-uploading",
+        false,
+        "What a job needs is brought to its storage",
+    ),
+    stands(
+        "inputs-not-ready",
+        true,
+        "A job waits because its inputs are not ready",
+    ),
+    happens(
+        "input-refused",
+        false,
+        "A machine cannot give a job what it needs",
+    ),
+    happens(
+        "input-changed",
+        true,
+        "A replica begins anew, for an input is another one than when it was rented",
+    ),
     stands(
         "secrets-withheld",
         true,
@@ -470,6 +490,8 @@ mod tests {
             ("limit-job-total", "limit"),
             ("told-low-credit", "told"),
             ("stopped-by-others", "stopped-by-others"),
+            ("inputs-not-ready-train", "inputs-not-ready"),
+            ("inputs-uploading", "inputs-uploading"),
             ("limitless", "other"),
             ("", "other"),
         ] {

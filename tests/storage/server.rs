@@ -123,7 +123,10 @@ async fn answer(
     }
     match method {
         Method::GET => match inside.objects.get(key) {
-            Some(bytes) => bytes.clone().into_response(),
+            Some(bytes) => {
+                let tag = [("etag", format!("\"{}\"", hex(&Sha256::digest(bytes))))];
+                (tag, bytes.clone()).into_response()
+            }
             None => error(404, "NoSuchKey"),
         },
         Method::PUT => {

@@ -301,6 +301,8 @@ pub(crate) fn supervised(command: &str) -> Job {
         storage: None,
         sync_every: Duration::from_mins(10),
         carried: false,
+        inputs: Vec::new(),
+        inputs_wait: None,
     }));
     job
 }

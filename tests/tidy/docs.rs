@@ -219,9 +219,10 @@ fn of_haggle(line: &str) -> Option<Vec<String>> {
     };
     let at = words.iter().take_while(is_variable).count();
     let command: Vec<&str> = words[at..].iter().map(String::as_str).collect();
-    let arguments = match command.as_slice() {
-        ["cargo", "run", "--release", "--", rest @ ..] | ["haggle", rest @ ..] => rest,
-        _ => return None,
+    let (["cargo", "run", "--release", "--", arguments @ ..] | ["haggle", arguments @ ..]) =
+        command.as_slice()
+    else {
+        return None;
     };
     let arguments = arguments.iter().map(|word| (*word).to_owned());
     Some(

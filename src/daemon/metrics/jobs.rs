@@ -154,6 +154,7 @@ fn word(situation: &Situation) -> &'static str {
         Situation::BackingOff { .. } => "backing-off",
         Situation::Queued => "queued",
         Situation::CannotStart { .. } => "cannot-start",
+        Situation::WaitsForInputs { .. } => "waits-for-inputs",
         Situation::HeldBack => "held-back",
         Situation::WindowClosed { .. } => "window-closed",
         Situation::Paused => "paused",

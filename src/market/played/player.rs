@@ -118,6 +118,8 @@ pub(in crate::market) struct Player {
     command: Command,
     /// Milliseconds of work that the command has done, over interruptions.
     worked_ms: i64,
+    /// Whether its disk has its inputs.
+    fetched: bool,
     /// Whether its disk says that the work was begun on it.
     begun: bool,
     /// Whether its disk says that the command has ended well and its outputs are to be brought away.
@@ -138,6 +140,7 @@ impl Player {
             command: Command::of(&run.command, &params.env),
             run,
             worked_ms: 0,
+            fetched: false,
             begun: false,
             has_result: false,
             lines: VecDeque::new(),
@@ -376,6 +379,10 @@ impl Player {
 
     /// Begins the command, unless its disk says that it has ended well before.
     fn begins(&mut self, boot: &mut Boot, now: Time) -> Stage {
+        if self.run.inputs > 0 && !self.fetched && !self.has_result {
+            self.say(boot, now, "fetching", "");
+            self.fetched = true;
+        }
         if self.stores_checkpoints() && !self.begun {
             self.say(boot, now, "restoring", "");
             self.begun = true;

@@ -37,6 +37,8 @@ fn run(command: &str) -> Run {
         outputs: None,
         progress: None,
         control: None,
+        inputs: 0,
+        fetch: None,
         kept: None,
         from: None,
         grace: Duration::from_secs(30),

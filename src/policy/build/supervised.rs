@@ -7,14 +7,15 @@ use sha2::{Digest as _, Sha256};
 use super::super::reader::Reading;
 use super::super::sets::RESERVED;
 use super::array;
+use super::inputs;
 use super::run::{ENV_TOTAL_MAX, env_characters};
-use crate::runner;
+use crate::runner::{self, fetch_lines};
 use crate::types::ids::{Installation, IntentId, JobName, Label, ReplicaId};
 use crate::types::job::{CheckpointPlace, Finish, RunType, Runner, Storage, looks};
 use crate::types::time::human;
 
 /// What is for the runner alone.
-const FOR_IT: [&str; 12] = [
+const FOR_IT: [&str; 13] = [
     "run.fenced",
     "run.lease",
     "run.progress",
@@ -27,6 +28,7 @@ const FOR_IT: [&str; 12] = [
     "data.outputs",
     "data.sync_every",
     "data.storage",
+    "data.inputs",
 ];
 
 /// A signed address of a control document is not longer, in characters.
@@ -46,6 +48,7 @@ pub(super) fn check(reading: &mut Reading) {
             check_watch(reading);
             check_data(reading);
             check_place(reading);
+            inputs::check(reading);
             check_fit(reading);
         }
     }
@@ -156,10 +159,11 @@ fn check_watch(reading: &mut Reading) {
 
 fn check_data(reading: &mut Reading) {
     let keeps = reading.given("data.checkpoint");
-    if reading.given("data.storage") && !keeps && !reading.given("data.outputs") {
+    let uses = keeps || reading.given("data.outputs") || inputs::need_storage(reading);
+    if reading.given("data.storage") && !uses {
         reading.fault(
             "data.storage",
-            "[data.storage] needs `data.checkpoint` or `data.outputs`: what is to go there",
+            "[data.storage] needs `data.checkpoint` or `data.outputs`, or `data.inputs` from storage or from here: what is to go there",
             "add checkpoint = \"/workspace/checkpoints\" to [data], or remove [data.storage]",
         );
     }
@@ -221,6 +225,18 @@ fn check_fit(reading: &mut Reading) {
         return;
     }
     if let Err(why) = trial.deliver(own + added) {
+        let bare = runner::Run {
+            fetch: None,
+            ..trial.clone()
+        };
+        if bare.deliver(own + added).is_ok() {
+            reading.fault(
+                "data.inputs",
+                format!("with what is said of the inputs, {why}"),
+                "give fewer, or shorter addresses, or [data.storage]: then they do not travel in the environment",
+            );
+            return;
+        }
         let of_set = array::characters(reading);
         if of_set > 0 && trial.deliver(own + added - of_set).is_ok() {
             reading.fault(
@@ -285,6 +301,8 @@ fn trial(reading: &Reading) -> Option<runner::Run> {
         outputs: runner.outputs,
         progress: runner.progress,
         control: stores.then(|| noise(ADDRESS_MAX)),
+        inputs: runner.inputs.len() as u32,
+        fetch: fetch_lines(&runner.inputs).filter(|_| !stores),
         from: carries.as_ref().map(|(_, dir)| runner::From {
             run: IntentId(u64::MAX),
             key: noise(KEY_MAX),
@@ -356,6 +374,8 @@ pub(super) fn runner(reading: &Reading) -> Option<Runner> {
         storage,
         sync_every: reading.span("data.sync_every")?,
         carried,
+        inputs: inputs::inputs(reading)?,
+        inputs_wait: None,
     })
 }
 

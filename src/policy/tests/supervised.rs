@@ -49,6 +49,8 @@ fn the_least_one_has_the_documented_defaults() {
         storage: None,
         sync_every: Duration::from_mins(10),
         carried: false,
+        inputs: Vec::new(),
+        inputs_wait: None,
     };
     assert_eq!(job.run.runner.as_deref(), Some(&expected));
 }
@@ -255,10 +257,6 @@ fn a_value_that_is_wrong_is_told_what_would_be_right() {
             ],
         );
     }
-    one_mistake(
-        &with_command("", "", &data("inputs = [\"s3://x\"]")),
-        &["`data.inputs` is not in effect yet"],
-    );
 }
 
 #[test]
@@ -402,7 +400,7 @@ fn a_command_may_be_long_and_must_fit() {
         job("", &command, &format!("[run.env]\n{}", env.join("\n")))
     };
     assert_eq!(runner(&of(6000, 0)).command.chars().count(), 6000);
-    read(&of(6000, 40));
+    read(&of(6000, 38));
     read(&of(10, 60));
     one_mistake(
         &of(6001, 0),
