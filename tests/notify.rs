@@ -19,10 +19,11 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
 use haggle::clock::SystemClock;
-use haggle::notify::ways::command::Run;
+use haggle::notify::ways::command::{Hidden, Run};
 use haggle::notify::ways::email::Email;
 use haggle::notify::ways::post::Post;
 use haggle::notify::{Message, Sender};
+use haggle::ports::Clock as _;
 use haggle::types::ids::ReplicaId;
 use haggle::types::state::Severity;
 use haggle::types::telling::{KINDS, Mail, MailTls, kind_of};
@@ -162,6 +163,7 @@ async fn what_went_wrong_is_said_without_the_address() {
     let busy = receiver(429).await.0;
     let gone = receiver(404).await.0;
     let elsewhere = receiver(302).await.0;
+    let unwanted = receiver(413).await.0;
     // A port at which nobody listens any more.
     let nobody = TcpListener::bind("127.0.0.1:0")
         .await
@@ -170,8 +172,9 @@ async fn what_went_wrong_is_said_without_the_address() {
         .unwrap();
     for (address, again) in [
         (busy, true),
-        (gone, false),
-        (elsewhere, false),
+        (gone, true),
+        (elsewhere, true),
+        (unwanted, false),
         (nobody, true),
     ] {
         let slack = Post::slack(&format!("http://{address}/T0K3N?key=T0K3N")).unwrap();
@@ -274,6 +277,8 @@ async fn what_a_mail_server_refuses_for_good_is_not_tried_again() {
     for (answers, again) in [
         (&[("RCPT", "550 no such user")][..], false),
         (&[("MAIL", "451 try later")][..], true),
+        (&[("MAIL", "530 log in first")][..], true),
+        (&[("MAIL", "535 who are you")][..], true),
     ] {
         let (port, _) = mail_server(answers).await;
         let email = Email::new(&mail(port), None).unwrap();
@@ -291,6 +296,10 @@ async fn what_a_mail_server_refuses_for_good_is_not_tried_again() {
 
 // --------------------------------------------------------------------------------------- command
 
+fn hidden(names: &'static [&'static str]) -> Hidden {
+    Arc::new(|| names.iter().map(|&name| name.to_owned()).collect())
+}
+
 #[tokio::test]
 async fn a_command_gets_the_message_and_no_secrets() {
     let directory = tempfile::tempdir().unwrap();
@@ -301,14 +310,14 @@ async fn a_command_gets_the_message_and_no_secrets() {
         told.display()
     );
     let clock = Arc::new(SystemClock::new());
-    let run = Run::new(line, vec!["HOME".to_owned()], clock.clone());
+    let run = Run::new(line, hidden(&["HOME"]), clock.clone());
     run.send(&message()).await.unwrap();
     let text = fs::read_to_string(&told).unwrap();
     let (document, environment) = text.split_once('\n').unwrap();
     let read: Value = serde_json::from_str(document).unwrap();
     assert_eq!(read["title"], message().title);
     assert_eq!(environment, "lost|alarm|train|none");
-    let failing = Run::new("exit 3".to_owned(), Vec::new(), clock.clone());
+    let failing = Run::new("exit 3".to_owned(), hidden(&[]), clock.clone());
     let unsent = failing.send(&message()).await.unwrap_err();
     assert!(unsent.again && unsent.why.contains('3'), "{unsent:?}");
 }
@@ -318,7 +327,7 @@ async fn a_command_that_hangs_is_ended_with_all_that_it_began() {
     let directory = tempfile::tempdir().unwrap();
     let pid = directory.path().join("pid");
     let line = format!("sleep 300 & echo $! > '{}'; wait", pid.display());
-    let run = Run::new(line, Vec::new(), Arc::new(SystemClock::new()));
+    let run = Run::new(line, hidden(&[]), Arc::new(SystemClock::new()));
     let run = run.within(Duration::from_millis(700));
     let unsent = run.send(&message()).await.unwrap_err();
     assert!(unsent.again, "{unsent:?}");
@@ -388,12 +397,7 @@ fn the_daemon_tells_once_and_what_could_not_be_told_later() {
     assert!(!told.exists());
     set_up(directory, &gateway.base_url, &works);
     once(directory);
-    let lines = |text: String| -> Vec<Value> {
-        text.lines()
-            .map(|line| serde_json::from_str(line).unwrap())
-            .collect()
-    };
-    let first = lines(fs::read_to_string(&told).unwrap());
+    let first = lines(&told);
     let kinds: Vec<&str> = first
         .iter()
         .map(|line| line["kind"].as_str().unwrap())
@@ -402,7 +406,94 @@ fn the_daemon_tells_once_and_what_could_not_be_told_later() {
     assert_eq!(first[0]["job"], "train");
     // It is still so, and was told.
     once(directory);
-    assert_eq!(lines(fs::read_to_string(&told).unwrap()), first);
+    assert_eq!(lines(&told), first);
+}
+
+/// What the tests of the whole tell, a line each.
+fn lines(told: &Path) -> Vec<Value> {
+    let text = fs::read_to_string(told).unwrap_or_default();
+    let read = |line: &str| serde_json::from_str(line).unwrap();
+    text.lines().map(read).collect()
+}
+
+#[test]
+fn the_secrets_of_policies_do_not_reach_a_command() {
+    let gateway = support::Gateway::plain(None);
+    let directory = tempfile::tempdir().unwrap();
+    let directory = directory.path();
+    let line = "env > environment; cat >> told";
+    let channel = format!("[[notify]]\nkind = \"command\"\ncommand = {line:?}\n");
+    set_up(directory, &gateway.base_url, &channel);
+    // One that cannot be used has its secrets, too.
+    let broken = "name = \"broken\"\n[run\nsecrets = { OTHER = { env = \"OF_A_BROKEN_ONE\" } }\n";
+    fs::write(directory.join("policies").join("broken.toml"), broken).unwrap();
+    let mut command = support::haggle(directory);
+    command
+        .args(["run", "--once"])
+        .env("HAGGLE_TOKEN", "at_told")
+        .env("NOTHING", "S3CRET-1")
+        .env("OF_A_BROKEN_ONE", "S3CRET-2")
+        .env("PLAIN", "shown");
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(lines(&directory.join("told")).len(), 1);
+    let environment = fs::read_to_string(directory.join("environment")).unwrap();
+    assert!(environment.contains("PLAIN=shown"), "{environment}");
+    assert!(!environment.contains("S3CRET"), "{environment}");
+    assert!(!environment.contains("at_told"), "{environment}");
+}
+
+#[test]
+fn what_a_process_committed_and_did_not_tell_the_next_one_tells() {
+    let gateway = support::Gateway::plain(None);
+    let directory = tempfile::tempdir().unwrap();
+    let directory = directory.path();
+    set_up(
+        directory,
+        &gateway.base_url,
+        "[[notify]]\nkind = \"command\"\ncommand = \"cat >> told\"\n",
+    );
+    let told = directory.join("told");
+    once(directory);
+    assert_eq!(lines(&told).len(), 1);
+    // As an event that was committed just before the process was killed.
+    let database = rusqlite::Connection::open(directory.join("haggle.db")).unwrap();
+    let at = SystemClock::new().now();
+    let event = "INSERT INTO events (at, severity, kind, job, replica, text)
+                 VALUES (?1, 'warning', 'lost', 'train', 0, 'instance 7 is gone')";
+    database.execute(event, [at.0]).unwrap();
+    for _ in 0..2 {
+        once(directory);
+        let lines = lines(&told);
+        let kinds: Vec<&str> = lines
+            .iter()
+            .filter_map(|line| line["kind"].as_str())
+            .collect();
+        assert_eq!(kinds, ["secrets-withheld", "lost"]);
+        assert_eq!(lines[1]["text"], "instance 7 is gone");
+    }
+}
+
+#[test]
+fn that_the_daemon_has_ended_is_told() {
+    let gateway = support::Gateway::plain(None);
+    let directory = tempfile::tempdir().unwrap();
+    let directory = directory.path();
+    set_up(
+        directory,
+        &gateway.base_url,
+        "[[notify]]\nkind = \"command\"\ncommand = \"cat >> told\"\n",
+    );
+    let mut command = support::haggle(directory);
+    command.arg("run").env("HAGGLE_TOKEN", "at_told");
+    let mut daemon = support::Running::start(&mut command, directory, "daemon");
+    daemon.wait_to_say("metrics at http://");
+    daemon.terminate();
+    daemon.wait();
+    let lines = lines(&directory.join("told"));
+    let last = lines.last().unwrap();
+    assert_eq!(last["kind"], "daemon-ended");
+    assert_eq!(last["severity"], "info");
 }
 
 fn notify_test(directory: &Path, arguments: &[&str]) -> (Output, String) {

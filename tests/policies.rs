@@ -243,6 +243,12 @@ fn toml_blocks() -> Vec<(String, String)> {
     found
 }
 
+/// What inputs need beside that.
+const SUPERVISED: &str = r#"
+run = { supervised = true, command = "true" }
+data.storage = { endpoint = "https://s3.example.com", bucket = "my-bucket", access_key = { env = "A" }, secret_key = { env = "S" } }
+"#;
+
 /// What the smallest policy has, where a document shows a part of one.
 fn completed(part: &str) -> String {
     let mut table: toml::Table = toml::from_str(part).unwrap();
@@ -254,6 +260,19 @@ fn completed(part: &str) -> String {
     set(["run", "image"], "x");
     set(["price", "max"], "$1/gpu-hour");
     table.insert("name".into(), "a".into());
+    let has_inputs = table
+        .get("data")
+        .is_some_and(|data| data.get("inputs").is_some());
+    if has_inputs {
+        let supervised: toml::Table = toml::from_str(SUPERVISED).unwrap();
+        for (section, fields) in supervised {
+            let section = table.entry(section).or_insert(toml::Table::new().into());
+            section
+                .as_table_mut()
+                .unwrap()
+                .extend(fields.as_table().unwrap().clone());
+        }
+    }
     toml::to_string(&table).unwrap()
 }
 

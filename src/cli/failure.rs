@@ -65,6 +65,11 @@ impl Failure {
         self
     }
 
+    /// Why, on one line, with its causes.
+    pub(crate) fn in_short(&self) -> String {
+        format!("{:#}", self.error)
+    }
+
     /// How the process ends.
     pub(crate) fn exit(&self) -> Exit {
         self.exit

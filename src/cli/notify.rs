@@ -1,7 +1,8 @@
 //! `haggle notify test`, and the channels of `[[notify]]` put together from their parts.
 
+use std::collections::BTreeSet;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
@@ -15,13 +16,13 @@ use crate::config::{Config, resolve_secret};
 use crate::daemon::metrics::Metrics;
 use crate::marketplace::redact::Redactor;
 use crate::notify::courier::{Count, Courier};
-use crate::notify::herald::{self, Herald, Telling};
-use crate::notify::ways::command::Run;
+use crate::notify::herald::{self, Herald, Start, Telling};
+use crate::notify::ways::command::{Hidden, Run};
 use crate::notify::ways::email::Email;
 use crate::notify::ways::post::Post;
-use crate::notify::{Memory, Message, Sender, Unsent};
+use crate::notify::{Memory, Message, Sender, Unsent, within};
 use crate::ports::{Clock as _, StoreError};
-use crate::store::Told;
+use crate::store::{Reader, Told};
 use crate::types::job::SecretRef;
 use crate::types::state::Severity;
 use crate::types::telling::{Channel, TEST, Way};
@@ -29,6 +30,13 @@ use crate::types::time::Time;
 
 /// Messages to a channel that are taken up again after a restart, at most.
 const PENDING_MAX: usize = crate::notify::courier::QUEUE_MAX;
+
+/// Events of earlier processes are looked at for so long after they happened: a process that was killed
+/// may not have come to tell them.
+const LOOK_BACK: Duration = Duration::from_hours(24);
+
+/// And so many at most, the newest.
+const BEFORE_MAX: u32 = 2000;
 
 /// What was left to be said is waited for at the end, for so long.
 pub(crate) const FINISH_WITHIN: Duration = Duration::from_secs(10);
@@ -86,15 +94,14 @@ pub(crate) fn run(context: &Context, args: &NotifyArgs) -> Done {
         let mut exit = Exit::Success;
         for channel in channels {
             let sent = match sender(context, &config, channel) {
-                Ok(sender) => sender.send(&message).await,
+                Ok(sender) => within(&SystemClock::new(), sender.as_ref(), &message).await,
                 Err(why) => Err(Unsent::for_good(why)),
             };
             let why = sent.err().map(|unsent| {
-                // What no other try mends is the user's to mend.
-                let worst = if unsent.again {
-                    Exit::World
-                } else {
+                let worst = if unsent.yours {
                     Exit::Mendable
+                } else {
+                    Exit::World
                 };
                 exit = if exit == Exit::Success { worst } else { exit };
                 context.redactor.show(&unsent.why)
@@ -193,8 +200,9 @@ fn keep_secret(redactor: &Redactor, secret: &SecretString) {
     }
 }
 
-/// The variables that hold secrets of the configuration.
-fn hidden_variables(config: &Config) -> Vec<String> {
+/// The variables that hold secrets: those that the configuration names, and those that policies name now
+/// or have named since this process began.
+fn hidden_variables(config: &Config) -> Hidden {
     let secrets = config
         .notify
         .iter()
@@ -202,11 +210,61 @@ fn hidden_variables(config: &Config) -> Vec<String> {
     let all = secrets
         .chain([&config.provider.token])
         .chain(&config.webhook_secret);
-    all.filter_map(|reference| match reference {
+    let named = all.filter_map(|reference| match reference {
         SecretRef::Env(name) => Some(name.clone()),
         SecretRef::File(_) => None,
+    });
+    let known: Mutex<BTreeSet<String>> = Mutex::new(named.collect());
+    let policies = config.policies.clone();
+    Arc::new(move || {
+        let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.extend(variables_of_policies(&policies));
+        known.iter().cloned().collect()
     })
-    .collect()
+}
+
+/// The variables that the files of a directory name as `env = "NAME"`, wherever it stands. Also files that
+/// cannot be used as policies: what they name may hold a secret all the same.
+fn variables_of_policies(directory: &Path) -> BTreeSet<String> {
+    let files = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    let mut names = BTreeSet::new();
+    for path in files.map(|file| file.path()) {
+        // A pipe would be waited on for ever.
+        if !path.is_file() || path.extension().is_none_or(|end| end != "toml") {
+            continue;
+        }
+        let text = std::fs::read(&path).unwrap_or_default();
+        let text = String::from_utf8_lossy(&text);
+        if let Ok(table) = text.parse::<toml::Table>() {
+            walk(&toml::Value::Table(table), &mut names);
+        }
+        names.extend(text.match_indices("env").filter_map(|(at, word)| {
+            let rest = text[at + word.len()..].trim_start_matches(['"', '\'']);
+            let value = rest.trim_start().strip_prefix('=')?.trim_start();
+            let quote = value.chars().next().filter(|c| "\"'".contains(*c))?;
+            Some(value[1..].split(quote).next()?.to_owned())
+        }));
+    }
+    // What the system takes for no name would keep the command from starting.
+    names.retain(|name| !name.is_empty() && !name.contains(['=', '\0']));
+    names
+}
+
+fn walk(value: &toml::Value, names: &mut BTreeSet<String>) {
+    match value {
+        toml::Value::Table(table) => {
+            for (key, value) in table {
+                match value {
+                    toml::Value::String(name) if key == "env" => {
+                        names.insert(name.clone());
+                    }
+                    value => walk(value, names),
+                }
+            }
+        }
+        toml::Value::Array(values) => values.iter().for_each(|value| walk(value, names)),
+        _ => {}
+    }
 }
 
 /// What tells people while the daemon runs; `None` where nobody is to be told. The database is there and
@@ -222,29 +280,36 @@ pub(crate) fn start(
     if config.notify.is_empty() {
         return Ok(None);
     }
-    let mut channels = Vec::new();
+    let mut channels: Vec<(Channel, Arc<dyn Sender>)> = Vec::new();
     for channel in &config.notify {
         let sender = sender(context, config, channel).map_err(|why| {
             Failure::mendable(format!("`notify` {}: {why}", channel.name))
                 .hint("`haggle notify test` tries every channel")
         })?;
         let redactor = Arc::clone(&context.redactor);
-        channels.push((
-            channel.clone(),
-            Box::new(Discreet { sender, redactor }) as _,
-        ));
+        channels.push((channel.clone(), Arc::new(Discreet { sender, redactor })));
     }
     let memory = Kept::open(&config.database)?;
     let metrics = Arc::clone(metrics);
     let count: Count = Arc::new(move |channel, outcome, n| metrics.messages(channel, outcome, n));
+    let now = context.clock.now();
     let courier = Courier::new(
         channels,
         Box::new(memory),
         config.timezone,
         Arc::clone(&count),
+        now,
     );
-    let started = herald::start(courier, context.clock.clone(), count)
-        .map_err(|error| Failure::new(Exit::World, error.into()))?;
+    let mut before = Reader::open(&config.database)?.events(None, BEFORE_MAX)?;
+    before.retain(|event| event.at >= now - LOOK_BACK);
+    let started = herald::start(Start {
+        courier,
+        clock: context.clock.clone(),
+        machine: Arc::new(SystemClock::new()),
+        before,
+        count,
+    });
+    let started = started.map_err(|error| Failure::new(Exit::World, error.into()))?;
     Ok(Some(started))
 }
 
@@ -302,6 +367,22 @@ impl Kept {
 }
 
 impl Memory for Kept {
+    fn only(&mut self, channels: &[&str]) -> usize {
+        let left = self.told.only(channels);
+        self.or_warn(left)
+    }
+
+    fn begun(&mut self, channel: &str, asked_for: &str, now: Time) -> Time {
+        let begun = self.told.begun(channel, asked_for, now);
+        // Where that is not known, it is told of nothing that was before.
+        self.or_warn(begun.map(Some)).unwrap_or(now)
+    }
+
+    fn recent(&mut self, since: Time) -> Vec<String> {
+        let recent = self.told.recent(since);
+        self.or_warn(recent)
+    }
+
     fn told(&mut self, channel: &str, key: &str) -> Option<Time> {
         let told = self.told.at(channel, key);
         self.or_warn(told)

@@ -153,6 +153,10 @@ pub(crate) fn run(context: &Context, args: &RunArgs) -> Done {
     let done = block_on(drive(context, args, &config, daemon, shared));
     // The daemon is gone, and with it who puts in more.
     if let Some(telling) = telling {
+        // Who asked for a single tick sees how it ended.
+        if !args.once {
+            telling.ended(done.as_ref().err().map(Failure::in_short));
+        }
         telling.finish(notify::FINISH_WITHIN);
     }
     done

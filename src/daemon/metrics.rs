@@ -137,7 +137,7 @@ impl Metrics {
 
     /// Takes up what was spent before this process began, so that spend does not begin at zero.
     pub fn seed_spend(&self, job: &JobName, component: Component, amount: Money) {
-        self.known().totals.of(job).spend(component, amount);
+        self.known().totals.spent_before(job, component, amount);
     }
 
     /// Counts an operation of the marketplace. `outcome` is a word of a closed set.

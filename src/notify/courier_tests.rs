@@ -5,11 +5,13 @@ use std::sync::Mutex;
 
 use async_trait::async_trait;
 
+use super::super::sending::Sending;
+use super::super::testing::{self, Remembered};
 use super::*;
-use crate::types::telling::{Quiet, Way};
+use crate::clock::SystemClock;
+use crate::types::telling::Quiet;
 
-/// A morning in winter, 8:00 UTC.
-const NOW: Time = Time(1_796_025_600_000);
+const NOW: Time = testing::NOW;
 
 const MINUTE: Duration = Duration::from_mins(1);
 
@@ -18,12 +20,20 @@ const MINUTE: Duration = Duration::from_mins(1);
 struct Receiver {
     took: Arc<Mutex<Vec<Message>>>,
     answers: Arc<Mutex<VecDeque<Unsent>>>,
+    /// Texts that it never wants.
+    unwanted: Arc<Mutex<Option<String>>>,
+    /// The keys of all that was tried.
+    tried: Arc<Mutex<Vec<String>>>,
 }
 
 impl Receiver {
     fn titles(&self) -> Vec<String> {
         let took = std::mem::take(&mut *self.took.lock().unwrap());
         took.into_iter().map(|message| message.title).collect()
+    }
+
+    fn not_wanted(&self, text: &str) {
+        *self.unwanted.lock().unwrap() = Some(text.to_owned());
     }
 
     fn refuse(&self, unsent: Unsent, times: usize) {
@@ -35,57 +45,19 @@ impl Receiver {
 #[async_trait]
 impl Sender for Receiver {
     async fn send(&self, message: &Message) -> Result<(), Unsent> {
+        let tried = format!("{} {}", message.at.0, message.key);
+        self.tried.lock().unwrap().push(tried);
+        if let Some(unwanted) = self.unwanted.lock().unwrap().as_ref() {
+            let lines = message.text.lines().chain([message.title.as_str()]);
+            if lines.into_iter().any(|line| line.ends_with(unwanted)) {
+                return Err(Unsent::for_good("400"));
+            }
+        }
         if let Some(unsent) = self.answers.lock().unwrap().pop_front() {
             return Err(unsent);
         }
         self.took.lock().unwrap().push(message.clone());
         Ok(())
-    }
-}
-
-type Table = BTreeMap<(String, String), (Time, Option<String>)>;
-
-/// A memory that outlasts couriers.
-#[derive(Clone, Default)]
-struct Remembered(Arc<Mutex<Table>>);
-
-impl Memory for Remembered {
-    fn told(&mut self, channel: &str, key: &str) -> Option<Time> {
-        let table = self.0.lock().unwrap();
-        let row = table.get(&(channel.to_owned(), key.to_owned()));
-        row.map(|(at, _)| *at)
-    }
-
-    fn queued(&mut self, channel: &str, key: &str, at: Time, body: &str) {
-        let row = (at, Some(body.to_owned()));
-        self.0
-            .lock()
-            .unwrap()
-            .insert((channel.to_owned(), key.to_owned()), row);
-    }
-
-    fn settled(&mut self, channel: &str, key: &str) {
-        if let Some(row) = self
-            .0
-            .lock()
-            .unwrap()
-            .get_mut(&(channel.to_owned(), key.to_owned()))
-        {
-            row.1 = None;
-        }
-    }
-
-    fn pending(&mut self, channel: &str) -> Vec<String> {
-        let table = self.0.lock().unwrap();
-        let of = table.iter().filter(|((name, _), _)| name == channel);
-        of.filter_map(|(_, (_, body))| body.clone()).collect()
-    }
-
-    fn forget(&mut self, before: Time) {
-        self.0
-            .lock()
-            .unwrap()
-            .retain(|_, (at, body)| *at >= before || body.is_some());
     }
 }
 
@@ -98,16 +70,7 @@ struct Scene {
 }
 
 fn channel() -> Channel {
-    Channel {
-        name: "phone".to_owned(),
-        way: Way::Command {
-            line: "true".to_owned(),
-        },
-        events: None,
-        least: Severity::Info,
-        per_hour: 20,
-        quiet: None,
-    }
+    testing::channel("phone")
 }
 
 impl Scene {
@@ -135,7 +98,7 @@ impl Scene {
     }
 
     async fn deliver(&mut self, now: Time) -> Vec<String> {
-        self.courier.deliver(now).await;
+        deliver(&mut self.courier, now).await;
         self.receiver.titles()
     }
 
@@ -160,11 +123,17 @@ fn courier(
         *counts.lock().unwrap().entry(outcome).or_default() += n;
     });
     Courier::new(
-        vec![(channel.clone(), Box::new(receiver.clone()))],
+        vec![(channel.clone(), Arc::new(receiver.clone()))],
         Box::new(memory.clone()),
         Tz::UTC,
         count,
+        NOW - HOUR * 48,
     )
+}
+
+async fn deliver(courier: &mut Courier, now: Time) {
+    let machine = Arc::new(SystemClock::new());
+    Sending::new(machine).all(courier, || now).await;
 }
 
 fn message(n: usize, kind: &str, severity: Severity, at: Time) -> Message {
@@ -287,7 +256,7 @@ async fn what_a_process_did_not_send_the_next_one_does() {
     job.job = Some("train".parse().unwrap());
     assert!(scene.tell(&job, NOW).await.is_empty());
     scene.restart();
-    scene.courier.deliver(NOW + MINUTE).await;
+    deliver(&mut scene.courier, NOW + MINUTE).await;
     assert_eq!(scene.receiver.took.lock().unwrap().as_slice(), [job]);
 }
 
@@ -307,7 +276,7 @@ async fn many_go_out_as_one_and_the_hour_has_its_limit() {
             .courier
             .tell(&message(n, "failed", severity, NOW), NOW);
     }
-    scene.courier.deliver(NOW).await;
+    deliver(&mut scene.courier, NOW).await;
     let took = std::mem::take(&mut *scene.receiver.took.lock().unwrap());
     assert_eq!(took.len(), 1);
     assert_eq!(
@@ -387,7 +356,7 @@ async fn a_queue_that_is_full_keeps_its_alarms() {
     assert_eq!(scene.count("dropped"), 6);
     let outlet = &scene.courier.outlets[0];
     assert_eq!(outlet.queue.len(), QUEUE_MAX);
-    assert!(outlet.has_alarm());
+    assert!(outlet.queue.iter().any(|m| m.severity == Severity::Alarm));
 }
 
 #[tokio::test]
@@ -398,4 +367,99 @@ async fn a_clock_that_was_set_back_neither_holds_up_nor_repeats_for_ever() {
     let before = NOW - Duration::from_hours(48);
     assert_eq!(scene.tell(&stuck, before).await, ["destroy-stuck 1"]);
     assert!(scene.tell(&stuck, before + MINUTE).await.is_empty());
+}
+
+#[tokio::test]
+async fn a_clock_that_was_set_back_does_not_mute_a_channel_that_failed() {
+    let mut scene = Scene::new(channel());
+    let busy = Unsent {
+        after: Some(Duration::from_mins(20)),
+        ..Unsent::for_now("429")
+    };
+    scene.receiver.refuse(busy, 1);
+    let failed = message(1, "failed", Severity::Alarm, NOW);
+    assert!(scene.tell(&failed, NOW).await.is_empty());
+    // Ten hours back: what there was to wait is waited for once more, and no longer.
+    let before = NOW - HOUR * 10;
+    let after = before + Duration::from_mins(20);
+    assert_eq!(scene.courier.next_due(before), Some(after));
+    assert!(scene.deliver(before).await.is_empty());
+    assert!(scene.deliver(before + MINUTE).await.is_empty());
+    assert_eq!(scene.courier.next_due(before + MINUTE), Some(after));
+    assert_eq!(scene.deliver(after).await, ["failed 1"]);
+}
+
+#[tokio::test]
+async fn one_that_is_not_wanted_takes_no_other_along() {
+    let mut scene = Scene::new(channel());
+    // The receiver takes no message that has the seventh in it.
+    scene.receiver.not_wanted("failed 7");
+    for n in 0..40 {
+        let message = message(n, "failed", Severity::Warning, NOW);
+        scene.courier.tell(&message, NOW);
+    }
+    let took = scene.deliver(NOW).await;
+    assert_eq!((scene.count("refused"), scene.count("delivered")), (1, 39));
+    assert!(took.len() < 10, "{took:?}");
+    assert_eq!(scene.courier.next_due(NOW), None);
+}
+
+#[tokio::test]
+async fn what_is_tried_again_is_the_same_as_before() {
+    let mut scene = Scene::new(channel());
+    scene.receiver.refuse(Unsent::for_now("cut off"), 2);
+    for n in 0..6 {
+        let message = message(n, "failed", Severity::Warning, NOW);
+        scene.courier.tell(&message, NOW);
+    }
+    scene.deliver(NOW).await;
+    // More comes meanwhile, and waits for the next one.
+    let more = message(9, "failed", Severity::Alarm, NOW + MINUTE);
+    scene.courier.tell(&more, NOW + MINUTE);
+    for minutes in [1, 3] {
+        deliver(&mut scene.courier, NOW + MINUTE * minutes).await;
+    }
+    let tried = scene.receiver.tried.lock().unwrap().clone();
+    assert_eq!(tried.len(), 4, "{tried:?}");
+    assert!(tried[0] == tried[1] && tried[1] == tried[2], "{tried:?}");
+    assert_eq!(scene.receiver.titles(), ["6 messages", "failed 9"]);
+}
+
+#[tokio::test]
+async fn the_hour_holds_up_no_alarm() {
+    let mut scene = Scene::new(Channel {
+        per_hour: 2,
+        ..channel()
+    });
+    let mut now = NOW;
+    let mut tell = async |n: usize, severity: Severity| {
+        now = now + Duration::from_secs(20);
+        scene.tell(&message(n, "failed", severity, now), now).await
+    };
+    assert_eq!(tell(1, Severity::Warning).await, ["failed 1"]);
+    assert_eq!(tell(2, Severity::Warning).await, ["failed 2"]);
+    assert!(tell(3, Severity::Warning).await.is_empty());
+    // Those over the limit go out together, once in a minute.
+    assert!(tell(4, Severity::Alarm).await.is_empty());
+    assert_eq!(tell(5, Severity::Alarm).await, ["2 messages"]);
+    assert!(tell(6, Severity::Alarm).await.is_empty());
+    let next = scene.courier.next_due(now).unwrap();
+    assert_eq!(next, NOW + Duration::from_secs(100) + MINUTE);
+    assert_eq!(scene.deliver(next).await, ["failed 6"]);
+    assert!(scene.deliver(NOW + HOUR).await.is_empty());
+    let next = scene.courier.next_due(next).unwrap();
+    assert_eq!(scene.deliver(next).await, ["failed 3"]);
+}
+
+#[tokio::test]
+async fn what_was_for_a_channel_that_is_no_more_is_for_nobody() {
+    let mut scene = Scene::new(channel());
+    scene.receiver.refuse(Unsent::for_now("away"), 1);
+    let failed = message(1, "failed", Severity::Alarm, NOW);
+    scene.tell(&failed, NOW).await;
+    let phone = std::mem::replace(&mut scene.channel, testing::channel("mail"));
+    scene.restart();
+    scene.channel = phone;
+    scene.restart();
+    assert_eq!(scene.courier.next_due(NOW + HOUR), None);
 }

@@ -6,13 +6,13 @@ use chrono::NaiveDate;
 use chrono_tz::Tz;
 
 use crate::daemon::TickView;
-use crate::engine::leaks::costs_now;
+use crate::engine::leaks::{costs_now, idle};
 use crate::types::ids::{InstanceId, JobName, Label, ReplicaId};
 use crate::types::instance::{Held, Phase};
 use crate::types::ledger::Scope;
 use crate::types::limit::Measure;
 use crate::types::money::{Money, Rate};
-use crate::types::plan::Situation;
+use crate::types::plan::{Notice, Situation};
 use crate::types::state::{Ending, Event, State};
 use crate::types::time::Time;
 
@@ -23,6 +23,10 @@ pub enum Fact {
     Event(Event),
     /// A tick was made.
     Tick(Box<Tick>),
+    /// The database cannot be written, and why; `None`: it works again.
+    Store(Option<String>),
+    /// The daemon has ended; why, where nobody asked it to.
+    End(Option<String>),
 }
 
 /// What is known after a tick.
@@ -40,14 +44,40 @@ pub struct Tick {
     pub held: Vec<Rented>,
     /// Instances that carry our label and are in no record; `None`: not known.
     pub orphans: Option<BTreeSet<InstanceId>>,
-    /// How far the limits in dollars are used, in thousandths: the limit in words, with its period.
-    pub limits: Vec<(String, i64)>,
-    /// How many replicas of each job ended in which way, of those of which all did.
-    pub ended: BTreeMap<JobName, BTreeMap<&'static str, usize>>,
+    /// How far the limits in dollars are used.
+    pub limits: Vec<Used>,
+    /// The jobs of which all replicas ended.
+    pub ended: BTreeMap<JobName, Ended>,
+    /// What the engine says of now.
+    pub notices: Vec<Notice>,
+    /// Instances that stand still.
+    pub idle: BTreeSet<InstanceId>,
+    /// Instances whose GPUs are hardly used, of which that was told.
+    pub unused: BTreeSet<InstanceId>,
     /// Replicas that wait for an instance that was outbid.
     pub outbid: BTreeSet<ReplicaId>,
     /// What each job spent on the day before.
     pub yesterday: (NaiveDate, BTreeMap<JobName, Money>),
+}
+
+/// How far a limit is used.
+#[derive(Clone, Debug)]
+pub struct Used {
+    /// The limit in words, with its period.
+    pub limit: String,
+    /// The most that it allows.
+    pub bound: Money,
+    /// How much of it is used, in thousandths.
+    pub thousandths: i64,
+}
+
+/// How a job ended.
+#[derive(Clone, Debug)]
+pub struct Ended {
+    /// When its last replica did.
+    pub at: Time,
+    /// How many replicas ended in which way.
+    pub ways: BTreeMap<&'static str, usize>,
 }
 
 /// Something rented.
@@ -59,6 +89,8 @@ pub struct Rented {
     pub replica: ReplicaId,
     /// Whether it is at work.
     pub runs: bool,
+    /// Whether it cannot resume by itself.
+    pub parked: bool,
     /// Since when it does what it does.
     pub since: Time,
     /// When the rental ends, where that is known.
@@ -91,6 +123,11 @@ impl Tick {
             }),
             limits: limits(view, now.day(zone)),
             ended: ended(view),
+            notices: view.report.notices.clone(),
+            idle: held_that(state, |held| {
+                held.destroying.is_none() && idle(held).is_some()
+            }),
+            unused: held_that(state, |held| held.gpu_use.told),
             outbid: outbid(view),
             yesterday: yesterday(state, now.day(zone)),
         }
@@ -102,12 +139,18 @@ fn rented(held: &Held) -> Rented {
         id: held.id,
         replica: held.replica.clone(),
         runs: held.phase == Phase::Running,
+        parked: held.parked,
         since: held.phase_since,
         ends_at: held.ends_at.filter(|_| held.destroying.is_none()),
     }
 }
 
-fn limits(view: &TickView<'_>, today: NaiveDate) -> Vec<(String, i64)> {
+fn held_that(state: &State, holds: impl Fn(&Held) -> bool) -> BTreeSet<InstanceId> {
+    let held = state.held.values().filter(|held| holds(held));
+    held.map(|held| held.id).collect()
+}
+
+fn limits(view: &TickView<'_>, today: NaiveDate) -> Vec<Used> {
     let mut limits = Vec::new();
     for limit in &view.report.limits {
         let period = match limit.row.measure {
@@ -119,21 +162,21 @@ fn limits(view: &TickView<'_>, today: NaiveDate) -> Vec<(String, i64)> {
         if let Some(used) = limit.used.filter(|_| limit.row.bound > 0) {
             let thousandths = i128::from(used) * 1000 / i128::from(limit.row.bound);
             let thousandths = i64::try_from(thousandths).unwrap_or(i64::MAX);
-            limits.push((format!("{}{period}", limit.row), thousandths));
+            limits.push(Used {
+                limit: format!("{}{period}", limit.row),
+                bound: Money(limit.row.bound),
+                thousandths,
+            });
         }
     }
     limits
 }
 
-fn ended(view: &TickView<'_>) -> BTreeMap<JobName, BTreeMap<&'static str, usize>> {
+fn ended(view: &TickView<'_>) -> BTreeMap<JobName, Ended> {
     let mut jobs = BTreeMap::new();
-    for job in view
-        .report
-        .jobs
-        .iter()
-        .filter(|job| !job.replicas.is_empty())
-    {
+    for job in &view.report.jobs {
         let mut ways: BTreeMap<&'static str, usize> = BTreeMap::new();
+        let mut last: Option<Time> = None;
         for replica in &job.replicas {
             let way = match replica.situation {
                 Situation::Ended {
@@ -145,9 +188,14 @@ fn ended(view: &TickView<'_>) -> BTreeMap<JobName, BTreeMap<&'static str, usize>
                 _ => continue,
             };
             *ways.entry(way).or_default() += 1;
+            let record = view.state.replicas.get(&replica.replica);
+            let at = record.and_then(|record| record.ending).map(|(_, at)| at);
+            last = last.max(at);
         }
-        if ways.values().sum::<usize>() == job.replicas.len() {
-            jobs.insert(job.job.clone(), ways);
+        if ways.values().sum::<usize>() == job.replicas.len()
+            && let Some(at) = last
+        {
+            jobs.insert(job.job.clone(), Ended { at, ways });
         }
     }
     jobs

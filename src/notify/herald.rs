@@ -10,11 +10,14 @@ use tokio::sync::mpsc;
 use super::courier::{Count, Courier};
 use super::facts::{Fact, Tick};
 use super::rules::Rules;
+use super::sending::Sending;
 use crate::daemon::{Observer, TickView};
-use crate::ports::Clock;
-use crate::types::state::Change;
+use crate::ports::{Clock, StoreError};
+use crate::types::state::{Change, Event};
+use crate::types::telling::AGAIN_AFTER;
 
-/// Facts that may wait to be looked at. A courier that is held up by its receivers misses what is more.
+/// Facts that may wait to be looked at. Receivers do not hold up who looks at them; a database that is
+/// locked may.
 const FACTS_MAX: usize = 512;
 
 /// What counts facts for which there was no room, as a channel's name.
@@ -25,6 +28,8 @@ pub struct Herald {
     facts: mpsc::Sender<Fact>,
     count: Count,
     full: bool,
+    /// Why the database cannot be written, as it was told last.
+    store: Option<String>,
 }
 
 impl Herald {
@@ -50,6 +55,14 @@ impl Observer for Herald {
         }
     }
 
+    fn store_failed(&mut self, error: Option<&StoreError>) {
+        let why = error.map(ToString::to_string);
+        if self.store != why {
+            self.store.clone_from(&why);
+            self.put(Fact::Store(why));
+        }
+    }
+
     fn ticked(&mut self, view: &TickView<'_>) {
         self.put(Fact::Tick(Box::new(Tick::of(view))));
     }
@@ -58,49 +71,95 @@ impl Observer for Herald {
 /// The thread that tells, to be waited for at the end.
 pub struct Telling {
     done: done::Receiver<()>,
+    facts: mpsc::Sender<Fact>,
 }
 
 impl Telling {
+    /// Tells that the daemon has ended; why, where nobody asked it to.
+    pub fn ended(&self, why: Option<String>) {
+        if self.facts.try_send(Fact::End(why)).is_err() {
+            tracing::warn!("that haggle has ended is not told");
+        }
+    }
+
     /// Waits until what can be sent was sent, or for so long. What is left is sent by the next process.
     pub fn finish(self, within: Duration) {
+        let Self { done, facts } = self;
+        drop(facts);
         // An error is that it has ended, or that the time is over.
-        let _ = self.done.recv_timeout(within);
+        let _ = done.recv_timeout(within);
     }
 }
 
-/// A herald for the loop, and the thread that does the rest. It ends when the herald is gone.
+/// What the thread that tells begins with.
+pub struct Start {
+    /// The channels.
+    pub courier: Courier,
+    /// The daemon's clock.
+    pub clock: Arc<dyn Clock>,
+    /// The clock of this machine.
+    pub machine: Arc<dyn Clock>,
+    /// Events of earlier processes, the oldest first: what was not told of them is told.
+    pub before: Vec<Event>,
+    /// Counts messages.
+    pub count: Count,
+}
+
+/// A herald for the loop, and the thread that does the rest. It ends when the herald is gone and the
+/// end is waited for.
 ///
 /// # Errors
 /// The system gives no thread, or no event loop.
-pub fn start(
-    courier: Courier,
-    clock: Arc<dyn Clock>,
-    count: Count,
-) -> std::io::Result<(Herald, Telling)> {
+pub fn start(start: Start) -> std::io::Result<(Herald, Telling)> {
     let (facts, taken) = mpsc::channel(FACTS_MAX);
     let (ended, done) = done::channel();
+    let count = Arc::clone(&start.count);
+    // What has not happened yet is shown as 0.
+    count(OVERFLOW, "dropped", 0);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
     std::thread::Builder::new()
         .name("notify".to_owned())
         .spawn(move || {
-            runtime.block_on(run(taken, courier, clock));
+            runtime.block_on(run(taken, start));
             // Nobody need be waiting.
             let _ = ended.send(());
         })?;
     let herald = Herald {
-        facts,
+        facts: facts.clone(),
         count,
         full: false,
+        store: None,
     };
-    Ok((herald, Telling { done }))
+    Ok((herald, Telling { done, facts }))
+}
+
+/// What happened next to who tells.
+enum Next {
+    Fact(Option<Fact>),
+    Sent(usize, Result<(), super::Unsent>),
+    Due,
 }
 
 /// Takes facts, and sends what is due, until no more facts can come.
-async fn run(mut facts: mpsc::Receiver<Fact>, mut courier: Courier, clock: Arc<dyn Clock>) {
+async fn run(mut facts: mpsc::Receiver<Fact>, start: Start) {
+    let Start {
+        mut courier,
+        clock,
+        machine,
+        before,
+        ..
+    } = start;
     let mut rules = Rules::default();
+    let now = clock.now();
+    rules.resume(courier.told_since(now - AGAIN_AFTER), now);
+    for message in before.iter().filter_map(|event| rules.missed(event)) {
+        courier.catch_up(&message, now);
+    }
+    let mut sending = Sending::new(machine);
     loop {
+        sending.begin(&mut courier, clock.now());
         let next = courier.next_due(clock.now());
         let due = async {
             match next {
@@ -108,30 +167,32 @@ async fn run(mut facts: mpsc::Receiver<Fact>, mut courier: Courier, clock: Arc<d
                 None => std::future::pending().await,
             }
         };
-        let fact = tokio::select! {
+        let next = tokio::select! {
             biased;
-            fact = facts.recv() => match fact {
-                Some(fact) => Some(fact),
-                None => break,
-            },
-            () = due => None,
+            fact = facts.recv() => Next::Fact(fact),
+            Some((outlet, sent)) = sending.next() => Next::Sent(outlet, sent),
+            () = due => Next::Due,
         };
-        if let Some(fact) = fact {
-            take(fact, &mut rules, &mut courier, clock.as_ref());
-            while let Ok(fact) = facts.try_recv() {
-                take(fact, &mut rules, &mut courier, clock.as_ref());
-            }
+        match next {
+            Next::Fact(None) => break,
+            Next::Fact(Some(fact)) => take(fact, &mut rules, &mut courier, clock.as_ref()),
+            Next::Sent(outlet, sent) => courier.ended(outlet, sent, clock.now()),
+            Next::Due => {}
         }
-        courier.deliver(clock.now()).await;
+        while let Ok(fact) = facts.try_recv() {
+            take(fact, &mut rules, &mut courier, clock.as_ref());
+        }
     }
-    courier.deliver(clock.now()).await;
+    sending.all(&mut courier, || clock.now()).await;
 }
 
 fn take(fact: Fact, rules: &mut Rules, courier: &mut Courier, clock: &dyn Clock) {
     let now = clock.now();
     let messages = match fact {
-        Fact::Event(event) => vec![Rules::event(&event)],
+        Fact::Event(event) => vec![rules.event(&event)],
         Fact::Tick(tick) => rules.tick(&tick),
+        Fact::Store(why) => rules.store(why.as_deref(), now).into_iter().collect(),
+        Fact::End(why) => vec![rules.ended(why.as_deref(), now)],
     };
     for message in messages {
         courier.tell(&message, now);
@@ -139,98 +200,5 @@ fn take(fact: Fact, rules: &mut Rules, courier: &mut Courier, clock: &dyn Clock)
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::Mutex;
-
-    use async_trait::async_trait;
-
-    use super::*;
-    use crate::clock::SystemClock;
-    use crate::notify::{Memory, Message, Sender, Unsent};
-    use crate::types::state::{Event, Severity};
-    use crate::types::telling::{Channel, Way};
-    use crate::types::time::Time;
-
-    fn lost() -> Change {
-        Change::Event(Event {
-            at: Time(1),
-            severity: Severity::Warning,
-            kind: "lost".to_owned(),
-            replica: None,
-            instance: None,
-            text: "it is gone".to_owned(),
-        })
-    }
-
-    #[test]
-    fn the_loop_waits_for_nobody_and_what_has_no_room_is_counted() {
-        let dropped = Arc::new(Mutex::new(0));
-        let counted = Arc::clone(&dropped);
-        let count: Count = Arc::new(move |channel, outcome, n| {
-            assert_eq!((channel, outcome), (OVERFLOW, "dropped"));
-            *counted.lock().unwrap() += n;
-        });
-        let (facts, _nobody_takes_any) = mpsc::channel(FACTS_MAX);
-        let mut herald = Herald {
-            facts,
-            count,
-            full: false,
-        };
-        for _ in 0..FACTS_MAX + 88 {
-            herald.committed(&[lost()]);
-        }
-        assert_eq!(*dropped.lock().unwrap(), 88);
-    }
-
-    struct Nothing;
-
-    impl Memory for Nothing {
-        fn told(&mut self, _: &str, _: &str) -> Option<Time> {
-            None
-        }
-        fn queued(&mut self, _: &str, _: &str, _: Time, _: &str) {}
-        fn settled(&mut self, _: &str, _: &str) {}
-        fn pending(&mut self, _: &str) -> Vec<String> {
-            Vec::new()
-        }
-        fn forget(&mut self, _: Time) {}
-    }
-
-    struct Taken(Arc<Mutex<Vec<String>>>);
-
-    #[async_trait]
-    impl Sender for Taken {
-        async fn send(&self, message: &Message) -> Result<(), Unsent> {
-            self.0.lock().unwrap().push(message.kind.clone());
-            Ok(())
-        }
-    }
-
-    #[test]
-    fn what_was_put_in_is_told_before_the_end() {
-        let took: Arc<Mutex<Vec<String>>> = Arc::default();
-        let channel = Channel {
-            name: "phone".to_owned(),
-            way: Way::Command {
-                line: String::new(),
-            },
-            events: None,
-            least: Severity::Info,
-            per_hour: 20,
-            quiet: None,
-        };
-        let count: Count = Arc::new(|_, _, _| {});
-        let courier = Courier::new(
-            vec![(channel, Box::new(Taken(Arc::clone(&took))))],
-            Box::new(Nothing),
-            chrono_tz::Tz::UTC,
-            Arc::clone(&count),
-        );
-        let clock = Arc::new(SystemClock::new());
-        let (mut herald, telling) = start(courier, clock, count).unwrap();
-        herald.committed(&[lost()]);
-        drop(herald);
-        telling.finish(Duration::from_secs(60));
-        assert_eq!(*took.lock().unwrap(), ["lost"]);
-    }
-}
+#[path = "herald_tests.rs"]
+mod tests;

@@ -2,13 +2,17 @@
 //!
 //! The loop only puts what happened into a bounded channel ([`herald`]) and never waits. A thread of its
 //! own takes it from there: [`rules`] (pure) make messages of it, the [`courier`] decides which channel is
-//! told what and when (pure but for what it remembers), and [`ways`] send. What was told, and what is
-//! still to be sent, is kept in the database, so that a restart neither repeats nor forgets.
+//! told what and when (pure but for what it remembers), [`sending`] lets [`ways`] send side by side, each
+//! within a time limit. What was told, and what is still to be sent, is kept in the database, so that a
+//! restart neither repeats nor forgets.
 
 pub mod courier;
 pub mod facts;
 pub mod herald;
 pub mod rules;
+pub mod sending;
+#[cfg(test)]
+mod testing;
 pub mod ways;
 
 use std::time::Duration;
@@ -16,6 +20,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
+use crate::ports::Clock;
 use crate::types::ids::{InstanceId, JobName, ReplicaId};
 use crate::types::state::Severity;
 use crate::types::telling::{Kind, kind_of};
@@ -26,6 +31,10 @@ pub const TITLE_MAX: usize = 120;
 
 /// Longest text that is sent, characters.
 pub const TEXT_MAX: usize = 1500;
+
+/// How long a message may take on any way, whatever limits the way has of its own: those of a library
+/// may be of its connecting alone.
+pub const SEND_WITHIN: Duration = Duration::from_secs(45);
 
 /// One thing to tell. Its texts are plain: one line each (a text may have more where haggle wrote them),
 /// no control characters, and bounded.
@@ -130,6 +139,8 @@ pub struct Unsent {
     pub why: String,
     /// Whether another try may do better.
     pub again: bool,
+    /// Whether it is the user's to mend.
+    pub yours: bool,
     /// Before which time there is none, if the receiver says so.
     pub after: Option<Duration>,
 }
@@ -140,7 +151,16 @@ impl Unsent {
         Self {
             why: why.into(),
             again: true,
+            yours: false,
             after: None,
+        }
+    }
+
+    /// What another try may do better once somebody has mended it.
+    pub fn to_mend(why: impl Into<String>) -> Self {
+        Self {
+            yours: true,
+            ..Self::for_now(why)
         }
     }
 
@@ -148,7 +168,7 @@ impl Unsent {
     pub fn for_good(why: impl Into<String>) -> Self {
         Self {
             again: false,
-            ..Self::for_now(why)
+            ..Self::to_mend(why)
         }
     }
 }
@@ -156,21 +176,47 @@ impl Unsent {
 /// Sends a message on one way.
 #[async_trait]
 pub trait Sender: Send + Sync {
-    /// Sends it, or says why it was not taken. It ends within its own time limit.
+    /// Sends it, or says why it was not taken. It may be dropped on its way: see [`within`].
     async fn send(&self, message: &Message) -> Result<(), Unsent>;
+}
+
+/// Sends a message within [`SEND_WITHIN`] of real time: `clock` is that of this machine.
+///
+/// # Errors
+/// Why it was not taken; or that nothing was heard for so long.
+pub async fn within(
+    clock: &dyn Clock,
+    sender: &dyn Sender,
+    message: &Message,
+) -> Result<(), Unsent> {
+    let over = clock.sleep_until(clock.now() + SEND_WITHIN);
+    tokio::select! {
+        biased;
+        sent = sender.send(message) => sent,
+        () = over => Err(Unsent::for_now(format!(
+            "it took more than {} s",
+            SEND_WITHIN.as_secs()
+        ))),
+    }
 }
 
 /// What is remembered over restarts: which channel was told what, and what is still to be sent.
 pub trait Memory: Send {
+    /// Only these channels are: what was still to be sent to others is forgotten. How many messages.
+    fn only(&mut self, channels: &[&str]) -> usize;
+    /// Since when a channel has asked for what it asks for: since now, where it did not before.
+    fn begun(&mut self, channel: &str, asked_for: &str, now: Time) -> Time;
     /// When a channel was told last of what has this key; `None`: never, or so long ago that it is forgotten.
     fn told(&mut self, channel: &str, key: &str) -> Option<Time>;
+    /// The keys of what any channel was told since then.
+    fn recent(&mut self, since: Time) -> Vec<String>;
     /// A message is to be sent; `body` is what [`Self::pending`] gives back.
     fn queued(&mut self, channel: &str, key: &str, at: Time, body: &str);
     /// It was sent, or given up.
     fn settled(&mut self, channel: &str, key: &str);
     /// What a channel has still to be sent, oldest first.
     fn pending(&mut self, channel: &str) -> Vec<String>;
-    /// What is settled and older is forgotten.
+    /// What is settled and older is forgotten, but not since when channels ask for what.
     fn forget(&mut self, before: Time);
 }
 

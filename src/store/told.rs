@@ -4,9 +4,14 @@ use std::path::Path;
 
 use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
 
+use super::error::to_json;
 use super::{BUSY_TIMEOUT, migrate, require_file, set_up};
 use crate::ports::StoreError;
 use crate::types::time::Time;
+
+/// The keys of rows that say since when a channel has asked for something begin with this; what follows
+/// is what it asks for. They are never pending.
+const BEGUN: &str = "begun ";
 
 /// The table of what was told.
 #[derive(Debug)]
@@ -81,15 +86,72 @@ impl Told {
         Ok(rows.collect::<Result<_, _>>()?)
     }
 
-    /// What is settled and older is forgotten.
+    /// What is settled and older is forgotten, but not since when channels ask for what.
     ///
     /// # Errors
     /// What SQLite says.
     pub fn forget(&self, before: Time) -> Result<(), StoreError> {
         self.connection
-            .prepare_cached("DELETE FROM told WHERE at < ?1 AND pending IS NULL")?
+            .prepare_cached(
+                "DELETE FROM told WHERE at < ?1 AND pending IS NULL AND key NOT GLOB 'begun *'",
+            )?
             .execute(params![before.0])?;
         Ok(())
+    }
+
+    /// The keys of what any channel was told since then, each once.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn recent(&self, since: Time) -> Result<Vec<String>, StoreError> {
+        let mut statement = self.connection.prepare_cached(
+            "SELECT key FROM told WHERE at >= ?1 AND key NOT GLOB 'begun *'
+             GROUP BY key ORDER BY max(at), key",
+        )?;
+        let rows = statement.query_map(params![since.0], |row| row.get(0))?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    /// Since when a channel has asked for what it asks for: since now, where it did not before.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn begun(&self, channel: &str, asked_for: &str, now: Time) -> Result<Time, StoreError> {
+        let key = format!("{BEGUN}{asked_for}");
+        if let Some(begun) = self.at(channel, &key)? {
+            return Ok(begun);
+        }
+        // What it asked for before it does not ask for any more.
+        self.connection
+            .prepare_cached("DELETE FROM told WHERE channel = ?1 AND key GLOB 'begun *'")?
+            .execute(params![channel])?;
+        self.connection
+            .prepare_cached("INSERT INTO told (channel, key, at) VALUES (?1, ?2, ?3)")?
+            .execute(params![channel, key, now.0])?;
+        Ok(now)
+    }
+
+    /// Forgets of channels that are not among these what was to be sent to them, and that they asked for
+    /// anything. How many messages they do not get.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn only(&self, channels: &[&str]) -> Result<usize, StoreError> {
+        let names = to_json(&channels)?;
+        self.connection
+            .prepare_cached(
+                "DELETE FROM told WHERE key GLOB 'begun *'
+                 AND channel NOT IN (SELECT value FROM json_each(?1))",
+            )?
+            .execute(params![names])?;
+        let waited = self
+            .connection
+            .prepare_cached(
+                "UPDATE told SET pending = NULL WHERE pending IS NOT NULL
+                 AND channel NOT IN (SELECT value FROM json_each(?1))",
+            )?
+            .execute(params![names])?;
+        Ok(waited)
     }
 }
 
@@ -124,5 +186,33 @@ mod tests {
         assert_eq!(told.at("phone", "a").unwrap(), None);
         assert_eq!(told.at("phone", "b").unwrap(), Some(Time(2)));
         assert!(told.queue("phone", "d", Time(9), "no JSON").is_err());
+    }
+
+    #[test]
+    fn a_channel_that_is_no_more_gets_nothing_when_it_is_back() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("haggle.db");
+        let _store = SqliteStore::open(&path, None, 1).unwrap();
+        let told = Told::open(&path).unwrap();
+        for channel in ["phone", "mail"] {
+            told.queue(channel, "a", Time(1), "{}").unwrap();
+            assert_eq!(told.begun(channel, "usual", Time(5)).unwrap(), Time(5));
+        }
+        assert_eq!(told.only(&["phone", "it's"]).unwrap(), 1);
+        assert_eq!(told.only(&["phone"]).unwrap(), 0, "once");
+        assert_eq!(told.pending("phone", 9).unwrap(), ["{}"]);
+        assert!(told.pending("mail", 9).unwrap().is_empty());
+        // That it was told is still known, and since when it asked is not.
+        assert_eq!(told.at("mail", "a").unwrap(), Some(Time(1)));
+        assert_eq!(told.begun("mail", "usual", Time(7)).unwrap(), Time(7));
+        assert_eq!(told.begun("phone", "usual", Time(7)).unwrap(), Time(5));
+        // It asks for something else now, and then for the former again.
+        assert_eq!(told.begun("phone", "all", Time(8)).unwrap(), Time(8));
+        assert_eq!(told.begun("phone", "usual", Time(9)).unwrap(), Time(9));
+        told.forget(Time(99)).unwrap();
+        assert_eq!(told.begun("phone", "usual", Time(99)).unwrap(), Time(9));
+        told.queue("phone", "b", Time(3), "{}").unwrap();
+        told.queue("mail", "b", Time(4), "{}").unwrap();
+        assert_eq!(told.recent(Time(2)).unwrap(), ["b"]);
     }
 }

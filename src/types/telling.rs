@@ -16,8 +16,12 @@ pub struct Kind {
     pub word: &'static str,
     /// Whether it is told where the configuration names no kinds.
     pub usual: bool,
-    /// What stands for long is told again after [`AGAIN_AFTER`]; what happens is told each time.
+    /// What stands for long is told again after [`AGAIN_AFTER`], or when it was over and is back; what
+    /// happens is told each time.
     pub stands: bool,
+    /// Of what stands: each tick shows whether it still does. Of the others only that it is told of
+    /// again and again shows it.
+    pub shown: bool,
     /// What it means.
     pub meaning: &'static str,
 }
@@ -30,6 +34,7 @@ const fn happens(word: &'static str, usual: bool, meaning: &'static str) -> Kind
         word,
         usual,
         stands: false,
+        shown: false,
         meaning,
     }
 }
@@ -39,7 +44,15 @@ const fn stands(word: &'static str, usual: bool, meaning: &'static str) -> Kind 
         word,
         usual,
         stands: true,
+        shown: false,
         meaning,
+    }
+}
+
+const fn shown(word: &'static str, usual: bool, meaning: &'static str) -> Kind {
+    Kind {
+        shown: true,
+        ..stands(word, usual, meaning)
     }
 }
 
@@ -55,6 +68,10 @@ pub const CREDIT_LOW: &str = "credit-low";
 pub const RENTAL_ENDING: &str = "rental-ending";
 /// All replicas of a job ended.
 pub const JOB_ENDED: &str = "job-ended";
+/// The daemon has ended.
+pub const DAEMON_ENDED: &str = "daemon-ended";
+/// The database cannot be written.
+pub const STORE_FAILED: &str = "store-failed";
 /// What a day came to.
 pub const SUMMARY: &str = "summary";
 /// A message of `haggle notify test`.
@@ -63,7 +80,7 @@ pub const TEST: &str = "test";
 /// Every kind. What no other fits is `other`.
 pub const KINDS: &[Kind] = &[
     // Made for messages.
-    stands(
+    shown(
         OUTBID_LONG,
         true,
         "A replica has been outbid for half an hour",
@@ -71,19 +88,19 @@ pub const KINDS: &[Kind] = &[
     happens(
         LIMIT_USED,
         true,
-        "A limit in dollars is used to 90 %, once a day, a month, or a budget",
+        "A limit in dollars is used to 90 %, once a day, a month, or a budget, and anew where the limit is changed",
     ),
-    stands(
+    shown(
         ORPHAN,
         true,
         "An instance with our label has been in no record for a quarter of an hour",
     ),
-    stands(
+    shown(
         CREDIT_LOW,
         true,
         "The credit less its reserve, or the least runway, lasts for six hours only, or is used up",
     ),
-    stands(RENTAL_ENDING, true, "A rental ends within a day"),
+    shown(RENTAL_ENDING, true, "A rental ends within a day"),
     happens(
         JOB_ENDED,
         true,
@@ -94,14 +111,19 @@ pub const KINDS: &[Kind] = &[
         true,
         "At midnight of `timezone`: what the day cost, what runs, what is left",
     ),
+    happens(
+        DAEMON_ENDED,
+        true,
+        "`haggle run` has ended: an alarm, where nobody asked it to",
+    ),
     happens(TEST, true, "A message of `haggle notify test`"),
     // Limits and the bill.
-    stands(
+    shown(
         "limit-near",
         true,
         "A limit is reached within six hours at the present burn",
     ),
-    stands(
+    shown(
         "limit",
         true,
         "A limit is reached, and something is parked or destroyed for it",
@@ -122,7 +144,7 @@ pub const KINDS: &[Kind] = &[
         true,
         "The marketplace refused to rent to the account",
     ),
-    stands(
+    shown(
         "idle-billing",
         true,
         "An instance stands still and is billed",
@@ -142,7 +164,7 @@ pub const KINDS: &[Kind] = &[
     happens("destroyed", false, "An instance was destroyed"),
     stands("destroy-stuck", true, "A destroy does not take"),
     happens("lost", true, "An instance is gone without our doing"),
-    stands("host-lost", true, "A host is given up"),
+    shown("host-lost", true, "A host is given up"),
     happens("offline", false, "A host is not heard from"),
     stands("price-increase", true, "A host asks for more"),
     happens(
@@ -165,19 +187,19 @@ pub const KINDS: &[Kind] = &[
         true,
         "What was made is not what was asked for, and is destroyed",
     ),
-    stands("disk-kept", false, "A disk is kept that has work on it"),
-    stands(
+    shown("disk-kept", false, "A disk is kept that has work on it"),
+    shown(
         "too-many-disks",
         true,
         "A replica has too many disks with work on them",
     ),
-    stands(
+    shown(
         "drained",
         true,
         "No policy asks any more for what is rented",
     ),
     // Work.
-    stands(
+    shown(
         "deadline",
         true,
         "A deadline is at risk, cannot be kept, or was missed",
@@ -185,7 +207,7 @@ pub const KINDS: &[Kind] = &[
     happens("finished", false, "A replica is finished"),
     happens("failed", true, "A replica failed"),
     happens("work-lost", false, "Work was lost"),
-    stands("gpu-idle", true, "GPUs are hardly used"),
+    shown("gpu-idle", true, "GPUs are hardly used"),
     happens("machine-refused", false, "A runner found its machine unfit"),
     stands(
         "machines-unfit",
@@ -223,12 +245,12 @@ pub const KINDS: &[Kind] = &[
         true,
         "Work is done again, for its checkpoint was never heard of",
     ),
-    stands(
+    shown(
         "copy-unaffordable",
         true,
         "A limit has no room for the copy of a checkpoint",
     ),
-    stands(
+    shown(
         "source-away",
         true,
         "The host of the disk with the last checkpoint is not heard from",
@@ -254,12 +276,12 @@ pub const KINDS: &[Kind] = &[
         true,
         "A replica begins anew, for an input is another one than when it was rented",
     ),
-    stands(
+    shown(
         "secrets-withheld",
         true,
         "A job waits because its secrets may not be sent",
     ),
-    stands(
+    shown(
         "runner-unheard",
         true,
         "A supervised job waits because its runner could not be heard",
@@ -267,9 +289,9 @@ pub const KINDS: &[Kind] = &[
     happens("not-sendable", true, "A rent could not be sent"),
     // The database.
     happens(
-        "store-failed",
+        STORE_FAILED,
         true,
-        "The database could not be written for a while",
+        "The database cannot be written, and nothing is sent; and when it could again",
     ),
     happens(
         "database-older",
@@ -465,7 +487,7 @@ pub fn reference_table() -> String {
             kind.word,
             if kind.usual { "yes" } else { "" },
             if kind.stands {
-                "after 12 h"
+                "after 12 h, or when it is back"
             } else {
                 "each time"
             },

@@ -28,12 +28,19 @@ impl Metrics {
         {
             if why != Phase::Running.as_str() {
                 g.idle.with_label_values(&[why]).set(0.0);
+                g.idle_longest.with_label_values(&[why]).set(0.0);
             }
         }
         for held in state.held.values() {
             if let Some(why) = idle(held) {
                 let costs = costs_now(held).as_dollars();
                 g.idle.with_label_values(&[why]).add(costs);
+                let since = held.destroying_since.unwrap_or(held.phase_since);
+                let lasted = input.now.since(since).as_secs_f64();
+                let longest = g.idle_longest.with_label_values(&[why]);
+                if costs > 0.0 {
+                    longest.set(longest.get().max(lasted));
+                }
             }
             self.show_instance(held);
             if let Some(floor) = floor_of(input, held) {

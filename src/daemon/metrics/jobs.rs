@@ -2,9 +2,11 @@
 //! cannot, such as a price, is left out of them.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use super::{Metrics, MetricsInput};
-use crate::types::ids::JobName;
+use crate::types::ids::{JobName, ReplicaId};
+use crate::types::instance::{Held, Phase};
 use crate::types::ledger::Scope;
 use crate::types::money::Money;
 use crate::types::plan::{JobReport, Situation};
@@ -36,7 +38,7 @@ impl Metrics {
             self.show_record(input, record, done_ms);
         }
         for report in &input.report.jobs {
-            self.show_report(report);
+            self.show_report(input, report);
         }
     }
 
@@ -98,7 +100,7 @@ impl Metrics {
         }
     }
 
-    fn show_report(&self, report: &JobReport) {
+    fn show_report(&self, input: &MetricsInput<'_>, report: &JobReport) {
         let g = &self.gauges;
         let (job, own) = self.known().totals.label(&report.job);
         for replica in &report.replicas {
@@ -107,6 +109,9 @@ impl Metrics {
         }
         if !own {
             return;
+        }
+        if let Some(lasted) = outbid_longest(input, report) {
+            g.outbid.with_label_values(&[job]).set(lasted.as_secs_f64());
         }
         let views = report
             .replicas
@@ -134,6 +139,23 @@ impl Metrics {
                 .set(best.parts.total());
         }
     }
+}
+
+/// For how long the instance has been stopped that is waited for longest.
+fn outbid_longest(input: &MetricsInput<'_>, report: &JobReport) -> Option<Duration> {
+    let outbid = report
+        .replicas
+        .iter()
+        .filter(|replica| matches!(replica.situation, Situation::Outbid { .. }));
+    let waits =
+        |held: &&Held| held.phase == Phase::Stopped && !held.parked && held.destroying.is_none();
+    let of = |id: &ReplicaId| {
+        let held = input.state.held.values().filter(waits);
+        let stopped = held.filter(|held| held.replica == *id);
+        stopped.map(|held| held.phase_since).min()
+    };
+    let since = outbid.filter_map(|replica| of(&replica.replica)).min()?;
+    Some(input.now.since(since))
 }
 
 /// What a replica does, as in JSON.

@@ -92,6 +92,7 @@ metric_set! { Gauges of GaugeVec, "gauge" {
     work: "haggle_job_work_gpu_seconds" ["job"] "Useful GPU time asked for.",
     slack: "haggle_job_deadline_slack_seconds" ["job"] "Time that the job's least replica has left beyond what the rest of its work takes on demand, with a start; negative where its deadline cannot be kept.",
     replicas: "haggle_job_replicas" ["job", "situation"] "The job's replicas by what they do or wait for.",
+    outbid: "haggle_job_outbid_longest_seconds" ["job"] "For how long the job's replica has been outbid that has been so for longest; none where none is.",
     reserved: "haggle_reserved_dollars" [] "Money set aside for requests that are not settled.",
     drift: "haggle_billing_drift_dollars" ["job"] "What bills corrected of our reckoning of GPUs and disks since this process began.",
     burn: "haggle_burn_dollars_per_hour" ["job"] "What is being billed now, GPUs and disks.",
@@ -109,6 +110,7 @@ metric_set! { Gauges of GaugeVec, "gauge" {
     store_bytes: "haggle_store_size_bytes" [] "Size of the database.",
     store_failing: "haggle_store_failing" ["why"] "1 while the database cannot be written and nothing is sent.",
     idle: "haggle_idle_dollars_per_hour" ["why"] "What instances of ours cost that are not at work, by what they do instead.",
+    idle_longest: "haggle_idle_longest_seconds" ["why"] "For how long the one of them has done so that has for longest; 0 where there is none.",
 } }
 
 metric_set! { Counters of CounterVec, "counter" {

@@ -520,3 +520,37 @@ fn names_and_labels_follow_the_conventions() {
     let helps = text.lines().filter(|line| line.starts_with("# HELP "));
     assert_eq!(helps.count(), kinds.len());
 }
+
+#[test]
+fn for_how_long_one_stands_still_is_shown_and_not_for_how_long_any_does() {
+    let metrics = Metrics::new();
+    let (mut tick, all, mut report) = crowd(1, 3);
+    let replicas = &mut report.jobs[0].replicas;
+    replicas[0].situation = Situation::Outbid { until: NOW };
+    let replica = replicas[0].replica.clone();
+    for (n, seconds, parked) in [(0, 30, false), (1, 70, false), (2, 110, true)] {
+        let mut held = tick.state.held[&InstanceId(10_000 + n)].clone();
+        held.replica = replica.clone();
+        held.phase = Phase::Stopped;
+        held.phase_since = NOW - Duration::from_secs(seconds);
+        held.parked = parked;
+        // Another one's instance does not count.
+        held.replica.index += u32::from(n == 1);
+        tick.state.apply(&Change::Held(Box::new(held)));
+    }
+    let text = tick.shown_with(&metrics, &all, &report);
+    for series in [
+        "haggle_idle_longest_seconds{why=\"stopped\"} 70\n",
+        "haggle_idle_longest_seconds{why=\"parked\"} 110\n",
+        "haggle_idle_longest_seconds{why=\"exited\"} 0\n",
+        "haggle_job_outbid_longest_seconds{job=\"job-0\"} 30\n",
+    ] {
+        assert!(text.contains(series), "{series}{text}");
+    }
+    report.jobs[0].replicas[0].situation = Situation::Running;
+    let text = tick.shown_with(&metrics, &all, &report);
+    assert!(
+        !text.contains("haggle_job_outbid_longest_seconds{"),
+        "{text}"
+    );
+}

@@ -1,8 +1,11 @@
 //! What is counted by job, and which jobs have series of their own.
 //!
 //! A daemon that lives for long sees many jobs. [`JOBS_MAX`] of them have series of their own: those
-//! with a policy or with something rented come first. The others are one, [`OTHER`], so that sums
-//! over all jobs stay right.
+//! with a policy or with something rented come first. The others are one, [`OTHER`].
+//!
+//! What is counted is counted under the label that its job has at that moment, and stays there. Were it
+//! moved when a job gets a name or gives it up, `other` would fall or jump, and whoever asks Prometheus
+//! for its increase would be told of dollars that nobody spent.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -43,18 +46,72 @@ impl Total {
         spent.sum += amount;
         spent.shown = spent.shown.max(spent.sum);
     }
+
+    fn show(&self, label: &str, c: &JobCounters) {
+        let add = |counter: &prometheus::CounterVec, labels: &[&str], by: f64| {
+            // What is negative would stop the process; nothing that is counted is.
+            counter.with_label_values(labels).inc_by(by.max(0.0));
+        };
+        for (component, spent) in &self.spent {
+            let labels = [label, component.as_str()];
+            add(&c.spend, &labels, spent.shown.as_dollars());
+        }
+        add(&c.billed, &[label], self.billed.as_dollars());
+        add(&c.bid_changes, &[label, "up"], self.bids_up as f64);
+        add(&c.bid_changes, &[label, "down"], self.bids_down as f64);
+        add(&c.outbids, &[label], self.outbids as f64);
+        add(&c.starts, &[label], self.starts as f64);
+        add(&c.lost, &[label], self.lost_gpu_ms as f64 / 1000.0);
+    }
 }
 
 /// The totals of all jobs that were ever counted.
 #[derive(Debug, Default)]
 pub(super) struct Totals {
-    by_job: BTreeMap<JobName, Total>,
+    /// Of jobs, while each had a name. One that gave its name up goes on from here if it is named again.
+    own: BTreeMap<JobName, Total>,
+    /// Of all jobs while they had none.
+    other: Total,
     named: BTreeSet<JobName>,
+    /// What was spent before this process began, until it is taken up.
+    before: BTreeMap<JobName, BTreeMap<Component, Money>>,
 }
 
 impl Totals {
+    /// What is counted of a job now. Names that nobody has are given to who comes first.
     pub(super) fn of(&mut self, job: &JobName) -> &mut Total {
-        self.by_job.entry(job.clone()).or_default()
+        if self.named.len() < JOBS_MAX {
+            self.named.insert(job.clone());
+        }
+        if self.named.contains(job) {
+            self.own.entry(job.clone()).or_default()
+        } else {
+            &mut self.other
+        }
+    }
+
+    /// What a job spent before this process began.
+    pub(super) fn spent_before(&mut self, job: &JobName, component: Component, amount: Money) {
+        let of_job = self.before.entry(job.clone()).or_default();
+        *of_job.entry(component).or_default() += amount;
+    }
+
+    /// Lets spend go on from where it was. With more jobs than names nobody knows which of it stood
+    /// under which label: there it begins at nothing, as all else does that is counted.
+    fn take_up_before(&mut self) {
+        let before = std::mem::take(&mut self.before);
+        let new = before.keys().filter(|job| !self.named.contains(*job));
+        if self.named.len() + new.count() > JOBS_MAX {
+            return;
+        }
+        for (job, spent) in before {
+            let total = self.of(&job);
+            for (component, amount) in spent {
+                let spent = total.spent.entry(component).or_default();
+                spent.sum += amount;
+                spent.shown += amount;
+            }
+        }
     }
 
     /// The label of a job, and whether it is its own.
@@ -67,8 +124,9 @@ impl Totals {
     }
 
     /// Gives names to the jobs of now, in the order of their worth, where need be instead of jobs
-    /// that are gone; and what is left of names to the others, first come, first served.
+    /// that are gone.
     pub(super) fn name<'a>(&mut self, now: impl Iterator<Item = &'a JobName>) {
+        self.take_up_before();
         let mut wanted: Vec<&JobName> = Vec::new();
         let mut seen = BTreeSet::new();
         for job in now {
@@ -92,39 +150,20 @@ impl Totals {
             }
             self.named.insert((*job).clone());
         }
-        self.name_the_rest();
-    }
-
-    fn name_the_rest(&mut self) {
-        for job in self.by_job.keys() {
-            if self.named.len() >= JOBS_MAX {
-                return;
-            }
-            self.named.insert(job.clone());
-        }
     }
 
     /// Shows the totals.
     pub(super) fn show(&mut self, counters: &JobCounters) {
-        self.name_the_rest();
+        self.take_up_before();
         counters.reset();
-        for (job, total) in &self.by_job {
-            let (job, _) = self.label(job);
-            let c = counters;
-            let add = |counter: &prometheus::CounterVec, labels: &[&str], by: f64| {
-                // What is negative would stop the process; nothing that is counted is.
-                counter.with_label_values(labels).inc_by(by.max(0.0));
-            };
-            for (component, spent) in &total.spent {
-                let labels = [job, component.as_str()];
-                add(&c.spend, &labels, spent.shown.as_dollars());
+        for (job, total) in &self.own {
+            if self.named.contains(job) {
+                total.show(job.as_str(), counters);
             }
-            add(&c.billed, &[job], total.billed.as_dollars());
-            add(&c.bid_changes, &[job, "up"], total.bids_up as f64);
-            add(&c.bid_changes, &[job, "down"], total.bids_down as f64);
-            add(&c.outbids, &[job], total.outbids as f64);
-            add(&c.starts, &[job], total.starts as f64);
-            add(&c.lost, &[job], total.lost_gpu_ms as f64 / 1000.0);
+        }
+        // From before anything is counted there, so that it is seen to begin at nothing.
+        if self.named.len() >= JOBS_MAX {
+            self.other.show(OTHER, counters);
         }
     }
 }
@@ -142,13 +181,12 @@ mod tests {
         let mut totals = Totals::default();
         // A long history, known before any job of today.
         for n in 0..300 {
-            totals.of(&job(n)).outbids = 1;
+            totals.of(&job(n)).outbids += 1;
         }
-        totals.name_the_rest();
         assert_eq!(totals.named.len(), JOBS_MAX);
         let today = [job(1000), job(250)];
-        totals.of(&today[0]).outbids = 5;
         totals.name(today.iter());
+        totals.of(&today[0]).outbids += 5;
         assert!(today.iter().all(|job| totals.label(job).1));
         assert_eq!(totals.named.len(), JOBS_MAX);
         let unnamed = (0..300).filter(|&n| !totals.label(&job(n)).1).count();
@@ -158,11 +196,58 @@ mod tests {
         let counters = JobCounters::new(&registry);
         totals.show(&counters);
         let of = |job: &str| counters.outbids.with_label_values(&[job]).get();
-        assert_eq!((of("job-1000"), of("job-250")), (5.0, 1.0));
-        assert_eq!(of(OTHER), unnamed as f64);
+        assert_eq!(of("job-1000"), 5.0);
+        assert_eq!(of(OTHER), 200.0);
         // Shown again it is the same, not twice as much.
         totals.show(&counters);
-        assert_eq!(of(OTHER), unnamed as f64);
+        assert_eq!(of(OTHER), 200.0);
+    }
+
+    #[test]
+    fn no_counter_falls_or_jumps_when_names_change_hands() {
+        let mut totals = Totals::default();
+        let registry = prometheus::Registry::new();
+        let counters = JobCounters::new(&registry);
+        let (component, old) = (Component::Gpu, job(0));
+        let many: Vec<JobName> = (0..JOBS_MAX).map(job).collect();
+        totals.name(many.iter());
+        totals.of(&old).spend(component, Money::dollars(7));
+        let late = job(1000);
+        totals.of(&late).spend(component, Money::dollars(40));
+        let shown = |totals: &mut Totals, label: &str| {
+            totals.show(&counters);
+            counters.spend.with_label_values(&[label, "gpu"]).get()
+        };
+        assert_eq!(shown(&mut totals, OTHER), 40.0);
+        // It gets a name: what it spent without one was spent by `other`, and its own begins at nothing.
+        totals.name(many[1..].iter().chain([&late]));
+        assert!(totals.label(&late).1 && !totals.label(&old).1);
+        assert_eq!(shown(&mut totals, OTHER), 40.0);
+        totals.of(&late).spend(component, Money::dollars(2));
+        assert_eq!(shown(&mut totals, "job-1000"), 2.0);
+        // The one that gave its name up brings nothing along, and goes on where it was when it is back.
+        totals.of(&old).spend(component, Money::dollars(1));
+        assert_eq!(shown(&mut totals, OTHER), 41.0);
+        totals.name(many.iter());
+        totals.of(&old).spend(component, Money::dollars(3));
+        assert_eq!(shown(&mut totals, "job-0"), 10.0);
+        assert_eq!(shown(&mut totals, OTHER), 41.0);
+    }
+
+    #[test]
+    fn spend_goes_on_after_a_restart_where_every_job_has_a_name() {
+        let registry = prometheus::Registry::new();
+        let counters = JobCounters::new(&registry);
+        for (jobs, shown) in [(JOBS_MAX, 3.0), (JOBS_MAX + 1, 1.0)] {
+            let mut totals = Totals::default();
+            for n in 0..jobs {
+                totals.spent_before(&job(n), Component::Gpu, Money::dollars(2));
+            }
+            totals.of(&job(5)).spend(Component::Gpu, Money::dollars(1));
+            totals.show(&counters);
+            let spend = counters.spend.with_label_values(&["job-5", "gpu"]).get();
+            assert_eq!(spend, shown, "{jobs}");
+        }
     }
 
     #[test]

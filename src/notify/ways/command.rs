@@ -17,19 +17,22 @@ pub const COMMAND_TIMEOUT: Duration = Duration::from_secs(30);
 /// Between two looks whether it has ended.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
+/// Which variables hold secrets now: a command has no use for them.
+pub type Hidden = Arc<dyn Fn() -> Vec<String> + Send + Sync>;
+
 /// A command line.
 pub struct Run {
     line: String,
-    /// The variables that hold secrets: a command has no use for them.
-    hidden: Vec<String>,
+    hidden: Hidden,
     /// The clock of this machine: a command takes real time.
     clock: Arc<dyn Clock>,
     timeout: Duration,
 }
 
 impl Run {
-    /// A line for the shell, without the variables that hold secrets. `clock` is that of this machine.
-    pub fn new(line: String, hidden: Vec<String>, clock: Arc<dyn Clock>) -> Self {
+    /// A line for the shell, without the variables that hold secrets, which are asked for each time that
+    /// it is run. `clock` is that of this machine.
+    pub fn new(line: String, hidden: Hidden, clock: Arc<dyn Clock>) -> Self {
         Self {
             line,
             hidden,
@@ -51,7 +54,7 @@ impl Run {
         writeln!(stdin, "{document}")?;
         stdin.rewind()?;
         let mut shell = shell(&self.line);
-        for name in &self.hidden {
+        for name in (self.hidden)() {
             shell.env_remove(name);
         }
         shell

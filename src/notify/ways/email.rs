@@ -13,6 +13,10 @@ use crate::net::{install_crypto, root_cause};
 use crate::notify::{Message, Sender, Unsent, severity_word};
 use crate::types::telling::{Mail, MailTls};
 
+/// What a mail server answers that is no fault of the letter: it wants a login, another one, or another
+/// way to log in.
+const MENDABLE: [u16; 4] = [530, 534, 535, 538];
+
 /// A mail server, and who writes to whom.
 pub struct Email {
     server: AsyncSmtpTransport<Tokio1Executor>,
@@ -88,8 +92,12 @@ impl Sender for Email {
             Ok(_) => Ok(()),
             Err(error) => {
                 let why = root_cause(&error);
-                // A server that says 5xx says the same tomorrow.
-                Err(if error.is_permanent() {
+                let code = error.status().map(u16::from);
+                // A server that says 5xx says the same tomorrow, unless somebody mends what it asks for.
+                let mendable = code.is_some_and(|code| MENDABLE.contains(&code));
+                Err(if mendable {
+                    Unsent::to_mend(why)
+                } else if error.is_permanent() {
                     Unsent::for_good(why)
                 } else {
                     Unsent::for_now(why)

@@ -1,4 +1,4 @@
-//! The ways on which messages go out. Each knows its receiver's format and keeps its own time limit.
+//! The ways on which messages go out. Each knows its receiver's format.
 
 pub mod command;
 pub mod email;
@@ -11,7 +11,8 @@ use serde_json::{Value, json};
 use super::{Message, severity_word};
 use crate::types::ids::JobName;
 
-/// How long one message may take on its way.
+/// How long a request may take, or the connection to a mail server; what a message may take in all is
+/// [`super::SEND_WITHIN`].
 pub const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A message as a document, for programs.

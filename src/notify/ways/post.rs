@@ -198,11 +198,17 @@ fn judge(status: u16, after: Option<Duration>) -> Result<(), Unsent> {
     let why = format!("the receiver answers {status}");
     match status {
         200..=299 => Ok(()),
+        // What is wrong is in the message itself: its form, its size, what it holds.
+        400 | 413 | 422 => Err(Unsent::for_good(why)),
         408 | 425 | 429 | 500..=599 => Err(Unsent {
             after,
             ..Unsent::for_now(why)
         }),
-        _ => Err(Unsent::for_good(why)),
+        // The rest is somebody's to mend: a login, an address that is gone or has moved.
+        _ => Err(Unsent {
+            after,
+            ..Unsent::to_mend(why)
+        }),
     }
 }
 
@@ -227,23 +233,29 @@ fn webhook_body(message: &Message) -> Value {
     body
 }
 
-/// Slack takes what is between `<` and `>` for a link or a call to everybody, and nothing else.
+/// The texts stand as code, in which Slack and those who take the same (Mattermost, Rocket.Chat) know no
+/// markup and no links. Slack takes what is between `<` and `>` for a link or a call to everybody, and the
+/// others call whoever stands behind an `@`, some of them in code too.
 fn slack_text(message: &Message) -> String {
-    let escaped = |text: &str| {
-        text.replace('&', "&amp;")
+    let code = |line: &str| {
+        let inner = line
+            .replace('&', "&amp;")
             .replace('<', "&lt;")
             .replace('>', "&gt;")
+            .replace('@', "@\u{200b}")
+            .replace('`', "'");
+        if inner.trim().is_empty() {
+            return String::new();
+        }
+        format!("`{}`", inner.trim())
     };
     let mark = match message.severity {
         Severity::Info => "",
         Severity::Warning => ":warning: ",
         Severity::Alarm => ":rotating_light: ",
     };
-    format!(
-        "{mark}*{}*\n{}",
-        escaped(&message.title).replace('*', ""),
-        escaped(&message.text)
-    )
+    let lines: Vec<String> = message.text.lines().map(code).collect();
+    format!("{mark}*{}*\n{}", code(&message.title), lines.join("\n"))
 }
 
 /// Nobody is called, whatever stands in the texts, and nothing in them is markup.
@@ -251,7 +263,9 @@ fn discord_body(message: &Message) -> Value {
     let escaped = |text: &str| {
         let mut escaped = String::new();
         for c in text.chars() {
-            if "\\*_~`|>[]()#@<".contains(c) {
+            // At the beginning of a line these make a list.
+            let list = "-+".contains(c) && (escaped.is_empty() || escaped.ends_with('\n'));
+            if list || "\\*_~`|>[]()#@<:".contains(c) {
                 escaped.push('\\');
             }
             escaped.push(c);
@@ -305,7 +319,7 @@ mod tests {
             "failed",
             Severity::Alarm,
             "train/0\r\n<!channel> @everyone *x*",
-            "in <script>alert(1)</script> & [here](https://evil.example) <@123>",
+            "in <script>alert(1)</script> & [here](https://evil.example) <@123> `x`",
         )
     }
 
@@ -316,12 +330,25 @@ mod tests {
             slack.contains("&lt;!channel&gt;") && !slack.contains('<'),
             "{slack}"
         );
-        assert!(slack.contains("&lt;@123&gt;"), "{slack}");
+        assert!(slack.contains("&lt;@\u{200b}123&gt;"), "{slack}");
+        // Mattermost and Rocket.Chat know `@everyone` and `[text](address)` as they stand.
+        let at = slack.match_indices('@');
+        for (at, _) in at {
+            assert!(slack[at..].starts_with("@\u{200b}"), "{slack}");
+        }
+        let (title, text) = slack.split_once('\n').unwrap();
+        assert!(title.starts_with(":rotating_light: *`train/0  "), "{title}");
+        assert!(title.ends_with(" *x*`*"), "{title}");
+        assert!(
+            text.starts_with("`in &lt;script") && text.ends_with('`'),
+            "{text}"
+        );
+        assert_eq!(slack.matches('`').count(), 4, "{slack}");
         let discord = discord_body(&hostile());
         assert_eq!(discord["allowed_mentions"], json!({ "parse": [] }));
         let text = discord["embeds"][0]["description"].as_str().unwrap();
         assert!(
-            text.contains("\\[here\\]\\(https://evil.example\\)"),
+            text.contains("\\[here\\]\\(https\\://evil.example\\)"),
             "{text}"
         );
         let title = discord["embeds"][0]["title"].as_str().unwrap();
@@ -370,10 +397,20 @@ mod tests {
         let busy = judge(429, soon).unwrap_err();
         assert_eq!((busy.again, busy.after), (true, soon));
         assert!(judge(503, None).unwrap_err().again);
-        assert!(!judge(404, None).unwrap_err().again);
-        assert!(
-            !judge(302, None).unwrap_err().again,
-            "redirects are not followed"
-        );
+        for (status, yours) in [
+            (302, true),
+            (401, true),
+            (403, true),
+            (404, true),
+            (408, false),
+            (410, true),
+            (502, false),
+        ] {
+            let unsent = judge(status, None).unwrap_err();
+            assert_eq!((unsent.again, unsent.yours), (true, yours), "{status}");
+        }
+        for status in [400, 413, 422] {
+            assert!(!judge(status, None).unwrap_err().again, "{status}");
+        }
     }
 }
