@@ -6,6 +6,7 @@
 
 mod keys;
 mod layers;
+mod notify;
 mod raw;
 
 use std::collections::BTreeMap;
@@ -26,6 +27,7 @@ use crate::types::ledger::Scope;
 use crate::types::limit::Bounds;
 use crate::types::money::{Money, Rate};
 use crate::types::schedule::Schedule;
+use crate::types::telling::Channel;
 use crate::types::time::Time;
 use crate::types::world::EngineConfig;
 use layers::Layer;
@@ -51,7 +53,7 @@ const NOT_KEYS: [&str; 7] = [
 ];
 
 /// Families of such variables.
-const NOT_KEYS_BEGIN: [&str; 2] = ["HAGGLE_TEST_", "HAGGLE_MARKET_"];
+const NOT_KEYS_BEGIN: [&str; 3] = ["HAGGLE_TEST_", "HAGGLE_MARKET_", "HAGGLE_MESSAGE_"];
 
 /// Largest file that is read as configuration or as a secret, bytes.
 const FILE_BYTES_MAX: u64 = 64 * 1024;
@@ -79,6 +81,8 @@ pub struct Config {
     pub history_every: Option<Duration>,
     /// Where the secret of the marketplace's notifications is found; `None`: none are taken.
     pub webhook_secret: Option<SecretRef>,
+    /// Where people are told, in the order of the file.
+    pub notify: Vec<Channel>,
     /// What bounds everything.
     pub limits: Limits,
 }

@@ -11,6 +11,7 @@ pub mod logbook;
 pub mod market;
 pub mod marketplace;
 mod net;
+pub mod notify;
 pub mod policy;
 pub mod ports;
 pub mod runner;

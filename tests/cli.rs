@@ -94,6 +94,7 @@ fn help_and_version_are_data() {
         "done",
         "kill",
         "guard",
+        "notify",
         "check",
         "init",
         "schema",

@@ -209,6 +209,16 @@ fn the_documents_say_what_is_read() {
         "<!-- Generated from the table of keys; a test tells when it is out of date. -->",
         &haggle::config::reference_table(),
     );
+    generated(
+        &root().join("docs/notifications.md"),
+        "<!-- Generated from the table of kinds; a test tells when it is out of date. -->",
+        &haggle::types::telling::reference_table(),
+    );
+    generated(
+        &root().join("docs/metrics.md"),
+        "<!-- Generated from the table of metrics; a test tells when it is out of date. -->",
+        &haggle::daemon::metrics::reference_table(),
+    );
 }
 
 #[test]

@@ -21,6 +21,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("net", &[]),
     ("marketplace", &["net", "ports", "types"]),
     ("storage", &["net", "types"]),
+    ("notify", &["daemon", "engine", "net", "ports", "types"]),
     ("store", &["ports", "types"]),
     ("market", &["net", "ports", "runner", "types"]),
     ("daemon", &["engine", "ports", "runner", "storage", "types"]),

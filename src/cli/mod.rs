@@ -29,6 +29,7 @@ mod ledger;
 mod logging;
 mod logs;
 mod market;
+mod notify;
 mod output;
 mod plan;
 mod reach;
@@ -117,6 +118,8 @@ enum Command {
     Kill(kill::KillArgs),
     /// Watch the daemon from outside: alert, or wind down, when it no longer ticks.
     Guard(guard::GuardArgs),
+    /// Try the channels on which people are told.
+    Notify(notify::NotifyArgs),
     /// Check policies: every error, with its place and what would be right.
     Check(check::CheckArgs),
     /// Write a commented policy to begin with.
@@ -193,6 +196,7 @@ fn dispatch(context: &Context, command: Command) -> Done {
         Command::Done(arg) => wish::run(context, &arg.job, Wish::Done),
         Command::Kill(args) => kill::run(context, &args),
         Command::Guard(args) => guard::run(context, &args),
+        Command::Notify(args) => notify::run(context, &args),
         Command::Check(args) => check::run(context, &args),
         Command::Init(args) => init::run(context, &args),
         Command::Schema => schema::run(context),

@@ -15,6 +15,7 @@ use super::adapters::count;
 use super::clock::{self, ClockChoice};
 use super::context::{Context, Override, Patience, block_on, load_policies};
 use super::failure::{Done, Exit, Failure, OrFail};
+use super::notify;
 use super::output::Output;
 use super::scribe::Scribe;
 use super::sources::{PolicyDirectory, SystemSecrets};
@@ -26,7 +27,7 @@ use crate::daemon::metrics::Metrics;
 use crate::daemon::watch::Watch;
 use crate::daemon::web::{self, Shared};
 use crate::daemon::webhook::Webhook;
-use crate::daemon::{Daemon, DaemonError, Looking, Pace, Parts, RunEnd, Settings};
+use crate::daemon::{Daemon, DaemonError, Looking, Observer, Pace, Parts, RunEnd, Settings};
 use crate::logbook::Book;
 use crate::marketplace::counted::Counted;
 use crate::ports::Store;
@@ -121,6 +122,13 @@ pub(crate) fn run(context: &Context, args: &RunArgs) -> Done {
         Book::of_database(&config.database),
         Arc::clone(&context.redactor),
     );
+    let mut observers: Vec<Box<dyn Observer>> =
+        vec![Box::new(watch), Box::new(pulse), Box::new(scribe)];
+    let told = notify::start(context, &config, &metrics)?;
+    let telling = told.map(|(herald, telling)| {
+        observers.push(Box::new(herald));
+        telling
+    });
     let parts = Parts {
         marketplace: Arc::new(Counted::new(marketplace, count(&metrics))),
         store: Box::new(store),
@@ -128,7 +136,7 @@ pub(crate) fn run(context: &Context, args: &RunArgs) -> Done {
         policies: Box::new(PolicyDirectory(config.policies.clone())),
         secrets: Box::new(SystemSecrets(Arc::clone(&context.redactor))),
         run_secret: run_secret(context, &config)?,
-        observers: vec![Box::new(watch), Box::new(pulse), Box::new(scribe)],
+        observers,
     };
     let settings = Settings {
         engine,
@@ -142,7 +150,12 @@ pub(crate) fn run(context: &Context, args: &RunArgs) -> Done {
         },
     };
     let daemon = Daemon::new(parts, settings)?.with_mailbox(mailbox);
-    block_on(drive(context, args, &config, daemon, shared))
+    let done = block_on(drive(context, args, &config, daemon, shared));
+    // The daemon is gone, and with it who puts in more.
+    if let Some(telling) = telling {
+        telling.finish(notify::FINISH_WITHIN);
+    }
+    done
 }
 
 /// The secret of runs, beside the database; it is never shown.

@@ -98,6 +98,11 @@ pub(super) const KEYS: &[Key] = &[
         "Where the secret is found by which the marketplace signs its notifications; with it they are taken at `/webhooks/vast`",
     ),
     key(
+        "notify",
+        "[]",
+        "Where to tell people: a list of tables, `[[notify]]`, see [notifications](notifications.md)",
+    ),
+    key(
         "limits.credit_reserve",
         "\"$1\"",
         "Credit that is never touched",
@@ -181,6 +186,12 @@ const BOUNDS: [&str; 6] = [
     "gpus_max",
 ];
 
+/// What a channel of notifications is made of.
+const CHANNEL: [&str; 16] = [
+    "name", "kind", "url", "secret", "token", "command", "smtp", "tls", "user", "password", "from",
+    "to", "events", "severity", "per_hour", "quiet",
+];
+
 /// The keys directly under a table.
 pub(super) fn paths_under(parent: &str) -> Vec<&'static str> {
     let named = parent
@@ -188,6 +199,9 @@ pub(super) fn paths_under(parent: &str) -> Vec<&'static str> {
         .or_else(|| parent.strip_prefix("limits.tag."));
     if named.is_some() {
         return BOUNDS.to_vec();
+    }
+    if parent == "notify" || parent.starts_with("notify.") {
+        return CHANNEL.to_vec();
     }
     let mut names: Vec<&str> = KEYS
         .iter()

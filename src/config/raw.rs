@@ -11,6 +11,7 @@ use figment::value::Value;
 use serde::Deserialize;
 use serde::de::{self, Deserializer, MapAccess, Visitor};
 
+use super::notify::{RawChannel, channels};
 use super::{Config, ConfigError, Limits, Poll, ProviderConfig, ProviderKind};
 use crate::types::job::SecretRef;
 use crate::types::ledger::Scope;
@@ -34,6 +35,8 @@ pub(super) struct Raw {
     poll: RawPoll,
     #[serde(default)]
     events: RawEvents,
+    #[serde(default)]
+    notify: Vec<RawChannel>,
     limits: RawLimits,
 }
 
@@ -270,6 +273,7 @@ impl Raw {
         let limits = self.limits.validate(&mut wrong);
         let looks = (self.poll.instances_every, self.poll.history_every);
         let poll = self.poll.validate(self.timezone, &mut wrong);
+        let notify = channels(self.notify, &mut wrong);
         match (kind, poll) {
             (Some(kind), Some(poll)) if wrong.is_empty() => Ok(Config {
                 database: self.database,
@@ -293,6 +297,7 @@ impl Raw {
                 instances_every: looks.0,
                 history_every: looks.1,
                 webhook_secret: self.events.webhook_secret,
+                notify,
                 limits,
             }),
             _ => Err(ConfigError::Invalid(wrong)),
@@ -404,7 +409,9 @@ fn zone<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Tz, D::Error> {
     })
 }
 
-fn some_secret<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<SecretRef>, D::Error> {
+pub(super) fn some_secret<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<SecretRef>, D::Error> {
     deserializer.deserialize_any(SecretVisitor).map(Some)
 }
 

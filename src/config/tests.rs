@@ -352,3 +352,138 @@ fn a_wrong_limit_of_a_group_is_told_by_its_key() {
         }
     }
 }
+
+const CHANNELS: &str = r#"
+[[notify]]
+name = "phone"
+kind = "ntfy"
+url = { env = "NTFY_URL" }
+events = ["usual", "outbid"]
+severity = "warning"
+per_hour = 5
+quiet = "22:00-07:30"
+[[notify]]
+kind = "email"
+smtp = "smtp.example.org"
+from = "haggle <haggle@example.org>"
+to = ["me@example.org"]
+user = "me"
+password = { file = "/etc/haggle/mail" }
+[[notify]]
+kind = "webhook"
+url = { env = "HOOK" }
+secret = { env = "KEY" }
+"#;
+
+#[test]
+fn channels_say_where_and_of_what_people_are_told() {
+    use crate::types::state::Severity;
+    use crate::types::telling::{Mail, MailTls, Way, kind_of};
+    let config = layers(CHANNELS, &[], &[]).unwrap();
+    let [phone, mail, hook] = &config.notify[..] else {
+        panic!("{:?}", config.notify);
+    };
+    assert_eq!(
+        (phone.name.as_str(), phone.least, phone.per_hour),
+        ("phone", Severity::Warning, 5)
+    );
+    assert!(phone.wants(kind_of("outbid"), Severity::Warning));
+    assert!(phone.wants(kind_of("failed"), Severity::Warning));
+    assert!(!phone.wants(kind_of("running"), Severity::Alarm));
+    let at = |h, m| chrono::NaiveTime::from_hms_opt(h, m, 0).unwrap();
+    let quiet = phone.quiet.unwrap();
+    assert!(quiet.holds(at(7, 29)) && !quiet.holds(at(7, 30)));
+    assert_eq!(
+        mail.way,
+        Way::Email(Mail {
+            host: "smtp.example.org".to_owned(),
+            port: 587,
+            tls: MailTls::StartTls,
+            login: Some(("me".to_owned(), SecretRef::File("/etc/haggle/mail".into()))),
+            from: "haggle <haggle@example.org>".to_owned(),
+            to: vec!["me@example.org".to_owned()],
+        })
+    );
+    assert_eq!(
+        (hook.name.as_str(), hook.per_hour, hook.quiet),
+        ("webhook", 20, None)
+    );
+}
+
+#[test]
+fn the_channels_in_the_document_are_right() {
+    let text = include_str!("../../docs/notifications.md");
+    let (_, rest) = text.split_once("```toml\n").unwrap();
+    let (example, _) = rest.split_once("```").unwrap();
+    let config = layers(example, &[], &[]).unwrap();
+    assert_eq!(config.notify.len(), 3);
+}
+
+#[test]
+fn a_channel_that_cannot_work_is_refused_with_what_would_be_right() {
+    let of = |lines: &str| {
+        layers(&format!("[[notify]]\n{lines}"), &[], &[])
+            .unwrap_err()
+            .to_string()
+    };
+    for (lines, says) in [
+        ("kind = \"discrod\"", "did you mean \"discord\"?"),
+        ("kind = \"slack\"", "needs `url`, given by reference"),
+        (
+            "kind = \"slack\"\nurl = \"https://hooks.slack.com/T0K3N\"",
+            "a secret is given by reference",
+        ),
+        (
+            "kind = \"slack\"\nurl = { env = \"U\" }\ncommand = \"x\"",
+            "`command` is not for",
+        ),
+        (
+            "kind = \"command\"\ncommand = \"x\"\nevnts = []",
+            "did you mean `events`?",
+        ),
+        (
+            "kind = \"command\"\ncommand = \"x\"\nevents = [\"outbid-lnog\"]",
+            "did you mean \"outbid-long\"?",
+        ),
+        (
+            "kind = \"command\"\ncommand = \"x\"\nseverity = \"bad\"",
+            "\"info\", \"warning\", \"alarm\"",
+        ),
+        (
+            "kind = \"command\"\ncommand = \"x\"\nquiet = \"late\"",
+            "such as \"22:00-07:00\"",
+        ),
+        (
+            "kind = \"command\"\ncommand = \"x\"\nper_hour = 0",
+            "from 1 to 1000",
+        ),
+        (
+            "kind = \"command\"\ncommand = \"x\"\nname = \"a\\nb\"",
+            "a name is 1 to 40",
+        ),
+        (
+            "kind = \"email\"\nsmtp = \"x:0\"\nfrom = \"a@b\"\nto = [\"c\"]",
+            "no server",
+        ),
+        (
+            "kind = \"email\"\nsmtp = \"x\"\nfrom = \"a@b\"\nto = [\"c\"]",
+            "\"c\" is no address",
+        ),
+        (
+            "kind = \"email\"\nsmtp = \"x\"\ntls = \"off\"\nfrom = \"a@b\"\nto = [\"c@d\"]",
+            "to this machine only",
+        ),
+        (
+            "kind = \"email\"\nsmtp = \"x\"\nuser = \"u\"\nfrom = \"a@b\"\nto = [\"c@d\"]",
+            "belong together",
+        ),
+    ] {
+        let said = of(lines);
+        assert!(said.contains(says), "{lines}: {said}");
+        assert!(said.contains("notify"), "{lines}: {said}");
+        assert!(!said.contains("T0K3N"), "{said}");
+    }
+    let twice =
+        "kind = \"command\"\ncommand = \"x\"\n[[notify]]\nkind = \"command\"\ncommand = \"y\"";
+    assert!(of(twice).contains("another one has this name"));
+}

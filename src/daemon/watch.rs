@@ -72,6 +72,8 @@ impl Observer for Watch {
             now: world.now,
             state: view.state,
             jobs: &world.jobs,
+            policies_broken: view.broken_policies.len(),
+            unread: polled.failures.len(),
             market: &world.market,
             listing: view.polled.listing.as_ref(),
             account: view.polled.account.as_ref(),

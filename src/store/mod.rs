@@ -27,6 +27,7 @@ mod restore;
 mod spend;
 #[cfg(test)]
 mod tests;
+mod told;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -48,6 +49,7 @@ pub use reader::{Ended, EntryFilter, Reader, SlotHistory, SlotVersion};
 pub use receipt::{HostLoss, Paid, Receipt};
 pub use restore::{Restored, restore};
 pub use spend::{Group, Spend};
+pub use told::Told;
 
 use crate::ports::{Standing, Store, StoreError};
 use crate::types::ids::{Installation, InstanceId};

@@ -19,6 +19,7 @@ pub mod schedule;
 pub(crate) mod spelling;
 pub mod start;
 pub mod state;
+pub mod telling;
 pub mod time;
 pub(crate) mod units;
 pub mod world;

@@ -1,9 +1,12 @@
 //! Series of instances: there while they are held, gone with them.
 
+use std::time::Duration;
+
 use super::{Metrics, MetricsInput, set};
 use crate::engine::leaks::{costs_now, idle};
 use crate::types::ids::Label;
 use crate::types::instance::{Held, Phase};
+use crate::types::money::Rate;
 
 impl Metrics {
     pub(super) fn show_instances(&self, input: &MetricsInput<'_>) {
@@ -33,7 +36,13 @@ impl Metrics {
                 g.idle.with_label_values(&[why]).add(costs);
             }
             self.show_instance(held);
+            if let Some(floor) = floor_of(input, held) {
+                self.show_floor(held, floor);
+            }
         }
+        let since = state.held.values().filter_map(|held| held.destroying_since);
+        let oldest = since.min().map_or(Duration::ZERO, |at| input.now.since(at));
+        set(&g.destroy_oldest, oldest.as_secs_f64());
         for action in ["rent", "set-bid", "stop", "start", "destroy"] {
             g.intents.with_label_values(&[action]).set(0.0);
         }
@@ -55,7 +64,7 @@ impl Metrics {
 
     fn show_instance(&self, held: &Held) {
         let g = &self.gauges;
-        let job = held.replica.job.as_str();
+        let (job, _) = self.known().totals.label(&held.replica.job);
         g.instances.with_label_values(&[held.phase.as_str()]).inc();
         let gpu = if held.bills_gpu() {
             held.price.as_dollars()
@@ -80,4 +89,23 @@ impl Metrics {
             .with_label_values(&[&*id, job])
             .set(held.spent().as_dollars());
     }
+
+    fn show_floor(&self, held: &Held, floor: Rate) {
+        let id = held.id.to_string();
+        let (job, _) = self.known().totals.label(&held.replica.job);
+        self.gauges
+            .instance_floor
+            .with_label_values(&[&*id, job, &*held.gpu_name, held.rental.as_str()])
+            .set(floor.as_dollars() / f64::from(held.slot.gpus.max(1)));
+    }
+}
+
+/// The least bid that the market shows for an instance's slot; offers are in the order of slots.
+fn floor_of(input: &MetricsInput<'_>, held: &Held) -> Option<Rate> {
+    let offers = &input.market.offers;
+    let first = offers.partition_point(|offer| offer.slot() < held.slot);
+    let same = offers[first..]
+        .iter()
+        .take_while(|offer| offer.slot() == held.slot);
+    same.filter_map(|offer| offer.floor).min()
 }

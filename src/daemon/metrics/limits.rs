@@ -13,6 +13,8 @@ impl Metrics {
             let row = &limit.row;
             let (scope, name) = match &row.scope {
                 Scope::Account => ("account", ""),
+                // A limit of a job without series of its own can be summed up with no other.
+                Scope::Job(name) if !self.known().totals.label(name).1 => continue,
                 Scope::Job(name) => ("job", name.as_str()),
                 Scope::Owner(name) => ("owner", name.as_str()),
                 Scope::Tag(name) => ("tag", name.as_str()),
