@@ -79,6 +79,11 @@ pub struct Config {
     pub history_every: Option<Duration>,
     /// Where the secret of the marketplace's notifications is found; `None`: none are taken.
     pub webhook_secret: Option<SecretRef>,
+    /// Where the token is found that changes through the page and the API take; `None`: they are
+    /// read only.
+    pub web_token: Option<SecretRef>,
+    /// Names under which the page and the API are called beside this machine's own.
+    pub web_hosts: Vec<String>,
     /// What bounds everything.
     pub limits: Limits,
 }

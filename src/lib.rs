@@ -18,3 +18,5 @@ pub mod simulate;
 pub mod storage;
 pub mod store;
 pub mod types;
+mod view;
+pub mod web;

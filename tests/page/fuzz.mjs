@@ -1,0 +1,24 @@
+// The API against its own description, by schemathesis, on a real daemon on the embedded market.
+
+import { spawnSync } from "node:child_process";
+import { start, TOKEN } from "./daemon.mjs";
+
+const daemon = await start();
+try {
+  // The stream of events has no end; its test is in Rust and in page.mjs.
+  const args = [
+    "run", `${daemon.base}/api/v1/openapi.json`,
+    "--header", `X-Haggle-Token: ${TOKEN}`,
+    "--exclude-path", "/api/v1/events",
+    "--max-examples", process.env.FUZZ_EXAMPLES ?? "25",
+    "--seed", process.env.FUZZ_SEED ?? "7",
+    "--phases", "examples,coverage,fuzzing",
+    "--request-timeout", "20",
+    "--generation-database", "none",
+    "--no-color",
+  ];
+  const ran = spawnSync(process.env.SCHEMATHESIS, args, { stdio: "inherit", cwd: daemon.home });
+  process.exitCode = ran.status ?? 1;
+} finally {
+  await daemon.stop();
+}
