@@ -91,7 +91,7 @@ impl Access {
 
     /// Lets whoever has the token pass.
     fn admit(&self, headers: &HeaderMap, from: IpAddr, now: Mono) -> Result<(), Problem> {
-        let given = token_in(headers)?;
+        let given = tokens_in(headers)?;
         let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
         failures.retain(|_, (_, first)| now.since(*first) < FAILURES_WITHIN);
         if failures
@@ -105,7 +105,8 @@ impl Access {
             )
             .help("wait a minute; `haggle` on the command line works meanwhile"));
         }
-        if self.is_token(given) {
+        // Where two are given, both are meant.
+        if given.iter().all(|given| self.is_token(given)) {
             return Ok(());
         }
         if failures.len() >= ADDRESSES_MAX && !failures.contains_key(&from) {
@@ -121,20 +122,22 @@ impl Access {
     }
 }
 
-/// The token that a request carries.
-fn token_in(headers: &HeaderMap) -> Result<&str, Problem> {
-    let missing = || {
-        Problem::new(StatusCode::UNAUTHORIZED, "no-token", "this takes the token")
-            .help("send it as `Authorization: Bearer TOKEN`, or as `X-Haggle-Token: TOKEN`")
-    };
-    if let Some(given) = only(headers, TOKEN_HEADER)? {
-        return Ok(given);
+/// The tokens that a request carries, at least one. A login for a proxy is none.
+fn tokens_in(headers: &HeaderMap) -> Result<Vec<&str>, Problem> {
+    let own = only(headers, TOKEN_HEADER)?;
+    let login = only(headers, header::AUTHORIZATION.as_str())?;
+    let bearer = login.and_then(|given| {
+        let (scheme, token) = given.split_at_checked(7)?;
+        scheme.eq_ignore_ascii_case("bearer ").then(|| token.trim())
+    });
+    let given: Vec<&str> = own.into_iter().chain(bearer).collect();
+    if given.is_empty() {
+        return Err(
+            Problem::new(StatusCode::UNAUTHORIZED, "no-token", "this takes the token")
+                .help("send it as `Authorization: Bearer TOKEN`, or as `X-Haggle-Token: TOKEN`"),
+        );
     }
-    let given = only(headers, header::AUTHORIZATION.as_str())?.ok_or_else(missing)?;
-    let bearer = given
-        .get(..7)
-        .filter(|word| word.eq_ignore_ascii_case("bearer "));
-    bearer.map(|_| given[7..].trim()).ok_or_else(missing)
+    Ok(given)
 }
 
 /// The one value of a header. One that comes twice means two things to two readers.
@@ -435,6 +438,16 @@ mod tests {
         assert_eq!(ask(right, here, 60_000), Ok(()));
         let own = headers(&[("x-haggle-token", "0123456789abcdef")]);
         assert!(access.admit(&own, here, Mono(0)).is_ok());
+        for (login, admitted) in [
+            ("Basic dTpw", true),
+            ("Bearer 0123456789abcdef", true),
+            ("Bearer other", false),
+        ] {
+            let mut both = own.clone();
+            both.insert("authorization", HeaderValue::from_static(login));
+            let told = access.admit(&both, there, Mono(0));
+            assert_eq!(told.is_ok(), admitted, "{login}");
+        }
         let none = Access::new(None, Vec::new());
         assert!(none.admit(&own, here, Mono(0)).is_err());
     }

@@ -3,7 +3,7 @@
 use std::io::Write as _;
 
 use axum::body::{Body, Bytes};
-use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -164,14 +164,12 @@ pub(super) fn tagged(
 }
 
 /// Nothing is at this path.
-pub(super) async fn no_such_path(uri: Uri) -> Problem {
-    let _ = uri;
+pub(super) async fn no_such_path() -> Problem {
     Problem::not_found("the API has no such path").help("GET /api/v1/openapi.json describes it")
 }
 
 /// The path does not take this method.
-pub(super) async fn no_such_method(method: Method) -> Problem {
-    let _ = method;
+pub(super) async fn no_such_method() -> Problem {
     Problem::new(
         StatusCode::METHOD_NOT_ALLOWED,
         "method-not-allowed",

@@ -84,7 +84,10 @@ pub(super) fn named(path: Result<Path<String>, PathRejection>) -> Result<JobName
 }
 
 /// What is known of a job, with what is published.
-pub(super) fn known_job(desk: &Desk, name: &JobName) -> Result<(Arc<Published>, JobRow), Problem> {
+pub(super) fn known_job(
+    desk: &Desk,
+    name: &JobName,
+) -> Result<(Arc<Published>, Arc<JobRow>), Problem> {
     let published = desk.published()?;
     let row = published.rows.get(name.as_str()).cloned().ok_or_else(|| {
         Problem::not_found(format!("there is no job named {name}"))
@@ -168,7 +171,7 @@ pub(super) async fn job(
     let of_job = |replica: &str| replica.split('/').next() == Some(name.as_str());
     let page = JobPage {
         at: published.now.to_string(),
-        job: row,
+        job: (*row).clone(),
         limits: published
             .report
             .limits
@@ -248,8 +251,8 @@ pub(super) async fn explain(
         .retain(|(action, _)| is_ours(action.replica.as_ref()));
     let document = ExplainDocument {
         at: published.now.to_string(),
-        text: row.text,
-        sentences: row.sentences,
+        text: row.text.clone(),
+        sentences: row.sentences.clone(),
         reasons: published
             .reasons(&name)
             .map(|report| reasons(report, published.now)),
@@ -548,7 +551,8 @@ pub(super) struct DecisionsQuery {
     #[param(pattern = "^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$")]
     job: Option<String>,
     /// Those before this tick.
-    before: Option<u64>,
+    #[param(minimum = 0)]
+    before: Option<i64>,
     /// So many at most; 50 where it is left out.
     #[param(minimum = 1, maximum = 200)]
     limit: Option<u32>,
@@ -573,9 +577,14 @@ pub(super) async fn decisions(
     let query = asked(query)?;
     let limit = within("limit", query.limit, LIMIT)?;
     let job = job_asked(query.job.as_ref())?;
+    let before = query
+        .before
+        .map(u64::try_from)
+        .transpose()
+        .map_err(|_| Problem::bad_request("`before` is the number of a tick"))?;
     let of = job.clone();
     let ticks = desk
-        .read(move |reader| reader.decisions(of.as_ref(), query.before, limit))
+        .read(move |reader| reader.decisions(of.as_ref(), before, limit))
         .await?;
     let full = ticks.len() == limit as usize;
     let document = DecisionsDocument {

@@ -59,7 +59,7 @@ pub(super) struct Published {
     /// For which moment it holds.
     pub(super) now: Time,
     /// The jobs with all their replicas.
-    pub(super) rows: BTreeMap<String, JobRow>,
+    pub(super) rows: BTreeMap<String, Arc<JobRow>>,
     /// The instances.
     pub(super) instances: Vec<InstanceRow>,
     /// The jobs whose policies can be used.
@@ -99,7 +99,7 @@ pub(super) struct Ready {
     pub(super) json: String,
     pub(super) tag: String,
     pub(super) now: Time,
-    pub(super) rows: BTreeMap<String, JobRow>,
+    pub(super) rows: BTreeMap<String, Arc<JobRow>>,
     pub(super) instances: Vec<InstanceRow>,
     pub(super) jobs: Vec<Arc<Job>>,
     pub(super) config: EngineConfig,

@@ -34,7 +34,7 @@ pub struct Publisher {
 struct Last {
     board: BoardDocument,
     trouble: Vec<String>,
-    rows: Vec<JobRow>,
+    rows: BTreeMap<String, Arc<JobRow>>,
     jobs: Vec<Arc<Job>>,
     config: EngineConfig,
     plan: Plan,
@@ -88,7 +88,7 @@ impl Publisher {
         self.take(Last {
             trouble: board.trouble.clone(),
             board,
-            rows,
+            rows: by_name(rows),
             jobs: jobs.to_vec(),
             config: config.clone(),
             plan: Plan::default(),
@@ -117,16 +117,11 @@ impl Publisher {
             }
         };
         let digest = hex(&Sha256::digest(json.as_bytes())[..12]);
-        let rows: BTreeMap<String, JobRow> = last
-            .rows
-            .iter()
-            .map(|row| (row.job.job.clone(), row.clone()))
-            .collect();
         let ready = Ready {
             json,
             tag: format!("\"{digest}\""),
             now: last.now,
-            rows,
+            rows: last.rows.clone(),
             instances: last.board.instances.clone(),
             jobs: last.jobs.clone(),
             config: last.config.clone(),
@@ -135,6 +130,11 @@ impl Publisher {
         };
         self.desk.publish(self.version, ready);
     }
+}
+
+fn by_name(rows: Vec<JobRow>) -> BTreeMap<String, Arc<JobRow>> {
+    let named = |row: JobRow| (row.job.job.clone(), Arc::new(row));
+    rows.into_iter().map(named).collect()
 }
 
 fn broken(policy: &BrokenPolicy) -> BrokenDocument {
@@ -190,7 +190,7 @@ impl Observer for Publisher {
         self.take(Last {
             board,
             trouble,
-            rows,
+            rows: by_name(rows),
             jobs: world.jobs.clone(),
             config: world.config.clone(),
             plan: view.plan.clone(),

@@ -629,6 +629,8 @@ fn no_path_leads_out_and_no_name_is_taken_for_markup() {
         "limit=x",
         "limit=-1",
         "before=x",
+        "before=-1",
+        "before=9223372036854775808",
         "job=..%2f",
         "job=%3Cb%3E",
         "x=1",

@@ -61,6 +61,9 @@ export async function start({ speed = 60 } = {}) {
     return child;
   };
   const children = [run(["market", "--listen", `127.0.0.1:${market}`, "--speed", String(speed), "--wire", "vast"])];
+  // Whatever ends this process ends them.
+  process.on("exit", () => children.forEach((child) => child.kill("SIGKILL")));
+  for (const signal of ["SIGINT", "SIGTERM"]) process.once(signal, () => process.exit(1));
   await until("the market answers", () => fetch(`http://127.0.0.1:${market}/`).then(() => true));
   children.push(run(["run", "--clock", "market"]));
   const base = `http://127.0.0.1:${web}`;

@@ -8,7 +8,7 @@ try {
   // The stream of events has no end; its test is in Rust and in page.mjs.
   const args = [
     "run", `${daemon.base}/api/v1/openapi.json`,
-    "--header", `X-Haggle-Token: ${TOKEN}`,
+    "--header", `Authorization: Bearer ${TOKEN}`,
     "--exclude-path", "/api/v1/events",
     "--max-examples", process.env.FUZZ_EXAMPLES ?? "25",
     "--seed", process.env.FUZZ_SEED ?? "7",

@@ -5,6 +5,8 @@
 #   tests/page/run.sh            builds haggle and tries both
 #   HAGGLE_BIN=… tests/page/run.sh
 #   PAGE_SHOTS=DIR tests/page/run.sh   keeps screenshots of every view there
+#   PAGE_FROM=../../src/web/page tests/page/run.sh   tries the page's files as they are, without a build
+#   node load.mjs                what 200 requests a second and hostile clients do to ticks
 set -euo pipefail
 cd "$(dirname "$0")"
 

@@ -10,7 +10,7 @@ export function jobButtons(job, app, small = true) {
     el("button", {
       type: "button",
       class: `${small ? "small " : ""}${kind}`,
-      "aria-label": `${text} ${job.job}`,
+      "aria-label": `${text.replace("\u2026", "")} ${job.job}`,
       disabled: !app.mayChange(),
       title: app.mayChange() ? null : app.whyNot(),
       "data-act": what,
@@ -192,7 +192,7 @@ function moneyTiles(state) {
     tile("Now", perHour(m.burn_dollars_per_hour), hour ? `of at most ${perHour(hour.bound_dollars_per_hour)}` : worst, share(hour)),
     tile("Today", dollars(m.spend_today_dollars), day ? `of ${dollars(day.bound_dollars)}` : "no limit a day", share(day)),
     tile("This month", dollars(m.spend_month_dollars), month ? `of ${dollars(month.bound_dollars)}` : "no limit a month", share(month)),
-    tile("Saved", dollars(m.saved_dollars), saved),
+    tile("Saved", instead > 0 ? dollars(m.saved_dollars) : "\u2013", saved),
     tile("Credit", m.credit_dollars === null ? "unknown" : dollars(m.credit_dollars),
       m.credit_dollars === null ? "it could not be read: nothing is spent" : m.runway_seconds === null ? "nothing is billed now" : `lasts ${span(m.runway_seconds)} at this burn`,
       Number(m.reserved_dollars) > 0 ? `${dollars(m.reserved_dollars)} set aside` : null),
