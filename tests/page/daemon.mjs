@@ -68,7 +68,7 @@ export async function start({ speed = 60 } = {}) {
   children.push(run(["run", "--clock", "market"]));
   const base = `http://127.0.0.1:${web}`;
   try {
-    await until("the daemon is ready", async () => (await fetch(`${base}/readyz`)).ok);
+    await until("the daemon is ready", async () => (await fetch(`${base}/readyz`)).ok, 180);
   } catch (error) {
     throw new Error(`${error.message}\n${said.join("")}`);
   }
