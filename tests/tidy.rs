@@ -25,6 +25,13 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("store", &["ports", "types"]),
     ("market", &["net", "ports", "runner", "types"]),
     ("daemon", &["engine", "ports", "runner", "storage", "types"]),
+    ("view", &["engine", "logbook", "runner", "store", "types"]),
+    (
+        "web",
+        &[
+            "daemon", "engine", "logbook", "policy", "ports", "store", "types", "view",
+        ],
+    ),
     (
         "simulate",
         &[
@@ -65,6 +72,7 @@ const REAL_TIME: &[&str] = &[
     "market/deliveries.rs",
     "market/exec/mod.rs",
     "market/server.rs",
+    "web/desk.rs",
 ];
 
 /// Code lines, tests not counted.

@@ -72,6 +72,7 @@ fn held(id: u64) -> Held {
         tail: None,
         relabelled_at: None,
         runner: None,
+        bringing: None,
         lost_work: std::collections::BTreeMap::new(),
         asked: None,
         coming_up: None,
@@ -79,6 +80,10 @@ fn held(id: u64) -> Held {
         gpu_use: GpuUse::default(),
         odds: None,
         exposed_ms: 0,
+        outbid_at: None,
+        copies_failed: 0,
+        copied: Money::ZERO,
+        kept_gpu_ms: 0,
     }
 }
 
@@ -306,6 +311,7 @@ fn job_naming(model: &str) -> Job {
         factors_ppm: BTreeMap::new(),
         checkpoint_every: None,
         checkpoint_place: None,
+        restartable: false,
         disposable: true,
         boot_overhead: Duration::ZERO,
         windows: Vec::new(),
@@ -320,8 +326,8 @@ fn job_naming(model: &str) -> Job {
         provision_timeout: Duration::from_mins(15),
         start: StartRules::default(),
         idle_after: None,
-            deadline: None,
-            deadline_policy: crate::types::deadline::DeadlineKind::default(),
+        deadline: None,
+        deadline_policy: crate::types::deadline::DeadlineKind::default(),
     }
 }
 
@@ -396,6 +402,8 @@ fn crowd(jobs: usize, rented: u64) -> (Tick, Vec<Arc<Job>>, Report) {
             replicas: vec![ReplicaReport {
                 replica: id,
                 situation: Situation::Running,
+                recourses: Vec::new(),
+                deadline: None,
             }],
             eligible: 100,
             best: vec![candidate(Rental::Bid)],

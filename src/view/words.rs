@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::types::deadline::{DeadlineView, Stance};
+use crate::types::ids::JobName;
 use crate::types::instance::DestroyWhy;
 use crate::types::plan::{Limit, Missing, Refusal, Situation, Why};
 use crate::types::recourse::Turn;
@@ -237,6 +238,24 @@ pub(crate) fn wish(wish: Wish) -> &'static str {
         Wish::Done => "done",
     }
 }
+
+/// What a wish will do, in words.
+pub(crate) fn will(job: &JobName, wish: Wish) -> String {
+    match wish {
+        Wish::Run => format!("{job} will be resumed"),
+        Wish::Pause => format!(
+            "{job} will be paused: bids parked, instances stopped; their disks are kept and billed"
+        ),
+        Wish::Stop => {
+            format!("{job} will be stopped: its instances are destroyed; `resume` undoes it")
+        }
+        Wish::Done => format!("{job} will be ended for good: its instances are destroyed"),
+    }
+}
+
+/// What the wish to resume all will do, in words.
+pub(crate) const WILL_RESUME_ALL: &str =
+    "every paused or stopped job will be resumed, and spending is allowed again";
 
 /// Why an instance is taken down, in words.
 pub(crate) fn destroy(why: DestroyWhy) -> &'static str {

@@ -1,0 +1,836 @@
+//! What can be read.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::rejection::{PathRejection, QueryRejection};
+use axum::extract::{Path, Query, State as Extract};
+use axum::http::HeaderMap;
+use axum::response::Response;
+use serde::Deserialize;
+use utoipa::{IntoParams, ToSchema};
+
+use super::answer::{ErrorDocument, Problem, json, tagged};
+use super::desk::{Desk, Published};
+use super::documents::{
+    AttemptDocument, BidPoint, DecisionDocument, DecisionPage, DecisionsDocument, ExplainDocument,
+    InstanceMarket, JobPage, LogDocument, MarketDocument, MistakeDocument, PoliciesDocument,
+    PolicyDocument, PricePoint, SpendDocument, SpendRow, StoryDocument, StoryLine,
+};
+use crate::engine::check::check;
+use crate::engine::decide::decide;
+use crate::logbook::Book;
+use crate::policy::{self, PolicyError};
+use crate::ports::StoreError;
+use crate::store::{Ended, Group, Reader, SlotVersion};
+use crate::types::ids::JobName;
+use crate::types::instance::Held;
+use crate::types::intent::{Effect, Intent};
+use crate::types::job::{Job, RentalChoice};
+use crate::types::money::{Money, Rate};
+use crate::types::offer::same_model;
+use crate::types::plan::Plan;
+use crate::types::state::TickRecord;
+use crate::types::time::Time;
+use crate::types::world::World;
+use crate::view::attempts::known;
+use crate::view::board::{BoardDocument, EventDocument, JobRow, limit_row};
+use crate::view::instances::instance;
+use crate::view::plan::{action_document, dropped, plan_document, reasons};
+use crate::view::shown::{Shown, Style, last_lines};
+use crate::view::which::Of;
+
+/// Events of a job that are shown with it.
+const EVENTS: u32 = 40;
+
+/// Instances of a job that are gone and are shown with it.
+const ENDED: u32 = 20;
+
+/// Rows of a page where nothing is said, and at most.
+const LIMIT: (u32, u32) = (50, 200);
+
+/// Lines of a log where nothing is said, and at most.
+const LINES: (u32, u32) = (200, 2000);
+
+/// Bytes of a log that are sent, at most.
+const LOG_BYTES_MAX: usize = 512 * 1024;
+
+/// Attempts of a job that are listed, the newest.
+const ATTEMPTS_MAX: usize = 200;
+
+/// Hours of the market where nothing is said, and at most.
+const HOURS: (u32, u32) = (24, 24 * 90);
+
+/// Moments at which the market is shown.
+const POINTS: u32 = 96;
+
+/// Instances whose bids are shown with it.
+const INSTANCES: usize = 6;
+
+/// Bids of an instance, and changes of its slot, that are shown.
+const CHANGES: usize = 400;
+
+/// Rows of what was spent that are shown.
+const SPEND_ROWS: usize = 500;
+
+/// JSON, or what is wrong.
+pub(super) type Answer = Result<Response, Problem>;
+
+/// The name of a job in a path.
+pub(super) fn named(path: Result<Path<String>, PathRejection>) -> Result<JobName, Problem> {
+    let Path(name) = path.map_err(|error| Problem::bad_request(error.body_text()))?;
+    name.parse()
+        .map_err(|error| Problem::bad_request(format!("{error}")))
+}
+
+/// What is known of a job, with what is published.
+pub(super) fn known_job(
+    desk: &Desk,
+    name: &JobName,
+) -> Result<(Arc<Published>, Arc<JobRow>), Problem> {
+    let published = desk.published()?;
+    let row = published.rows.get(name.as_str()).cloned().ok_or_else(|| {
+        Problem::not_found(format!("there is no job named {name}"))
+            .help("GET /api/v1/state lists those that are known")
+    })?;
+    Ok((published, row))
+}
+
+fn asked<T>(query: Result<Query<T>, QueryRejection>) -> Result<T, Problem> {
+    let Query(asked) = query.map_err(|error| Problem::bad_request(error.body_text()))?;
+    Ok(asked)
+}
+
+/// A number that was asked for, or the usual one.
+fn within(what: &str, given: Option<u32>, (usual, most): (u32, u32)) -> Result<u32, Problem> {
+    match given {
+        None => Ok(usual),
+        Some(number) if (1..=most).contains(&number) => Ok(number),
+        Some(_) => Err(Problem::bad_request(format!(
+            "`{what}` is from 1 to {most}"
+        ))),
+    }
+}
+
+/// A job's name that was asked for.
+fn job_asked(name: Option<&String>) -> Result<Option<JobName>, Problem> {
+    name.map(|name| name.parse())
+        .transpose()
+        .map_err(|error| Problem::bad_request(format!("`job`: {error}")))
+}
+
+/// All that the page shows first.
+#[utoipa::path(
+    get, path = "/api/v1/state", tag = "state",
+    responses(
+        (status = 200, description = "What haggle is doing and what it costs", body = BoardDocument),
+        (status = 304, description = "It is what `If-None-Match` names"),
+        (status = 400, description = "A header is wrong", body = ErrorDocument),
+        (status = 401, description = "It takes the token", body = ErrorDocument),
+        (status = 403, description = "Another site, a name that is not haggle's, or no token is configured", body = ErrorDocument),
+        (status = 503, description = "Nothing was published yet", body = ErrorDocument),
+    )
+)]
+pub(super) async fn state(Extract(desk): Extract<Arc<Desk>>, headers: HeaderMap) -> Answer {
+    let published = desk.published()?;
+    let kind = ("application/json", &published.tag[..]);
+    Ok(tagged(&headers, kind, &published.json, published.packed()))
+}
+
+/// A job with everything that is known of it.
+#[utoipa::path(
+    get, path = "/api/v1/jobs/{name}", tag = "jobs",
+    params(("name" = String, Path, description = "The job's name", pattern = "^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$")),
+    responses(
+        (status = 200, description = "The job", body = JobPage),
+        (status = 400, description = "That is no name of a job", body = ErrorDocument),
+        (status = 401, description = "It takes the token", body = ErrorDocument),
+        (status = 403, description = "Another site, a name that is not haggle's, or no token is configured", body = ErrorDocument),
+        (status = 404, description = "There is no such job", body = ErrorDocument),
+        (status = 500, description = "It went wrong", body = ErrorDocument),
+        (status = 503, description = "Nothing was published yet, or the database is busy", body = ErrorDocument),
+    )
+)]
+pub(super) async fn job(
+    Extract(desk): Extract<Arc<Desk>>,
+    path: Result<Path<String>, PathRejection>,
+) -> Answer {
+    let name = named(path)?;
+    let (published, row) = known_job(&desk, &name)?;
+    let of = name.clone();
+    let (ended, events) = desk
+        .read(move |reader| {
+            let ended = reader.ended_of(&of, ENDED)?;
+            Ok((ended, reader.story(Some(&of), None, EVENTS)?))
+        })
+        .await?;
+    let limits = published
+        .job(&name)
+        .map(|job| published.config.rows_of(job))
+        .unwrap_or_default();
+    let of_job = |replica: &str| replica.split('/').next() == Some(name.as_str());
+    let page = JobPage {
+        at: published.now.to_string(),
+        job: (*row).clone(),
+        limits: published
+            .report
+            .limits
+            .iter()
+            .filter(|limit| limits.contains(&limit.row))
+            .map(limit_row)
+            .collect(),
+        instances: published
+            .instances
+            .iter()
+            .filter(|row| of_job(&row.instance.replica))
+            .cloned()
+            .collect(),
+        ended: ended
+            .iter()
+            .map(|ended| instance(&ended.held, Some(ended.at)))
+            .collect(),
+        events: events.iter().map(|(_, e)| EventDocument::of(e)).collect(),
+    };
+    clean(&desk, &page)
+}
+
+/// A document whose texts came from elsewhere, without known secrets.
+fn clean(desk: &Desk, document: &impl serde::Serialize) -> Answer {
+    let text = serde_json::to_string(document).map_err(|error| {
+        tracing::error!("an answer cannot be written as JSON: {error}");
+        Problem::new(
+            axum::http::StatusCode::INTERNAL_SERVER_ERROR,
+            "failed",
+            "this went wrong; the daemon's log says more",
+        )
+    })?;
+    let clean = (desk.sources().redact)(&text);
+    let raw = serde_json::value::RawValue::from_string(clean).map_err(|_| {
+        Problem::new(
+            axum::http::StatusCode::INTERNAL_SERVER_ERROR,
+            "failed",
+            "what was read cannot be shown without a secret",
+        )
+    })?;
+    Ok(json(&raw))
+}
+
+/// Why a job runs where it runs, waits, or was passed over.
+#[utoipa::path(
+    get, path = "/api/v1/jobs/{name}/explain", tag = "jobs",
+    params(("name" = String, Path, description = "The job's name", pattern = "^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$")),
+    responses(
+        (status = 200, description = "The reasons", body = ExplainDocument),
+        (status = 400, description = "That is no name of a job", body = ErrorDocument),
+        (status = 401, description = "It takes the token", body = ErrorDocument),
+        (status = 403, description = "Another site, a name that is not haggle's, or no token is configured", body = ErrorDocument),
+        (status = 404, description = "There is no such job", body = ErrorDocument),
+        (status = 500, description = "It went wrong", body = ErrorDocument),
+        (status = 503, description = "Nothing was published yet, or the database is busy", body = ErrorDocument),
+    )
+)]
+pub(super) async fn explain(
+    Extract(desk): Extract<Arc<Desk>>,
+    path: Result<Path<String>, PathRejection>,
+) -> Answer {
+    let name = named(path)?;
+    let (published, row) = known_job(&desk, &name)?;
+    let of = name.clone();
+    let (ticks, events) = desk
+        .read(move |reader| {
+            let ticks = reader.decisions(Some(&of), None, 10)?;
+            Ok((ticks, reader.story(Some(&of), None, EVENTS)?))
+        })
+        .await?;
+    let is_ours = |replica: Option<&crate::types::ids::ReplicaId>| {
+        replica.is_some_and(|replica| replica.job == name)
+    };
+    let mut report = published.report.clone();
+    report
+        .dropped
+        .retain(|(action, _)| is_ours(action.replica.as_ref()));
+    let document = ExplainDocument {
+        at: published.now.to_string(),
+        text: row.text.clone(),
+        sentences: row.sentences.clone(),
+        reasons: published
+            .reasons(&name)
+            .map(|report| reasons(report, published.now)),
+        actions: published
+            .plan
+            .actions
+            .iter()
+            .filter(|action| is_ours(action.replica.as_ref()))
+            .map(action_document)
+            .collect(),
+        dropped: dropped(&report, 50),
+        decisions: ticks
+            .iter()
+            .map(|tick| decided(tick, Some(&name)))
+            .collect(),
+        events: events.iter().map(|(_, e)| EventDocument::of(e)).collect(),
+    };
+    clean(&desk, &document)
+}
+
+/// What a tick did, for a job or any. A plan in an old form is shown as nothing.
+fn decided(tick: &TickRecord, job: Option<&JobName>) -> DecisionDocument {
+    let plan: Plan = serde_json::from_str(&tick.plan).unwrap_or_default();
+    let of_job = |action: &&crate::types::plan::Action| {
+        job.is_none_or(|job| action.replica.as_ref().is_some_and(|r| r.job == *job))
+    };
+    DecisionDocument {
+        tick: tick.tick,
+        at: tick.at.to_string(),
+        actions: plan
+            .actions
+            .iter()
+            .filter(of_job)
+            .map(action_document)
+            .collect(),
+    }
+}
+
+/// How much of the market.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct MarketQuery {
+    /// The last so many hours; 24 where it is left out.
+    #[param(minimum = 1, maximum = 2160)]
+    hours: Option<u32>,
+}
+
+/// Floor, on-demand rate and our bids over time.
+#[utoipa::path(
+    get, path = "/api/v1/jobs/{name}/market", tag = "jobs",
+    params(
+        ("name" = String, Path, description = "The job's name", pattern = "^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$"),
+        MarketQuery,
+    ),
+    responses(
+        (status = 200, description = "The market of the job", body = MarketDocument),
+        (status = 400, description = "That is no name of a job, or a parameter is wrong", body = ErrorDocument),
+        (status = 401, description = "It takes the token", body = ErrorDocument),
+        (status = 403, description = "Another site, a name that is not haggle's, or no token is configured", body = ErrorDocument),
+        (status = 404, description = "There is no such job, or it has no policy that can be used", body = ErrorDocument),
+        (status = 500, description = "It went wrong", body = ErrorDocument),
+        (status = 503, description = "Nothing was published yet, or the database is busy", body = ErrorDocument),
+    )
+)]
+pub(super) async fn market(
+    Extract(desk): Extract<Arc<Desk>>,
+    path: Result<Path<String>, PathRejection>,
+    query: Result<Query<MarketQuery>, QueryRejection>,
+) -> Answer {
+    let name = named(path)?;
+    let hours = within("hours", asked(query)?.hours, HOURS)?;
+    let (published, _) = known_job(&desk, &name)?;
+    let job = published.job(&name).cloned().ok_or_else(|| {
+        Problem::not_found(format!(
+            "{name} has no policy that can be used, so it is not known what it would take"
+        ))
+    })?;
+    let to = published.now;
+    let from = to - Duration::from_secs(u64::from(hours) * 3600);
+    let document = desk
+        .read(move |reader| market_of(reader, &job, (from, to)))
+        .await?;
+    clean(&desk, &document)
+}
+
+fn market_of(
+    reader: &Reader,
+    job: &Job,
+    (from, to): (Time, Time),
+) -> Result<MarketDocument, StoreError> {
+    let requirements = &job.requirements;
+    let models = &requirements.gpu_models;
+    let gpus = requirements.gpu_count;
+    let wanted = |name: &str| models.is_empty() || models.iter().any(|m| same_model(m, name));
+    let cheapest = reader.cheapest_over_time(gpus, wanted, (from, to, POINTS))?;
+    let state = reader.state()?;
+    let mut instances: Vec<(Held, Option<Time>)> = state
+        .held
+        .into_values()
+        .filter(|held| held.replica.job == job.name)
+        .map(|held| (held, None))
+        .collect();
+    let ended = reader.ended_of(&job.name, INSTANCES as u32)?;
+    let still = |Ended { at, held }| (at >= from).then_some((held, Some(at)));
+    instances.extend(ended.into_iter().filter_map(still));
+    instances.sort_by_key(|(held, _)| std::cmp::Reverse(held.created_at));
+    instances.truncate(INSTANCES);
+    let instances = instances
+        .iter()
+        .map(|(held, to)| instance_market(reader, held, (from, *to)))
+        .collect::<Result<Vec<_>, _>>()?;
+    let point = |point: &crate::store::Cheapest| PricePoint {
+        at: point.at.to_string(),
+        floor_dollars_per_hour: point.floor.map(Rate::decimal),
+        on_demand_dollars_per_hour: point.on_demand.map(Rate::decimal),
+    };
+    Ok(MarketDocument {
+        job: job.name.to_string(),
+        from: from.to_string(),
+        to: to.to_string(),
+        gpus,
+        models: models.clone(),
+        ceiling_dollars_per_hour: job.price_max.saturating_mul(i64::from(gpus)).decimal(),
+        cheapest: cheapest.iter().map(point).collect(),
+        instances,
+    })
+}
+
+fn instance_market(
+    reader: &Reader,
+    held: &Held,
+    (from, to): (Time, Option<Time>),
+) -> Result<InstanceMarket, StoreError> {
+    let bids = reader.bids_of(held.id, CHANGES as u32)?;
+    let bid = |intent: &Intent| {
+        let bid = match intent.effect {
+            Effect::Rent { price, .. } => price,
+            Effect::SetBid { bid, .. } => bid,
+            _ => return None,
+        };
+        Some(BidPoint {
+            at: intent.at.to_string(),
+            dollars_per_hour: bid.decimal(),
+        })
+    };
+    let history = reader.slot_history(held.slot)?;
+    let versions = history.map(|history| history.versions).unwrap_or_default();
+    let kept = versions
+        .iter()
+        .filter(|version| version.to.is_none_or(|to| to >= from));
+    let mut slot: Vec<PricePoint> = Vec::new();
+    let mut until: Option<Time> = None;
+    for version in kept {
+        gap(&mut slot, until, version);
+        slot.push(PricePoint {
+            at: version.from.max(from).to_string(),
+            floor_dollars_per_hour: version.offer.floor.map(Rate::decimal),
+            on_demand_dollars_per_hour: version.offer.on_demand.map(Rate::decimal),
+        });
+        until = version.to;
+    }
+    if let Some(until) = until {
+        slot.push(nothing(until));
+    }
+    let over = slot.len().saturating_sub(CHANGES);
+    slot.drain(..over);
+    Ok(InstanceMarket {
+        instance: held.id.0,
+        replica: held.replica.to_string(),
+        machine: held.slot.machine.0,
+        gpus: held.slot.gpus,
+        gpu_name: held.gpu_name.clone(),
+        rental: held.rental.as_str(),
+        from: held.created_at.to_string(),
+        to: to.map(|to| to.to_string()),
+        bids: bids.iter().filter_map(bid).collect(),
+        slot,
+    })
+}
+
+/// Where a slot was not listed for a while, nothing is known in between.
+fn gap(slot: &mut Vec<PricePoint>, until: Option<Time>, next: &SlotVersion) {
+    if let Some(until) = until.filter(|&until| until < next.from) {
+        slot.push(nothing(until));
+    }
+}
+
+fn nothing(at: Time) -> PricePoint {
+    PricePoint {
+        at: at.to_string(),
+        floor_dollars_per_hour: None,
+        on_demand_dollars_per_hour: None,
+    }
+}
+
+/// Which lines.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct LogQuery {
+    /// Of one replica alone.
+    replica: Option<u32>,
+    /// Which attempt, counted from the newest, which is 1.
+    #[param(minimum = 1)]
+    attempt: Option<u32>,
+    /// At most so many of the last lines; 200 where it is left out.
+    #[param(minimum = 1, maximum = 2000)]
+    lines: Option<u32>,
+}
+
+/// What a job wrote, as far as the daemon read it.
+#[utoipa::path(
+    get, path = "/api/v1/jobs/{name}/logs", tag = "jobs",
+    params(
+        ("name" = String, Path, description = "The job's name", pattern = "^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$"),
+        LogQuery,
+    ),
+    responses(
+        (status = 200, description = "The last lines of an attempt, and which attempts there are", body = LogDocument),
+        (status = 400, description = "That is no name of a job, or a parameter is wrong", body = ErrorDocument),
+        (status = 401, description = "It takes the token", body = ErrorDocument),
+        (status = 403, description = "Another site, a name that is not haggle's, or no token is configured", body = ErrorDocument),
+        (status = 404, description = "There is no such job", body = ErrorDocument),
+        (status = 500, description = "It went wrong", body = ErrorDocument),
+        (status = 503, description = "Nothing was published yet, or the database is busy", body = ErrorDocument),
+    )
+)]
+pub(super) async fn logs(
+    Extract(desk): Extract<Arc<Desk>>,
+    path: Result<Path<String>, PathRejection>,
+    query: Result<Query<LogQuery>, QueryRejection>,
+) -> Answer {
+    let name = named(path)?;
+    let query = asked(query)?;
+    let lines = within("lines", query.lines, LINES)?;
+    let number = within("attempt", query.attempt, (1, u32::MAX))? as usize;
+    known_job(&desk, &name)?;
+    let of = Of {
+        job: name,
+        index: query.replica,
+    };
+    let book = Book::of_database(&desk.sources().database);
+    let redact = Arc::clone(&desk.sources().redact_logs);
+    let document = desk
+        .read(move |reader| {
+            let unreadable = |error| StoreError::Other(format!("the logs cannot be read: {error}"));
+            let kept = book.kept(&of.job).map_err(unreadable)?;
+            let ended = reader.ended_of(&of.job, 1000)?;
+            let all = known(&of, &reader.state()?, ended, kept);
+            let chosen = all.get(number - 1);
+            let text = chosen.map(|chosen| book.read(&chosen.attempt));
+            let text = text
+                .transpose()
+                .map_err(unreadable)?
+                .flatten()
+                .unwrap_or_default();
+            let wanted = last_lines(&text, lines);
+            let sent = crate::logbook::recent(wanted, LOG_BYTES_MAX);
+            let mut shown = Shown::new(Style::Short, redact);
+            shown.take(sent);
+            shown.finish();
+            Ok(LogDocument {
+                job: of.job.to_string(),
+                attempt: chosen.map(|_| number),
+                lines: String::from_utf8_lossy(&shown.ready())
+                    .lines()
+                    .map(str::to_owned)
+                    .collect(),
+                is_cut: sent.len() < text.len(),
+                attempts: all
+                    .iter()
+                    .enumerate()
+                    .take(ATTEMPTS_MAX)
+                    .map(|(at, known)| AttemptDocument {
+                        attempt: at + 1,
+                        replica: known.attempt.replica.to_string(),
+                        instance: known.attempt.instance.0,
+                        is_there: known.live,
+                        ended_at: known.ended.map(|at| at.to_string()),
+                        has_log: known.kept,
+                    })
+                    .collect(),
+            })
+        })
+        .await?;
+    clean(&desk, &document)
+}
+
+/// Which decisions.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct DecisionsQuery {
+    /// Of one job alone.
+    #[param(pattern = "^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$")]
+    job: Option<String>,
+    /// Those before this tick.
+    #[param(minimum = 0)]
+    before: Option<i64>,
+    /// So many at most; 50 where it is left out.
+    #[param(minimum = 1, maximum = 200)]
+    limit: Option<u32>,
+}
+
+/// What ticks decided to do, the newest first. Ticks that decided nothing are left out.
+#[utoipa::path(
+    get, path = "/api/v1/decisions", tag = "decisions", params(DecisionsQuery),
+    responses(
+        (status = 200, description = "A page of them", body = DecisionsDocument),
+        (status = 400, description = "A parameter is wrong", body = ErrorDocument),
+        (status = 401, description = "It takes the token", body = ErrorDocument),
+        (status = 403, description = "Another site, a name that is not haggle's, or no token is configured", body = ErrorDocument),
+        (status = 500, description = "It went wrong", body = ErrorDocument),
+        (status = 503, description = "The database is busy", body = ErrorDocument),
+    )
+)]
+pub(super) async fn decisions(
+    Extract(desk): Extract<Arc<Desk>>,
+    query: Result<Query<DecisionsQuery>, QueryRejection>,
+) -> Answer {
+    let query = asked(query)?;
+    let limit = within("limit", query.limit, LIMIT)?;
+    let job = job_asked(query.job.as_ref())?;
+    let before = query
+        .before
+        .map(u64::try_from)
+        .transpose()
+        .map_err(|_| Problem::bad_request("`before` is the number of a tick"))?;
+    let of = job.clone();
+    let ticks = desk
+        .read(move |reader| reader.decisions(of.as_ref(), before, limit))
+        .await?;
+    let full = ticks.len() == limit as usize;
+    let document = DecisionsDocument {
+        next_before: ticks.last().filter(|_| full).map(|tick| tick.tick),
+        decisions: ticks
+            .iter()
+            .map(|tick| decided(tick, job.as_ref()))
+            .collect(),
+    };
+    clean(&desk, &document)
+}
+
+/// A decision with every reason, made again from the world that the journal kept.
+#[utoipa::path(
+    get, path = "/api/v1/decisions/{tick}", tag = "decisions",
+    params(("tick" = u64, Path, description = "The tick's number")),
+    responses(
+        (status = 200, description = "The decision", body = DecisionPage),
+        (status = 400, description = "That is no number", body = ErrorDocument),
+        (status = 401, description = "It takes the token", body = ErrorDocument),
+        (status = 403, description = "Another site, a name that is not haggle's, or no token is configured", body = ErrorDocument),
+        (status = 404, description = "That tick decided nothing, or is not kept any more", body = ErrorDocument),
+        (status = 500, description = "It went wrong", body = ErrorDocument),
+        (status = 503, description = "The database is busy", body = ErrorDocument),
+    )
+)]
+pub(super) async fn decision(
+    Extract(desk): Extract<Arc<Desk>>,
+    path: Result<Path<u64>, PathRejection>,
+) -> Answer {
+    let Path(tick) = path.map_err(|error| Problem::bad_request(error.body_text()))?;
+    let found = desk.read(move |reader| again(reader, tick)).await?;
+    let page = found.ok_or_else(|| {
+        Problem::not_found(format!(
+            "tick {tick} decided nothing, or is not kept any more"
+        ))
+    })?;
+    clean(&desk, &page)
+}
+
+fn again(reader: &Reader, tick: u64) -> Result<Option<DecisionPage>, StoreError> {
+    let Some(record) = reader.tick(tick)? else {
+        return Ok(None);
+    };
+    let text = record.world.as_deref().unwrap_or_default();
+    let world: Option<World> = serde_json::from_str(text).ok();
+    let market = record
+        .snapshot
+        .map(|id| reader.snapshot(id))
+        .transpose()?
+        .flatten();
+    let (again, not_again) = match (world, market, record.snapshot) {
+        (Some(mut world), market, id) if market.is_some() || id.is_none() => {
+            world.market = Arc::new(market.unwrap_or_default());
+            let (plan, mut report) = decide(&world);
+            let (plan, dropped) = check(&world, &plan);
+            report.dropped = dropped;
+            (Some(plan_document(&plan, &report, world.now)), None)
+        }
+        (None, ..) => (None, Some("its world is in an older form".to_owned())),
+        _ => (None, Some("its market is not kept any more".to_owned())),
+    };
+    Ok(Some(DecisionPage {
+        tick,
+        decided: decided(&record, None),
+        again,
+        not_again,
+    }))
+}
+
+/// Which events.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct StoryQuery {
+    /// Of one job alone.
+    #[param(pattern = "^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$")]
+    job: Option<String>,
+    /// Those before this number.
+    before: Option<i64>,
+    /// So many at most; 50 where it is left out.
+    #[param(minimum = 1, maximum = 200)]
+    limit: Option<u32>,
+}
+
+/// What happened, the newest first.
+#[utoipa::path(
+    get, path = "/api/v1/story", tag = "decisions", params(StoryQuery),
+    responses(
+        (status = 200, description = "A page of it", body = StoryDocument),
+        (status = 400, description = "A parameter is wrong", body = ErrorDocument),
+        (status = 401, description = "It takes the token", body = ErrorDocument),
+        (status = 403, description = "Another site, a name that is not haggle's, or no token is configured", body = ErrorDocument),
+        (status = 500, description = "It went wrong", body = ErrorDocument),
+        (status = 503, description = "The database is busy", body = ErrorDocument),
+    )
+)]
+pub(super) async fn story(
+    Extract(desk): Extract<Arc<Desk>>,
+    query: Result<Query<StoryQuery>, QueryRejection>,
+) -> Answer {
+    let query = asked(query)?;
+    let limit = within("limit", query.limit, LIMIT)?;
+    let job = job_asked(query.job.as_ref())?;
+    let events = desk
+        .read(move |reader| reader.story(job.as_ref(), query.before, limit))
+        .await?;
+    let full = events.len() == limit as usize;
+    let line = |(id, event): &(i64, crate::types::state::Event)| StoryLine {
+        id: *id,
+        event: EventDocument::of(event),
+    };
+    let document = StoryDocument {
+        next_before: events.last().filter(|_| full).map(|(id, _)| *id),
+        events: events.iter().map(line).collect(),
+    };
+    clean(&desk, &document)
+}
+
+/// By what spending is added up.
+#[derive(Clone, Copy, Debug, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum By {
+    /// By job.
+    Job,
+    /// By day in the configured time zone.
+    Day,
+    /// By month in the configured time zone.
+    Month,
+    /// By GPU model.
+    Gpu,
+}
+
+/// By what.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct SpendQuery {
+    /// By what it is added up; by day where it is left out.
+    #[param(inline)]
+    by: Option<By>,
+}
+
+/// What was spent, from the ledger.
+#[utoipa::path(
+    get, path = "/api/v1/spend", tag = "money", params(SpendQuery),
+    responses(
+        (status = 200, description = "What was spent", body = SpendDocument),
+        (status = 400, description = "A parameter is wrong", body = ErrorDocument),
+        (status = 401, description = "It takes the token", body = ErrorDocument),
+        (status = 403, description = "Another site, a name that is not haggle's, or no token is configured", body = ErrorDocument),
+        (status = 500, description = "It went wrong", body = ErrorDocument),
+        (status = 503, description = "Nothing was published yet, or the database is busy", body = ErrorDocument),
+    )
+)]
+pub(super) async fn spend(
+    Extract(desk): Extract<Arc<Desk>>,
+    query: Result<Query<SpendQuery>, QueryRejection>,
+) -> Answer {
+    let (by, group) = match asked(query)?.by.unwrap_or(By::Day) {
+        By::Job => ("job", Group::Job),
+        By::Day => ("day", Group::Day),
+        By::Month => ("month", Group::Month),
+        By::Gpu => ("gpu", Group::Gpu),
+    };
+    let zone = desk.published()?.config.timezone;
+    let mut rows = desk
+        .read(move |reader| reader.spend_by(group, zone))
+        .await?;
+    let over = rows.len().saturating_sub(SPEND_ROWS);
+    rows.drain(..over);
+    let document = SpendDocument {
+        by,
+        timezone: zone.to_string(),
+        rows: rows.into_iter().map(SpendRow::from).collect(),
+    };
+    clean(&desk, &document)
+}
+
+/// The policies, and what is wrong with those that cannot be used.
+#[utoipa::path(
+    get, path = "/api/v1/policies", tag = "jobs",
+    responses(
+        (status = 200, description = "The policies", body = PoliciesDocument),
+        (status = 400, description = "A header is wrong", body = ErrorDocument),
+        (status = 401, description = "It takes the token", body = ErrorDocument),
+        (status = 403, description = "Another site, a name that is not haggle's, or no token is configured", body = ErrorDocument),
+        (status = 500, description = "It went wrong", body = ErrorDocument),
+        (status = 503, description = "Nothing was published yet, or too much is read at once", body = ErrorDocument),
+    )
+)]
+pub(super) async fn policies(Extract(desk): Extract<Arc<Desk>>) -> Answer {
+    let published = desk.published()?;
+    let Some(directory) = desk.sources().policies.clone() else {
+        let document = PoliciesDocument {
+            directory: None,
+            policies: published.jobs.iter().map(|job| policy(job, None)).collect(),
+            mistakes: Vec::new(),
+        };
+        return clean(&desk, &document);
+    };
+    let document = desk
+        .blocking(None, move || {
+            let loaded = policy::load_dir(&directory);
+            PoliciesDocument {
+                directory: Some(directory.display().to_string()),
+                policies: loaded
+                    .jobs
+                    .iter()
+                    .map(|loaded| policy(&loaded.job, Some(loaded.path.display().to_string())))
+                    .collect(),
+                mistakes: loaded.errors.iter().map(mistake).collect(),
+            }
+        })
+        .await?;
+    clean(&desk, &document)
+}
+
+fn policy(job: &Job, file: Option<String>) -> PolicyDocument {
+    PolicyDocument {
+        job: job.name.to_string(),
+        file,
+        owner: job.owner.clone(),
+        tags: job.tags.clone(),
+        priority: job.priority,
+        replicas: job.replicas,
+        gpu_models: job.requirements.gpu_models.clone(),
+        gpus: job.requirements.gpu_count,
+        rental: match job.rental {
+            RentalChoice::Interruptible => "interruptible",
+            RentalChoice::OnDemand => "on-demand",
+            RentalChoice::Auto => "auto",
+        }
+        .to_owned(),
+        price_max_dollars_per_gpu_hour: job.price_max.decimal(),
+        budget_dollars: job.budget.total.map(Money::decimal),
+    }
+}
+
+fn mistake(error: &PolicyError) -> MistakeDocument {
+    MistakeDocument {
+        file: error.file().to_owned(),
+        job: error.job_name().map(|name| name.to_string()),
+        line: error.line(),
+        column: error.column(),
+        message: error.message().to_owned(),
+        help: error.help_text().map(str::to_owned),
+    }
+}
