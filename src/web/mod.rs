@@ -14,6 +14,7 @@ mod changes;
 mod desk;
 mod documents;
 mod events;
+mod market;
 mod openapi;
 mod publish;
 #[cfg(test)]
@@ -49,7 +50,7 @@ pub fn router(desk: Arc<Desk>) -> Router {
         .route("/events", get(events::events))
         .route("/jobs/{name}", get(api::job))
         .route("/jobs/{name}/explain", get(api::explain))
-        .route("/jobs/{name}/market", get(api::market))
+        .route("/jobs/{name}/market", get(market::market))
         .route("/jobs/{name}/logs", get(api::logs))
         .route("/decisions", get(api::decisions))
         .route("/decisions/{tick}", get(api::decision))
