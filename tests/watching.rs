@@ -206,9 +206,8 @@ impl Prometheus {
         let rules = fs::read_to_string(deploy("prometheus/haggle.rules.yml")).unwrap();
         fs::write(directory.join("haggle.rules.yml"), &rules).unwrap();
         let eager: String = rules
-            .lines()
+            .split_inclusive('\n')
             .filter(|line| !line.trim_start().starts_with("for: "))
-            .map(|line| format!("{line}\n"))
             .collect();
         let (groups, alerts) = eager.split_once("  - name: haggle-daemon").unwrap();
         assert!(groups.contains("record:"));
@@ -237,18 +236,14 @@ impl Prometheus {
     fn read(&self, method: &str, path: &str, body: &str) -> Option<Value> {
         let answer = ask(&self.address, method, path, body)?;
         let read: Value = serde_json::from_str(&answer).ok()?;
-        if read["status"] == "error" {
-            panic!("{path} {body}: {answer}");
-        }
+        assert!(read["status"] != "error", "{path} {body}: {answer}");
         Some(read["data"].clone())
     }
 
     /// How many series an expression has now. One that cannot be evaluated stops the test.
     fn series(&self, expression: &str) -> usize {
-        let encoded: String = expression
-            .bytes()
-            .map(|byte| format!("%{byte:02X}"))
-            .collect();
+        let bytes = expression.bytes().map(|byte| format!("%{byte:02X}"));
+        let encoded = bytes.collect::<Vec<_>>().concat();
         let data = self.read("POST", "/api/v1/query", &format!("query={encoded}"));
         data.map_or(0, |data| data["result"].as_array().unwrap().len())
     }

@@ -228,7 +228,7 @@ fn a_model_that_is_over_the_ceiling_hides_none_that_is_within() {
 fn work_that_stays_on_a_disk_is_not_counted_elsewhere() {
     let mut world = riding(scene(10, FIVE_HOURS), 5);
     change(&mut world, |job| {
-        job.checkpoint_place = Some(CheckpointPlace::Disk)
+        job.checkpoint_place = Some(CheckpointPlace::Disk);
     });
     assert_eq!(
         first(&decide(&world).0),
@@ -242,7 +242,7 @@ fn a_model_is_as_fast_as_the_policy_says_however_it_spells_it() {
     let takes = |name: &str| {
         let mut world = scene(5, TEN_HOURS);
         change(&mut world, |job| {
-            job.factors_ppm = [(name.to_owned(), 500_000)].into()
+            job.factors_ppm = [(name.to_owned(), 500_000)].into();
         });
         rented(&world)
     };
@@ -338,7 +338,7 @@ fn what_rides_for_little_is_told_that_the_end_may_be_dear() {
     let mut world = riding(scene(10, HOUR * 48), 5);
     // Five hours at a bid would cost $1.10, on demand over $2.
     change(&mut world, |job| {
-        job.budget.total = Some(Money::from_dollars(1.6).unwrap())
+        job.budget.total = Some(Money::from_dollars(1.6).unwrap());
     });
     assert_eq!(told(&world), ["deadline-over-budget"]);
 }
