@@ -16,6 +16,7 @@ use crate::types::state::State;
 use crate::types::time::Time;
 use crate::view::jobs::{JobDocument, document};
 use crate::view::limits;
+use crate::view::rented::Rented;
 
 #[derive(Debug, Serialize)]
 struct JobsDocument {
@@ -51,6 +52,7 @@ pub(crate) fn run(context: &Context) -> Done {
     let today = now.day(config.timezone);
     let engine = config.engine();
     let limits = limits::known(now, &engine, &jobs, &state);
+    let rented = Rented::of(&state);
     let documents: Vec<JobDocument> = known
         .iter()
         .map(|name| {
@@ -65,7 +67,7 @@ pub(crate) fn run(context: &Context) -> Done {
                 projected_breach_at: breach.map(|(_, at)| at.to_string()),
                 projected_breach_limit: breach.map(|(limit, _)| limit.row.to_string()),
                 breach_in: breach.map(|(_, at)| limits::until(now, at)),
-                ..document(&state, name, job, policy, (now, today))
+                ..document(&rented, name, job, policy, (now, today))
             }
         })
         .collect();

@@ -128,11 +128,12 @@ pub(crate) fn run(context: &Context, args: &RunArgs) -> Done {
     }));
     let mut publisher = Publisher::new(Arc::clone(&desk), pace(&config.poll));
     let events = Reader::open(&config.database)?.events(None, EVENTS_PRIMED)?;
+    let broken: Vec<_> = loaded.errors.iter().map(super::sources::broken).collect();
     let jobs: Vec<_> = loaded.jobs.into_iter().map(|of| Arc::new(of.job)).collect();
     publisher.prime(
         &state,
         &events,
-        &jobs,
+        (&jobs, &broken),
         (context.now(), config.live, &engine),
     );
     let patience = if args.once {
@@ -288,9 +289,13 @@ async fn drive(
         }
         return end(context, args, daemon).await;
     }
-    let server = serve(context.output, config.listen, shared, desk)?;
+    let server = serve(context.output, config.listen, shared, Arc::clone(&desk))?;
     let told = "ending: what was sent is settled first; interrupt again to quit at once";
     let (first, second) = interruptions(context.output, told);
+    let first = async {
+        first.await;
+        desk.ends();
+    };
     let work = async {
         if let Err(error) = daemon.run(None, first).await {
             if matches!(error, DaemonError::Store(_)) {

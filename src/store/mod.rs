@@ -50,7 +50,7 @@ pub use reader::{Ended, EntryFilter, Reader, SlotHistory, SlotVersion};
 pub use receipt::{HostLoss, Paid, Receipt};
 pub use restore::{Restored, restore};
 pub use spend::{Group, Spend};
-pub use story::{Cheapest, Interrupter};
+pub use story::Cheapest;
 pub use told::Told;
 
 use crate::ports::{Standing, Store, StoreError};

@@ -1,6 +1,8 @@
 //! What happened, told in pages: events, decisions, bids, and the market of some models over time.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rusqlite::{OptionalExtension, params};
 
@@ -25,20 +27,18 @@ pub struct Cheapest {
     pub on_demand: Option<Rate>,
 }
 
-/// Ends a read that takes too long, from another thread.
-pub struct Interrupter(rusqlite::InterruptHandle);
-
-impl Interrupter {
-    /// The read that runs now, if any, fails.
-    pub fn interrupt(&self) {
-        self.0.interrupt();
-    }
-}
+/// Steps of SQLite's machine between two looks whether anybody still waits: far under a millisecond.
+const STEPS: std::ffi::c_int = 10_000;
 
 impl Reader {
-    /// What ends a read of this reader that takes too long.
-    pub fn interrupter(&self) -> Interrupter {
-        Interrupter(self.connection.get_interrupt_handle())
+    /// From when `over` is set, whatever this reader reads fails, also what it has begun. One statement
+    /// that is interrupted would not do: a read is several.
+    ///
+    /// # Errors
+    /// What SQLite may say.
+    pub fn ends_with(&mut self, over: Arc<AtomicBool>) -> Result<(), StoreError> {
+        let is_over = move || over.load(Ordering::Relaxed);
+        Ok(self.connection.progress_handler(STEPS, Some(is_over))?)
     }
 
     /// Events of a job or all, newest first, with their numbers: at most `limit`, those before number
@@ -252,7 +252,6 @@ fn least(a: Option<Rate>, b: Option<Rate>) -> Option<Rate> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
     use std::time::Duration;
 
     use super::*;
@@ -323,6 +322,28 @@ mod tests {
         assert_eq!(dense.len(), 4);
         let two = reader.cheapest_over_time(2, wanted, (NOW, to, 4)).unwrap();
         assert!(two.iter().all(|one| one.floor.is_none()));
+    }
+
+    #[test]
+    fn a_read_for_nobody_ends_and_none_begins_after_it() {
+        let (_directory, _store, mut reader) = store();
+        let over = Arc::new(AtomicBool::new(false));
+        reader.ends_with(Arc::clone(&over)).unwrap();
+        assert!(reader.story(None, None, 9).is_ok());
+        // Would count for a minute and more.
+        let long =
+            "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 4000000000)
+                    SELECT count(*) FROM n";
+        std::thread::scope(|scope| {
+            let read = scope.spawn(move || {
+                let count = |row: &rusqlite::Row<'_>| row.get::<_, i64>(0);
+                (reader.rows(long, &[], count), reader.rows(long, &[], count))
+            });
+            over.store(true, Ordering::Relaxed);
+            let (begun, later) = read.join().unwrap();
+            assert!(begun.is_err(), "{begun:?}");
+            assert!(later.is_err(), "{later:?}");
+        });
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! It is made of what a tick saw and decided, and bounded: whatever there is, so many rows are in it,
 //! and how many were left out is said.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,11 +14,12 @@ use super::instances::{self, InstanceDocument};
 use super::jobs::{self, JobDocument};
 use super::limits::{self, LimitDocument};
 use super::plan::{self, ActionDocument, DroppedDocument, NoticeDocument};
+use super::rented::Rented;
 use super::sentence::{self, Sentence, Tone};
 use crate::engine::eligible::factor_ppm;
 use crate::engine::projection::{burn_now, first_breach};
 use crate::engine::runway::lasts;
-use crate::types::ids::{JobName, ReplicaId};
+use crate::types::ids::JobName;
 use crate::types::instance::{Held, Phase};
 use crate::types::job::Job;
 use crate::types::ledger::Scope;
@@ -147,10 +148,10 @@ pub(crate) struct JobRow {
     pub(crate) saved_dollars: String,
     /// The ceiling of its policy.
     pub(crate) price_max_dollars_per_gpu_hour: Option<String>,
-    /// Slots that it could take now.
-    pub(crate) eligible: u32,
-    /// Slots that were refused.
-    pub(crate) refused: u32,
+    /// Slots that it could take now; `null`: nothing was decided for it.
+    pub(crate) eligible: Option<u32>,
+    /// Slots that were refused; `null`: nothing was decided for it.
+    pub(crate) refused: Option<u32>,
     /// The landed price of the best slot that it could take, per useful GPU-hour.
     pub(crate) best_dollars_per_gpu_hour: Option<String>,
     /// The landed price of the cheapest on-demand slot that would suit, per useful GPU-hour.
@@ -213,6 +214,9 @@ pub(crate) struct BoardDocument {
     pub(crate) instances_left_out: usize,
     /// Policy files that cannot be used.
     pub(crate) broken_policies: Vec<BrokenDocument>,
+    /// Whether the last tick could read the account and all that is rented; else that there are no
+    /// `actions` does not say that none are needed.
+    pub(crate) was_decided: bool,
     /// What the last tick decided to do.
     pub(crate) actions: Vec<ActionDocument>,
     /// What it decided and a limit held back.
@@ -236,6 +240,8 @@ pub(crate) struct Seen<'a> {
     pub(crate) broken: &'a [BrokenDocument],
     pub(crate) plan: &'a Plan,
     pub(crate) report: &'a Report,
+    /// Whether the plan comes of what the marketplace said.
+    pub(crate) was_decided: bool,
     /// As it was read last; `None`: it could not be.
     pub(crate) credit: Option<Money>,
     pub(crate) next_tick: Duration,
@@ -246,7 +252,8 @@ pub(crate) struct Seen<'a> {
 
 /// Makes the board, and the rows of its jobs with all their replicas.
 pub(crate) fn board(seen: &Seen<'_>) -> (BoardDocument, Vec<JobRow>) {
-    let rows = job_rows(seen);
+    let rented = Rented::of(seen.state);
+    let mut rows = job_rows(seen, &rented);
     let (config, state) = (seen.config, seen.state);
     let mut limits: Vec<&Projection> = seen.report.limits.iter().collect();
     limits.sort_by_key(|limit| {
@@ -276,7 +283,7 @@ pub(crate) fn board(seen: &Seen<'_>) -> (BoardDocument, Vec<JobRow>) {
         limits_left_out: limits.len() - shown,
         limits: limits.into_iter().take(shown).map(limit_row).collect(),
         jobs_left_out: rows.len().saturating_sub(JOBS_MAX),
-        jobs: rows.iter().take(JOBS_MAX).map(shortened).collect(),
+        jobs: rows.iter_mut().take(JOBS_MAX).map(shortened).collect(),
         instances_left_out: state.held.len().saturating_sub(INSTANCES_MAX),
         instances: state
             .held
@@ -285,6 +292,7 @@ pub(crate) fn board(seen: &Seen<'_>) -> (BoardDocument, Vec<JobRow>) {
             .map(instance_row)
             .collect(),
         broken_policies: seen.broken.to_vec(),
+        was_decided: seen.was_decided,
         actions: seen
             .plan
             .actions
@@ -299,12 +307,17 @@ pub(crate) fn board(seen: &Seen<'_>) -> (BoardDocument, Vec<JobRow>) {
     (document, rows)
 }
 
-fn shortened(row: &JobRow) -> JobRow {
-    let mut row = row.clone();
-    row.replicas_left_out = row.job.replicas.len().saturating_sub(REPLICAS_MAX);
-    row.job.replicas.truncate(REPLICAS_MAX);
-    row.sentences.truncate(REPLICAS_MAX);
-    row
+/// A row with its first replicas. What is not shown is not copied either: an array has thousands.
+fn shortened(row: &mut JobRow) -> JobRow {
+    let replicas = std::mem::take(&mut row.job.replicas);
+    let sentences = std::mem::take(&mut row.sentences);
+    let mut short = row.clone();
+    short.replicas_left_out = replicas.len().saturating_sub(REPLICAS_MAX);
+    short.job.replicas = replicas.iter().take(REPLICAS_MAX).cloned().collect();
+    short.sentences = sentences.iter().take(REPLICAS_MAX).cloned().collect();
+    row.job.replicas = replicas;
+    row.sentences = sentences;
+    short
 }
 
 fn money(seen: &Seen<'_>) -> MoneyDocument {
@@ -349,7 +362,7 @@ pub(crate) fn limit_row(limit: &Projection) -> LimitRow {
     }
 }
 
-fn job_rows(seen: &Seen<'_>) -> Vec<JobRow> {
+fn job_rows(seen: &Seen<'_>, rented: &Rented<'_>) -> Vec<JobRow> {
     let mut reports: BTreeMap<&JobName, &JobReport> = BTreeMap::new();
     for report in &seen.report.jobs {
         reports.insert(&report.job, report);
@@ -357,28 +370,26 @@ fn job_rows(seen: &Seen<'_>) -> Vec<JobRow> {
     let mut rows: Vec<JobRow> = seen
         .jobs
         .iter()
-        .map(|job| job_row(seen, &job.name, Some(job), reports.get(&job.name).copied()))
+        .map(|job| {
+            let report = reports.get(&job.name).copied();
+            job_row((seen, rented), &job.name, Some(job), report)
+        })
         .collect();
-    let known = |name: &JobName| seen.jobs.iter().any(|job| job.name == *name);
-    let mut others: Vec<&JobName> = seen.state.jobs.keys().filter(|name| !known(name)).collect();
+    let known: BTreeSet<&JobName> = seen.jobs.iter().map(|job| &job.name).collect();
+    let names = seen.state.jobs.keys();
+    let mut others: Vec<&JobName> = names.filter(|name| !known.contains(name)).collect();
     // Those with something rented first: they cost money without a policy.
-    others.sort_by_key(|name| {
-        !seen
-            .state
-            .held
-            .values()
-            .any(|held| held.replica.job == **name)
-    });
+    others.sort_by_cached_key(|name| rented.of_job(name).next().is_none());
     rows.extend(
         others
             .into_iter()
-            .map(|name| job_row(seen, name, None, None)),
+            .map(|name| job_row((seen, rented), name, None, None)),
     );
     rows
 }
 
 fn job_row(
-    seen: &Seen<'_>,
+    (seen, rented): (&Seen<'_>, &Rented<'_>),
     name: &JobName,
     job: Option<&Job>,
     report: Option<&JobReport>,
@@ -398,10 +409,10 @@ fn job_row(
     let document = JobDocument {
         projected_breach_at: breach.map(|(_, at)| at.to_string()),
         projected_breach_limit: breach.map(|(limit, _)| limit.row.to_string()),
-        ..jobs::document(state, name, job, policy, (seen.now, seen.now.day(zone)))
+        ..jobs::document(rented, name, job, policy, (seen.now, seen.now.day(zone)))
     };
     let sentences = report.map_or_else(Vec::new, |report| {
-        sentence::sentences(report, state, (seen.now, zone))
+        sentence::sentences(report, rented, (seen.now, zone))
     });
     let (tone, text) = sentence::headline(&sentences).unwrap_or_else(|| match policy {
         "broken" => (
@@ -437,12 +448,12 @@ fn job_row(
             .filter(|&work| work > 0)
             .map(|work| (done as f64 / work as f64).clamp(0.0, 1.0)),
         expected_end_at: job.zip(work).and_then(|(job, work)| {
-            expected_end(state, job, work - done, seen.now).map(|at| at.to_string())
+            expected_end(rented, job, work - done, seen.now).map(|at| at.to_string())
         }),
         saved_dollars: (equivalent.unwrap_or_default() - state.spent(name)).decimal(),
         price_max_dollars_per_gpu_hour: job.map(|job| job.price_max.decimal()),
-        eligible: report.map_or(0, |report| report.eligible),
-        refused: report.map_or(0, |report| report.refused.values().sum()),
+        eligible: report.map(|report| report.eligible),
+        refused: report.map(|report| report.refused.values().sum()),
         best_dollars_per_gpu_hour: report
             .and_then(|report| report.best.first())
             .map(|best| landed(best.parts.total())),
@@ -455,16 +466,9 @@ fn job_row(
 
 /// When what is left of a job's work, in useful GPU-milliseconds, would be done by what runs of it now.
 /// `None`: nothing runs.
-fn expected_end(state: &State, job: &Job, left: i64, now: Time) -> Option<Time> {
-    let numbered = |index| ReplicaId {
-        job: job.name.clone(),
-        index,
-    };
-    let of_job = |held: &&Held| (numbered(0)..=numbered(u32::MAX)).contains(&held.replica);
-    let useful: i128 = state
-        .held
-        .values()
-        .filter(of_job)
+fn expected_end(rented: &Rented<'_>, job: &Job, left: i64, now: Time) -> Option<Time> {
+    let useful: i128 = rented
+        .of_job(&job.name)
         .filter(|held| held.phase == Phase::Running && held.destroying.is_none())
         .map(|held| i128::from(held.slot.gpus) * i128::from(factor_ppm(job, &held.gpu_name)))
         .sum();

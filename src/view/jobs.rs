@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::rented::Rented;
 use super::words;
 use crate::engine::array::{Member, Standing, members};
 use crate::engine::projection::burn_now;
@@ -13,7 +14,7 @@ use crate::types::instance::{Held, Phase};
 use crate::types::job::{Job, Parameters};
 use crate::types::ledger::Scope;
 use crate::types::money::{Money, Rate};
-use crate::types::state::{Ending, State, Wish};
+use crate::types::state::{Ending, Wish};
 use crate::types::time::Time;
 
 /// A job, as programs see it.
@@ -100,12 +101,13 @@ pub(crate) struct ReplicaDocument {
 
 /// The document of a job, known by its policy or by what ran of it.
 pub(crate) fn document(
-    state: &State,
+    rented: &Rented<'_>,
     name: &JobName,
     job: Option<&Job>,
     policy: &'static str,
     (now, today): (Time, chrono::NaiveDate),
 ) -> JobDocument {
+    let state = rented.state;
     let record = state.job(name);
     let wanted = job.map_or_else(Vec::new, |job| members(state, job));
     let recorded = state.replicas_of(name).map(|record| Member {
@@ -122,7 +124,7 @@ pub(crate) fn document(
         .into_values()
         .map(|one| ReplicaDocument {
             removed: job.is_some() && !wanted.contains(&one.index),
-            ..replica(state, name, one, held_back)
+            ..replica(rented, name, one, held_back)
         })
         .collect();
     // What was taken out of an array is history; a copy too many of a plain job is still to be seen.
@@ -143,12 +145,7 @@ pub(crate) fn document(
         .replicas_of(name)
         .map(crate::types::state::ReplicaRecord::done_gpu_ms)
         .sum();
-    let burn: Rate = state
-        .held
-        .values()
-        .filter(|held| held.replica.job == *name)
-        .map(burn)
-        .sum();
+    let burn: Rate = rented.of_job(name).map(burn).sum();
     let usage = state.usage(&Scope::Job(name.clone()));
     JobDocument {
         job: name.to_string(),
@@ -191,13 +188,18 @@ fn gpu_hours(milliseconds: i64) -> String {
 }
 
 /// `without` is what it does where it has no instance.
-fn replica(state: &State, job: &JobName, of: Member<'_>, without: &'static str) -> ReplicaDocument {
+fn replica(
+    rented: &Rented<'_>,
+    job: &JobName,
+    of: Member<'_>,
+    without: &'static str,
+) -> ReplicaDocument {
     let id = ReplicaId {
         job: job.clone(),
         index: of.index,
     };
-    let record = state.replica(&id);
-    let held: Vec<&Held> = state.held_by(&id).collect();
+    let record = rented.state.replica(&id);
+    let held = rented.of_replica(&id);
     let status = match record.ending {
         Some((Ending::Finished, _)) => "finished",
         Some((Ending::Failed, _)) => "failed",
@@ -262,6 +264,7 @@ fn status(wish: Wish, policy: &str, replicas: &[&ReplicaDocument]) -> String {
 mod tests {
     use super::*;
     use crate::types::ids::Installation;
+    use crate::types::state::State;
 
     const SWEEP: &str = "name = \"sweep\"\n[run]\nimage = \"x\"\nsupervised = true\ncommand = \"c\"\n\
                          [price]\nmax = \"$1/gpu-hour\"\n\
@@ -284,7 +287,13 @@ mod tests {
             state.replicas.insert(record.id.clone(), record);
         }
         let today = chrono::NaiveDate::default();
-        let shown = document(&state, &job.name, Some(&job), "valid", (Time(0), today));
+        let shown = document(
+            &Rented::of(&state),
+            &job.name,
+            Some(&job),
+            "valid",
+            (Time(0), today),
+        );
         assert_eq!(shown.status, "1/4 failed, 1/4 finished, 2/4 waiting");
         let array = serde_json::to_value(&shown.array).unwrap();
         let counts = serde_json::json!({
@@ -329,7 +338,7 @@ mod tests {
         let shown = |job: Option<&Job>, at: Time| {
             let day = at.day(chrono_tz::Tz::UTC);
             let name = "a".parse().unwrap();
-            let document = document(&state, &name, job, "valid", (at, day));
+            let document = document(&Rented::of(&state), &name, job, "valid", (at, day));
             let json = serde_json::to_value(&document.cannot_start).unwrap();
             (document.status, json)
         };

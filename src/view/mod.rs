@@ -11,6 +11,7 @@ pub(crate) mod instances;
 pub(crate) mod jobs;
 pub(crate) mod limits;
 pub(crate) mod plan;
+pub(crate) mod rented;
 pub(crate) mod sentence;
 pub(crate) mod shown;
 pub(crate) mod which;

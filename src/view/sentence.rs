@@ -6,10 +6,11 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::jobs::held_word;
+use super::rented::Rented;
 use super::words;
 use crate::types::instance::{Held, Rental};
 use crate::types::plan::{JobReport, ReplicaReport, Situation};
-use crate::types::state::{Ending, State};
+use crate::types::state::Ending;
 use crate::types::time::Time;
 
 /// How a state is to be taken, for a colour that never stands alone: the sentence says the same.
@@ -56,12 +57,12 @@ pub(crate) fn clock(at: Time, now: Time, zone: Tz) -> String {
 /// The sentences of a job's replicas, those that rest alike together.
 pub(crate) fn sentences(
     report: &JobReport,
-    state: &State,
+    rented: &Rented<'_>,
     (now, zone): (Time, Tz),
 ) -> Vec<Sentence> {
     let groups = report.grouped();
     let say = |(first, last): (&ReplicaReport, &ReplicaReport)| {
-        let held = state.held_by(&first.replica).last();
+        let held = rented.of_replica(&first.replica).last().copied();
         let replicas = if first.replica == last.replica {
             first.replica.to_string()
         } else {
@@ -242,6 +243,7 @@ mod tests {
     use crate::types::ids::{Installation, InstanceId, IntentId, MachineId, ReplicaId, Slot};
     use crate::types::instance::Phase;
     use crate::types::money::Rate;
+    use crate::types::state::State;
     use std::collections::BTreeMap;
 
     const NOW: Time = Time(1_800_000_000_000); // 2027-01-15 08:00 UTC, a Friday
@@ -288,7 +290,7 @@ mod tests {
 
     fn says(situation: Situation) -> String {
         let zone = chrono_tz::Europe::Berlin;
-        let all = sentences(&report(vec![situation]), &state(), (NOW, zone));
+        let all = sentences(&report(vec![situation]), &Rented::of(&state()), (NOW, zone));
         let (_, text) = headline(&all).unwrap();
         text
     }
@@ -333,7 +335,7 @@ mod tests {
             ended.clone(),
             ended,
         ]);
-        let told = sentences(&all, &state(), (NOW, chrono_tz::Tz::UTC));
+        let told = sentences(&all, &Rented::of(&state()), (NOW, chrono_tz::Tz::UTC));
         assert_eq!(told.len(), 5, "{told:?}");
         assert_eq!(told[3].replicas, "train/3 to 4");
         let (tone, text) = headline(&told).unwrap();

@@ -1,7 +1,8 @@
 //! Who may ask for what.
 //!
-//! Reading is free where haggle listens on this machine alone and is called by this machine's own name;
-//! anything else takes the token. A name that nobody configured is refused, whatever it resolves to, so
+//! Reading is free where haggle listens on this machine alone, is called by this machine's own name, and
+//! nothing says that a proxy passes it on from elsewhere; anything else takes the token, and so do the logs
+//! of jobs wherever there is one. A name that nobody configured is refused, whatever it resolves to, so
 //! that no other site can be made to point here. What another site's page sends is refused by what
 //! browsers say of it, and by the token, which no browser sends by itself.
 
@@ -11,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::extract::{ConnectInfo, Request, State as Extract};
-use axum::http::{HeaderMap, StatusCode, Uri, header};
+use axum::http::{HeaderMap, StatusCode, Uri, Version, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use hmac::{Hmac, KeyInit, Mac};
@@ -30,10 +31,12 @@ pub const TOKEN_CHARS_MIN: usize = 16;
 /// The header that carries the token where a proxy needs `Authorization` for itself.
 const TOKEN_HEADER: &str = "x-haggle-token";
 
-/// Wrong tokens from an address that are looked at in [`FAILURES_WITHIN`].
+/// Wrong tokens from an address that are answered as such in [`FAILURES_WITHIN`]; whoever sends more is told
+/// to wait. The right one is taken all the same: behind a proxy all have one address, and a token cannot be
+/// guessed at any pace.
 const FAILURES_MAX: u32 = 10;
 
-/// Then its tokens are not looked at until so long after the first of them.
+/// Failures are forgotten so long after the first of them.
 const FAILURES_WITHIN: Duration = Duration::from_mins(1);
 
 /// Addresses whose failures are remembered.
@@ -92,6 +95,10 @@ impl Access {
     /// Lets whoever has the token pass.
     fn admit(&self, headers: &HeaderMap, from: IpAddr, now: Mono) -> Result<(), Problem> {
         let given = tokens_in(headers)?;
+        // Where two are given, both are meant.
+        if given.iter().all(|given| self.is_token(given)) {
+            return Ok(());
+        }
         let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
         failures.retain(|_, (_, first)| now.since(*first) < FAILURES_WITHIN);
         if failures
@@ -104,10 +111,6 @@ impl Access {
                 "too many wrong tokens came from this address",
             )
             .help("wait a minute; `haggle` on the command line works meanwhile"));
-        }
-        // Where two are given, both are meant.
-        if given.iter().all(|given| self.is_token(given)) {
-            return Ok(());
         }
         if failures.len() >= ADDRESSES_MAX && !failures.contains_key(&from) {
             failures.pop_first();
@@ -183,6 +186,20 @@ enum Name {
     Given,
 }
 
+/// What proxies put into a request that they pass on.
+const PASSED_ON: [&str; 4] = ["forwarded", "via", "x-real-ip", "x-original-host"];
+
+/// Whether a proxy may have passed a request on. Where names are configured there is one; many say so; and
+/// some speak HTTP/1.0 unless told otherwise, which no browser does.
+fn may_be_passed_on(access: &Access, version: Version, headers: &HeaderMap) -> bool {
+    !access.hosts.is_empty()
+        || version < Version::HTTP_11
+        || headers.keys().any(|name| {
+            let name = name.as_str();
+            name.starts_with("x-forwarded-") || PASSED_ON.contains(&name)
+        })
+}
+
 /// By which name haggle is called, where it is one of its own.
 fn called(access: &Access, exposed: bool, uri: &Uri, headers: &HeaderMap) -> Result<Name, Problem> {
     let host = only(headers, header::HOST.as_str())?.ok_or_else(|| {
@@ -240,6 +257,7 @@ fn foreign() -> Problem {
         "another-site",
         "a page of another site sent this",
     )
+    .help("behind a proxy, have it pass on the name it is called by: `proxy_set_header Host $http_host`")
 }
 
 /// For all of the API: the right name, and no other site.
@@ -269,7 +287,8 @@ pub(super) async fn may_read(
         Ok(name) => name,
         Err(problem) => return problem.into_response(),
     };
-    if name == Name::Own && !desk.exposed() {
+    let passed_on = may_be_passed_on(desk.access(), request.version(), headers);
+    if name == Name::Own && !desk.exposed() && !passed_on {
         return pass(request, next).await;
     }
     let from = caller.address.ip();
@@ -277,6 +296,21 @@ pub(super) async fn may_read(
         Ok(()) => pass(request, next).await,
         Err(problem) => problem.into_response(),
     }
+}
+
+/// For what is kept from the other users of this machine: beside all else, the token where there is one.
+pub(super) async fn may_read_kept(
+    Extract(desk): Extract<Arc<Desk>>,
+    ConnectInfo(caller): ConnectInfo<Caller>,
+    request: Request,
+    next: Next,
+) -> Response {
+    if desk.access().has_token()
+        && let Err(problem) = with_token(&desk, request.headers(), caller.address.ip())
+    {
+        return problem.into_response();
+    }
+    pass(request, next).await
 }
 
 /// For what changes something.
@@ -390,6 +424,23 @@ mod tests {
     }
 
     #[test]
+    fn what_a_proxy_may_have_passed_on_is_known() {
+        let passed = |hosts: &[&str], version, name: Option<&'static str>| {
+            let hosts = hosts.iter().map(|&host| host.to_owned()).collect();
+            let mut all = vec![("host", "127.0.0.1:9464"), ("x-haggle-token", "a")];
+            all.extend(name.map(|name| (name, "10.0.0.1")));
+            may_be_passed_on(&Access::new(None, hosts), version, &headers(&all))
+        };
+        assert!(!passed(&[], Version::HTTP_11, None));
+        assert!(!passed(&[], Version::HTTP_11, Some("user-agent")));
+        assert!(passed(&["haggle.example.com"], Version::HTTP_11, None));
+        assert!(passed(&[], Version::HTTP_10, None));
+        for name in PASSED_ON.into_iter().chain(["x-forwarded-prefix"]) {
+            assert!(passed(&[], Version::HTTP_11, Some(name)), "{name}");
+        }
+    }
+
+    #[test]
     fn what_another_site_sends_is_known_by_its_headers() {
         let foreign = |pairs: &[(&'static str, &str)]| {
             let mut all = vec![("host", "127.0.0.1:9464")];
@@ -417,7 +468,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_token_is_refused_and_many_are_not_looked_at() {
+    fn a_wrong_token_is_refused_and_many_do_not_lock_the_right_one_out() {
         let access = access();
         let here: IpAddr = "127.0.0.1".parse().unwrap();
         let there: IpAddr = "10.0.0.1".parse().unwrap();
@@ -433,9 +484,12 @@ mod tests {
             assert_eq!(ask(&format!("Bearer {guess}"), here, 0), Err("wrong-token"));
         }
         let right = "Bearer 0123456789abcdef";
-        assert_eq!(ask(right, here, 59_999), Err("too-many-failures"));
-        assert_eq!(ask(right, there, 59_999), Ok(()));
-        assert_eq!(ask(right, here, 60_000), Ok(()));
+        let wrong = "Bearer 0123456789abcdeg";
+        assert_eq!(ask(wrong, here, 59_999), Err("too-many-failures"));
+        assert_eq!(ask(right, here, 59_999), Ok(()));
+        assert_eq!(ask(wrong, here, 59_999), Err("too-many-failures"));
+        assert_eq!(ask(wrong, there, 59_999), Err("wrong-token"));
+        assert_eq!(ask(wrong, here, 60_000), Err("wrong-token"));
         let own = headers(&[("x-haggle-token", "0123456789abcdef")]);
         assert!(access.admit(&own, here, Mono(0)).is_ok());
         for (login, admitted) in [

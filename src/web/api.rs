@@ -25,7 +25,7 @@ use crate::store::{Group, Reader};
 use crate::types::ids::JobName;
 use crate::types::job::{Job, RentalChoice};
 use crate::types::money::Money;
-use crate::types::plan::Plan;
+use crate::types::plan::{Plan, Report};
 use crate::types::state::TickRecord;
 use crate::types::world::World;
 use crate::view::attempts::known;
@@ -168,6 +168,7 @@ pub(super) async fn job(
             .map(limit_row)
             .collect(),
         instances: published
+            .board
             .instances
             .iter()
             .filter(|row| of_job(&row.instance.replica))
@@ -233,10 +234,14 @@ pub(super) async fn explain(
     let is_ours = |replica: Option<&crate::types::ids::ReplicaId>| {
         replica.is_some_and(|replica| replica.job == name)
     };
-    let mut report = published.report.clone();
-    report
-        .dropped
-        .retain(|(action, _)| is_ours(action.replica.as_ref()));
+    let held_back = published.report.dropped.iter();
+    let report = Report {
+        dropped: held_back
+            .filter(|(action, _)| is_ours(action.replica.as_ref()))
+            .cloned()
+            .collect(),
+        ..Report::default()
+    };
     let document = ExplainDocument {
         at: published.now.to_string(),
         text: row.text.clone(),
@@ -294,13 +299,15 @@ pub(super) struct LogQuery {
     lines: Option<u32>,
 }
 
-/// What a job wrote, as far as the daemon read it.
+/// What a job wrote, as far as the daemon read it. It takes the token wherever one is configured: what is
+/// kept of it is the daemon's user's alone.
 #[utoipa::path(
     get, path = "/api/v1/jobs/{name}/logs", tag = "jobs",
     params(
         ("name" = String, Path, description = "The job's name", pattern = "^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$"),
         LogQuery,
     ),
+    security((), ("bearer" = []), ("header" = [])),
     responses(
         (status = 200, description = "The last lines of an attempt, and which attempts there are", body = LogDocument),
         (status = 400, description = "That is no name of a job, or a parameter is wrong", body = ErrorDocument),
@@ -617,7 +624,7 @@ pub(super) async fn policies(Extract(desk): Extract<Arc<Desk>>) -> Answer {
         return clean(&desk, &document);
     };
     let document = desk
-        .blocking(None, move || {
+        .blocking(move || {
             let loaded = policy::load_dir(&directory);
             PoliciesDocument {
                 directory: Some(directory.display().to_string()),

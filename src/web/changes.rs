@@ -48,11 +48,6 @@ fn body<T: DeserializeOwned>(body: Result<Bytes, BytesRejection>) -> Result<T, P
         .map_err(|error| Problem::bad_request(format!("the body is not what is taken: {error}")))
 }
 
-fn asked(request: Option<i64>, text: String) -> Response {
-    let document = AskedDocument { request, text };
-    (StatusCode::ACCEPTED, json(&document)).into_response()
-}
-
 fn unwritten(error: &StoreError) -> Problem {
     Problem::new(
         StatusCode::SERVICE_UNAVAILABLE,
@@ -61,12 +56,81 @@ fn unwritten(error: &StoreError) -> Problem {
     )
 }
 
+/// Who carries a change out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Who {
+    /// The daemon that answers, at its next look.
+    This,
+    /// It plans only.
+    Dry,
+    /// It is about to be gone.
+    Ending,
+    /// It has not begun.
+    Beginning,
+}
+
+impl Who {
+    fn of(desk: &Desk) -> Self {
+        if desk.is_ending() {
+            return Self::Ending;
+        }
+        match desk.published() {
+            Ok(published) if published.board.live => Self::This,
+            Ok(_) => Self::Dry,
+            Err(_) => Self::Beginning,
+        }
+    }
+}
+
+/// A wish was recorded.
+fn recorded(who: Who, request: i64, will: &str) -> Response {
+    let when = match who {
+        Who::This => "taken up at the daemon's next look, within seconds",
+        Who::Dry => "recorded; this daemon runs dry and changes nothing that is rented",
+        Who::Ending => "recorded; this daemon is ending, and its next start takes it up",
+        Who::Beginning => "recorded; taken up once the daemon has begun",
+    };
+    let document = AskedDocument {
+        request: Some(request),
+        text: format!("{will}: {when}"),
+        is_taken_up: who == Who::This,
+    };
+    (StatusCode::ACCEPTED, json(&document)).into_response()
+}
+
+/// Spending is forbidden, by the request in the database or by the file alone.
+fn killed(who: Who, request: &Result<i64, StoreError>) -> Response {
+    let then = match (request, who) {
+        (Err(error), _) => format!(
+            "by a file alone, for the database cannot be written ({error}); while that lasts the daemon \
+             destroys nothing: `haggle kill` does"
+        ),
+        (Ok(_), Who::This) => {
+            "and everything of ours will be destroyed, from the daemon's next look on".to_owned()
+        }
+        (Ok(_), Who::Dry) => {
+            "this daemon runs dry and destroys nothing: `haggle kill` does".to_owned()
+        }
+        (Ok(_), Who::Ending) => {
+            "this daemon is ending and destroys nothing more: `haggle kill` does".to_owned()
+        }
+        (Ok(_), Who::Beginning) => {
+            "what is rented is destroyed once the daemon has begun, if it runs live: `haggle kill` does it now"
+                .to_owned()
+        }
+    };
+    let document = AskedDocument {
+        request: request.as_ref().ok().copied(),
+        text: format!("spending is forbidden until all is resumed; {then}"),
+        is_taken_up: request.is_ok() && who == Who::This,
+    };
+    (StatusCode::ACCEPTED, json(&document)).into_response()
+}
+
 async fn write(desk: &Desk, ask: Ask) -> Result<i64, Problem> {
     let path = desk.sources().database.clone();
     let now = desk.sources().clock.now();
-    let written = desk
-        .blocking(None, move || append_request(&path, now, &ask))
-        .await?;
+    let written = desk.write(move || append_request(&path, now, &ask)).await?;
     written.map_err(|error| unwritten(&error))
 }
 
@@ -83,7 +147,7 @@ async fn wish(
     tracing::info!("asked through the page: {text}");
     let ask = Ask::Job { job: name, wish };
     let request = write(desk, ask).await?;
-    Ok(asked(Some(request), text))
+    Ok(recorded(Who::of(desk), request, &text))
 }
 
 macro_rules! wishes {
@@ -153,7 +217,7 @@ pub(super) async fn resume_all(
     let text = words::WILL_RESUME_ALL.to_owned();
     tracing::info!("asked through the page: {text}");
     let request = write(&desk, Ask::ResumeAll).await?;
-    Ok(asked(Some(request), text))
+    Ok(recorded(Who::of(&desk), request, &text))
 }
 
 /// Destroys everything of ours, and forbids spending until all is resumed.
@@ -161,7 +225,7 @@ pub(super) async fn resume_all(
     post, path = "/api/v1/kill", tag = "changes", request_body = Confirmation,
     security(("bearer" = []), ("header" = [])),
     responses(
-        (status = 202, description = "Spending is forbidden; the daemon destroys what is rented", body = AskedDocument),
+        (status = 202, description = "Spending is forbidden; `text` says who destroys what is rented, and `is_taken_up` whether this daemon does", body = AskedDocument),
         (status = 400, description = "It is not confirmed", body = ErrorDocument),
         (status = 401, description = "The token is missing or wrong", body = ErrorDocument),
         (status = 403, description = "Another site, a name that is not haggle's, or no token is configured", body = ErrorDocument),
@@ -182,19 +246,15 @@ pub(super) async fn kill(
             "`confirm` has to be \"{CONFIRMED}\"; nothing was destroyed"
         )));
     }
-    let text = "everything of ours will be destroyed, and nothing is spent until all is resumed";
-    tracing::warn!("asked through the page: {text}");
+    tracing::warn!("asked through the page: {CONFIRMED}");
     let path = desk.sources().database.clone();
     let now = desk.sources().clock.now();
-    // The file is looked for at every tick, so one of the two is enough.
+    // The file first: it waits for nobody, and it forbids spending by itself.
     let (file, request) = desk
-        .blocking(None, move || {
-            (set_kill_file(&path), append_request(&path, now, &Ask::Kill))
-        })
+        .kill(move || (set_kill_file(&path), append_request(&path, now, &Ask::Kill)))
         .await?;
     match (file, request) {
-        (_, Ok(request)) => Ok(asked(Some(request), text.to_owned())),
-        (Ok(()), Err(_)) => Ok(asked(None, text.to_owned())),
         (Err(_), Err(error)) => Err(unwritten(&error)),
+        (_, request) => Ok(killed(Who::of(&desk), &request)),
     }
 }

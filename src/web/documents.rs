@@ -296,11 +296,13 @@ pub(super) struct SpendDocument {
     pub(super) rows: Vec<SpendRow>,
 }
 
-/// A change was asked for. The daemon takes it up at its next look, within seconds.
+/// A change was asked for.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct AskedDocument {
     /// The request's number; `null`: it stands in a file beside the database alone.
     pub(super) request: Option<i64>,
-    /// What will be done, in words.
+    /// What will be done, by whom, and when, in words.
     pub(super) text: String,
+    /// Whether the daemon that answers carries it out, at its next look: within seconds.
+    pub(super) is_taken_up: bool,
 }

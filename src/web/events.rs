@@ -4,10 +4,9 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::extract::{ConnectInfo, State as Extract};
-use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::response::sse::{Event, Sse};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream::{self, Stream};
 
@@ -15,15 +14,13 @@ use super::answer::{ErrorDocument, Problem};
 use super::desk::Desk;
 use crate::daemon::web::Caller;
 
-/// A stream says so often that it lives, where nothing is published.
-const ALIVE_EVERY: Duration = Duration::from_secs(10);
-
-/// Server-sent events: `state`, with the number of what was published.
+/// Server-sent events: `state`, with the number of what was published and its age.
 #[utoipa::path(
     get, path = "/api/v1/events", tag = "state",
     responses(
-        (status = 200, description = "Events named `state` whose data is `{\"version\": N}`; at once with the \
-         present number, then at each publication", content_type = "text/event-stream", body = String),
+        (status = 200, description = "Events named `state` whose data is `{\"version\": N, \"age_seconds\": A}`; at \
+         once with the present number, at each publication, and every ten seconds without one; the age is that of \
+         the last tick that made it", content_type = "text/event-stream", body = String),
         (status = 400, description = "A header is wrong", body = ErrorDocument),
         (status = 401, description = "It takes the token", body = ErrorDocument),
         (status = 403, description = "Another site, a name that is not haggle's, or no token is configured", body = ErrorDocument),
@@ -39,25 +36,21 @@ pub(super) async fn events(
     };
     // The connection may live on for as long as this does.
     let held = (place, caller.stays());
-    Sse::new(published(&desk, held))
-        .keep_alive(KeepAlive::new().interval(ALIVE_EVERY))
-        .into_response()
+    Sse::new(published(desk, held)).into_response()
 }
 
 fn published<T: Send + 'static>(
-    desk: &Desk,
+    desk: Arc<Desk>,
     held: T,
-) -> impl Stream<Item = Result<Event, Infallible>> + use<T> {
-    let begin = (desk.versions(), true, held);
+) -> impl Stream<Item = Result<Event, Infallible>> {
+    let begin = (desk.versions(), true, (desk, held));
     stream::unfold(begin, |(mut versions, is_first, held)| async move {
-        if !is_first {
-            versions.changed().await.ok()?;
-        }
-        let version = *versions.borrow_and_update();
+        let news = held.0.news(&mut versions, is_first).await?;
         let event = Event::default()
             .event("state")
-            .id(version.to_string())
-            .data(format!("{{\"version\":{version}}}"));
+            .id(news.version.to_string())
+            .json_data(news)
+            .unwrap_or_default();
         Some((Ok(event), (versions, false, held)))
     })
 }

@@ -40,24 +40,33 @@ use crate::daemon::web::{self, Shared};
 /// Largest body of a request that is read, bytes.
 const BODY_MAX: usize = 4096;
 
-/// Threads that read the database for whoever asks, at most; so many more requests wait for one.
+/// Threads that read the database for whoever asks, at most.
 const READERS: usize = 2;
+
+/// Threads that change something: one records wishes, and one kills.
+const WRITERS: usize = 2;
 
 /// The routes of the page and of the API.
 pub fn router(desk: Arc<Desk>) -> Router {
+    let kept = Router::new()
+        .route("/jobs/{name}/logs", get(api::logs))
+        .route_layer(middleware::from_fn_with_state(
+            Arc::clone(&desk),
+            access::may_read_kept,
+        ));
     let reads = Router::new()
         .route("/state", get(api::state))
         .route("/events", get(events::events))
         .route("/jobs/{name}", get(api::job))
         .route("/jobs/{name}/explain", get(api::explain))
         .route("/jobs/{name}/market", get(market::market))
-        .route("/jobs/{name}/logs", get(api::logs))
         .route("/decisions", get(api::decisions))
         .route("/decisions/{tick}", get(api::decision))
         .route("/story", get(api::story))
         .route("/spend", get(api::spend))
         .route("/policies", get(api::policies))
         .route("/openapi.json", get(openapi::served))
+        .merge(kept)
         .route_layer(middleware::from_fn_with_state(
             Arc::clone(&desk),
             access::may_read,
@@ -107,7 +116,7 @@ pub fn serve(
     desk.is_exposed(exposed);
     let routes = web::router(shared).merge(router(desk));
     let runtime = tokio::runtime::Builder::new_current_thread()
-        .max_blocking_threads(READERS * 2)
+        .max_blocking_threads(READERS + WRITERS)
         .enable_all()
         .build()?;
     let (stop, stopped) = oneshot::channel::<()>();

@@ -15,7 +15,8 @@ use crate::types::plan::{Plan, Report};
 use crate::types::state::{Change, Event, State};
 use crate::types::time::Time;
 use crate::types::world::EngineConfig;
-use crate::view::board::{BoardDocument, BrokenDocument, EventDocument, JobRow, Seen, board};
+use crate::view::board::{BrokenDocument, EventDocument, JobRow, Seen, board};
+use crate::view::limits;
 
 /// Events that are shown at once.
 const NEWS_MAX: usize = 40;
@@ -32,14 +33,8 @@ pub struct Publisher {
 }
 
 struct Last {
-    board: BoardDocument,
+    made: Ready,
     trouble: Vec<String>,
-    rows: BTreeMap<String, Arc<JobRow>>,
-    jobs: Vec<Arc<Job>>,
-    config: EngineConfig,
-    plan: Plan,
-    report: Report,
-    now: Time,
 }
 
 impl Publisher {
@@ -60,13 +55,20 @@ impl Publisher {
         &mut self,
         state: &State,
         events: &[Event],
-        jobs: &[Arc<Job>],
+        (jobs, broken_policies): (&[Arc<Job>], &[BrokenPolicy]),
         (now, live, config): (Time, bool, &EngineConfig),
     ) {
         for event in events {
             self.tell(event);
         }
+        let broken: Vec<BrokenDocument> = broken_policies.iter().map(broken).collect();
         let trouble = vec!["no poll of the marketplace has succeeded yet".to_owned()];
+        let all: Vec<&Job> = jobs.iter().map(|job| &**job).collect();
+        // Limits hold before anything is decided. What is left in the account is not known yet.
+        let report = Report {
+            limits: limits::known(now, config, &all, state),
+            ..Report::default()
+        };
         self.version += 1;
         let seen = Seen {
             version: self.version,
@@ -76,25 +78,16 @@ impl Publisher {
             config,
             state,
             jobs,
-            broken: &[],
+            broken: &broken,
             plan: &Plan::default(),
-            report: &Report::default(),
+            report: &report,
+            was_decided: false,
             credit: None,
             next_tick: Duration::ZERO,
             trouble,
             news: self.news.iter().cloned().collect(),
         };
-        let (board, rows) = board(&seen);
-        self.take(Last {
-            trouble: board.trouble.clone(),
-            board,
-            rows: by_name(rows),
-            jobs: jobs.to_vec(),
-            config: config.clone(),
-            plan: Plan::default(),
-            report: Report::default(),
-            now,
-        });
+        self.take(&seen);
     }
 
     fn tell(&mut self, event: &Event) {
@@ -102,14 +95,27 @@ impl Publisher {
         self.news.truncate(NEWS_MAX);
     }
 
-    fn take(&mut self, last: Last) {
-        self.last = Some(last);
+    fn take(&mut self, seen: &Seen<'_>) {
+        let (board, rows) = board(seen);
+        let made = Ready {
+            tag: String::new(),
+            now: seen.now,
+            made_at: self.desk.monotonic(),
+            board: Arc::new(board),
+            rows: Arc::new(by_name(rows)),
+            jobs: seen.jobs.into(),
+            config: Arc::new(seen.config.clone()),
+            plan: Arc::new(seen.plan.clone()),
+            report: Arc::new(seen.report.clone()),
+        };
+        let trouble = seen.trouble.clone();
+        self.last = Some(Last { made, trouble });
         self.publish();
     }
 
     fn publish(&self) {
         let Some(last) = &self.last else { return };
-        let json = match serde_json::to_string(&last.board) {
+        let json = match serde_json::to_string(&*last.made.board) {
             Ok(json) => json,
             Err(error) => {
                 tracing::warn!("what the page shows cannot be written as JSON: {error}");
@@ -118,23 +124,22 @@ impl Publisher {
         };
         let digest = hex(&Sha256::digest(json.as_bytes())[..12]);
         let ready = Ready {
-            json,
             tag: format!("\"{digest}\""),
-            now: last.now,
-            rows: last.rows.clone(),
-            instances: last.board.instances.clone(),
-            jobs: last.jobs.clone(),
-            config: last.config.clone(),
-            plan: last.plan.clone(),
-            report: last.report.clone(),
+            ..last.made.clone()
         };
-        self.desk.publish(self.version, ready);
+        self.desk.publish(self.version, &json, ready);
     }
 }
 
 fn by_name(rows: Vec<JobRow>) -> BTreeMap<String, Arc<JobRow>> {
     let named = |row: JobRow| (row.job.job.clone(), Arc::new(row));
     rows.into_iter().map(named).collect()
+}
+
+/// Whether a tick knew enough to decide: what is unknown is neither rented again nor taken down.
+fn could_decide(view: &TickView<'_>) -> bool {
+    let listing = view.polled.listing.as_ref();
+    listing.is_some_and(|listing| listing.complete) && view.polled.account.is_some()
 }
 
 fn broken(policy: &BrokenPolicy) -> BrokenDocument {
@@ -159,8 +164,9 @@ impl Observer for Publisher {
         let version = self.version;
         if let Some(last) = &mut self.last {
             let told = error.map(|error| format!("spending stops: {error}"));
-            last.board.trouble = told.into_iter().chain(last.trouble.clone()).collect();
-            last.board.version = version;
+            let board = Arc::make_mut(&mut last.made.board);
+            board.trouble = told.into_iter().chain(last.trouble.clone()).collect();
+            board.version = version;
         }
         self.publish();
     }
@@ -183,19 +189,10 @@ impl Observer for Publisher {
             report: view.report,
             credit: view.polled.account.and_then(|account| account.credit),
             next_tick: self.pace.next_within(world.now, world.config.poll_every),
-            trouble: trouble.clone(),
+            was_decided: could_decide(view),
+            trouble,
             news: self.news.iter().cloned().collect(),
         };
-        let (board, rows) = board(&seen);
-        self.take(Last {
-            board,
-            trouble,
-            rows: by_name(rows),
-            jobs: world.jobs.clone(),
-            config: world.config.clone(),
-            plan: view.plan.clone(),
-            report: view.report.clone(),
-            now: world.now,
-        });
+        self.take(&seen);
     }
 }

@@ -36,6 +36,8 @@ struct Place {
     address: SocketAddr,
     publisher: Mutex<Publisher>,
     desk: Arc<Desk>,
+    clock: Arc<SimClock>,
+    dry: bool,
     _stop: oneshot::Sender<()>,
 }
 
@@ -43,6 +45,7 @@ struct Place {
 struct With {
     no_token: bool,
     exposed: bool,
+    dry: bool,
     hosts: Vec<String>,
 }
 
@@ -57,11 +60,12 @@ impl Place {
         let policies = directory.path().join("policies");
         std::fs::create_dir(&policies).unwrap();
         std::fs::write(policies.join("bad.toml"), "name = \"bad\"\nimage = 1\n").unwrap();
+        let clock = Arc::new(SimClock::new(NOW));
         let token = (!with.no_token).then(|| SecretString::from(TOKEN));
         let desk = Arc::new(Desk::new(Sources {
             database,
             policies: Some(policies),
-            clock: Arc::new(SimClock::new(NOW)),
+            clock: clock.clone(),
             redact: Arc::new(|text| text.replace(SECRET, "[redacted]")),
             redact_logs: Arc::new(|text| text.replace(SECRET, "[redacted]")),
             access: Access::new(token, with.hosts),
@@ -80,6 +84,8 @@ impl Place {
             address: SocketAddr::from(([127, 0, 0, 1], port)),
             publisher: Mutex::new(publisher),
             desk,
+            clock,
+            dry: with.dry,
             _stop: stop,
         };
         place.tick(&filled(1, 1));
@@ -102,11 +108,6 @@ impl Place {
             searched: 0,
             deferred: 0,
         };
-        let broken = BrokenPolicy {
-            path: PathBuf::from("policies/bad.toml"),
-            job: None,
-            message: format!("line 1: {SECRET} <img src=x onerror=alert(1)>"),
-        };
         let mut publisher = self.publisher.lock().unwrap();
         publisher.committed(&[event(SECRET)]);
         publisher.ticked(&TickView {
@@ -115,8 +116,8 @@ impl Place {
             polled: &polled,
             plan,
             report,
-            live: true,
-            broken_policies: &[broken],
+            live: !self.dry,
+            broken_policies: &[broken()],
             took: Duration::ZERO,
         });
     }
@@ -149,6 +150,14 @@ impl Place {
         let mut store = SqliteStore::open(&path, None, 1).unwrap();
         let requests = store.requests().unwrap();
         requests.into_iter().map(|request| request.ask).collect()
+    }
+}
+
+fn broken() -> BrokenPolicy {
+    BrokenPolicy {
+        path: PathBuf::from("policies/bad.toml"),
+        job: None,
+        message: format!("line 1: {SECRET} <img src=x onerror=alert(1)>"),
     }
 }
 
@@ -311,8 +320,15 @@ fn whatever_is_answered_has_headers_that_hold_a_browser_back() {
 #[test]
 fn everything_can_be_read_and_no_secret_is_in_it() {
     let place = Place::new(With::default());
+    let own = format!("x-haggle-token: {TOKEN}");
     for path in READS {
-        let answer = place.get(path, &[]);
+        // What is kept from others takes the token, and the rest none.
+        let headers: Vec<&str> = path
+            .contains("/logs")
+            .then_some(&own[..])
+            .into_iter()
+            .collect();
+        let answer = place.get(path, &headers);
         assert_eq!(answer.status, 200, "{path}: {}", answer.text());
         let text = answer.text();
         assert!(
@@ -518,9 +534,11 @@ fn who_has_no_token_or_sends_from_another_site_changes_nothing() {
     for _ in 0..12 {
         place.post(stop, &[json, "authorization: Bearer guess"], "{}");
     }
-    let locked = place.post(stop, &[json, &bearer], "{}");
+    let locked = place.post(stop, &[json, "authorization: Bearer guess"], "{}");
     assert_eq!(locked.error(), (429, "too-many-failures".to_owned()));
     assert_eq!(locked.header("retry-after"), "5");
+    let right = place.post(stop, &[json, &bearer], "{}");
+    assert_eq!(right.status, 202, "nobody locks the right one out");
 }
 
 #[test]
@@ -532,14 +550,17 @@ fn a_name_that_somebody_else_points_here_is_not_answered_to() {
     let ask = |host: &str, headers: &[&str]| {
         place.ask(&request("GET", "/api/v1/state", host, headers, ""))
     };
-    assert_eq!(ask("localhost:9464", &[]).status, 200);
-    assert_eq!(ask("[::1]:9464", &[]).status, 200);
+    // There is a proxy, and it may call by this machine's name for whoever calls it.
+    let own = format!("x-haggle-token: {TOKEN}");
+    for host in ["localhost:9464", "[::1]:9464", HOST] {
+        assert_eq!(ask(host, &[]).error(), (401, "no-token".to_owned()));
+        assert_eq!(ask(host, &[&own]).status, 200);
+    }
     let other = ask(
         "evil.example:9464",
         &["x-forwarded-host: localhost", "forwarded: host=localhost"],
     );
     assert_eq!(other.error(), (403, "unknown-host".to_owned()));
-    let own = format!("x-haggle-token: {TOKEN}");
     assert_eq!(ask("haggle.example.com", &[]).error().0, 401);
     assert_eq!(ask("haggle.example.com", &[&own]).status, 200);
     let twice = place.ask("GET /api/v1/state HTTP/1.1\r\nhost: localhost\r\nhost: evil.example\r\nconnection: close\r\n\r\n");
@@ -550,6 +571,145 @@ fn a_name_that_somebody_else_points_here_is_not_answered_to() {
     assert_eq!(none.error(), (400, "no-host".to_owned()));
     let foreign = place.get("/api/v1/state", &["sec-fetch-site: cross-site"]);
     assert_eq!(foreign.error(), (403, "another-site".to_owned()));
+}
+
+#[test]
+fn what_a_proxy_passes_on_under_this_machines_name_takes_the_token() {
+    let place = Place::new(With::default());
+    let own = format!("x-haggle-token: {TOKEN}");
+    assert_eq!(place.get("/api/v1/state", &[]).status, 200);
+    for header in [
+        "x-forwarded-for: 10.0.0.1",
+        "forwarded: for=10.0.0.1",
+        "via: 1.1 proxy",
+    ] {
+        let answer = place.get("/api/v1/state", &[header]);
+        assert_eq!(answer.error(), (401, "no-token".to_owned()), "{header}");
+        assert_eq!(place.get("/api/v1/state", &[header, &own]).status, 200);
+    }
+    let old = |more: &str| {
+        place.ask(&format!(
+            "GET /api/v1/state HTTP/1.0\r\nhost: {HOST}\r\n{more}\r\n"
+        ))
+    };
+    assert_eq!(old("").error(), (401, "no-token".to_owned()));
+    assert_eq!(old(&format!("{own}\r\n")).status, 200);
+}
+
+#[test]
+fn what_jobs_wrote_takes_the_token_wherever_there_is_one() {
+    let place = Place::new(With::default());
+    let logs = "/api/v1/jobs/train-0/logs";
+    assert_eq!(place.get(logs, &[]).error(), (401, "no-token".to_owned()));
+    let wrong = place.get(logs, &["x-haggle-token: another"]);
+    assert_eq!(wrong.error(), (401, "wrong-token".to_owned()));
+    let own = format!("x-haggle-token: {TOKEN}");
+    assert_eq!(place.get(logs, &[&own]).status, 200);
+    let without = Place::new(With {
+        no_token: true,
+        ..With::default()
+    });
+    assert_eq!(without.get(logs, &[]).status, 200);
+}
+
+#[test]
+fn no_reader_holds_up_a_wish_or_a_kill() {
+    let place = Place::new(With::default());
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let (begun, has_begun) = std::sync::mpsc::channel();
+    let (_end, ended) = std::sync::mpsc::channel::<()>();
+    let ended = Arc::new(Mutex::new(ended));
+    // As many as may be, each of which reads for as long as this test lasts.
+    for _ in 0..super::READERS {
+        let (desk, begun, ended) = (Arc::clone(&place.desk), begun.clone(), Arc::clone(&ended));
+        runtime.spawn(async move {
+            let read = move || {
+                begun.send(()).unwrap();
+                drop(ended.lock().map(|ended| ended.recv()));
+            };
+            desk.blocking(read).await.is_ok()
+        });
+    }
+    for _ in 0..super::READERS {
+        has_begun.recv().unwrap();
+    }
+    let read = place.get("/api/v1/story", &[]);
+    assert_eq!(read.error(), (503, "busy".to_owned()));
+    let stop = place.change("/api/v1/jobs/train-0/stop", "{}");
+    assert_eq!(stop.status, 202, "{}", stop.text());
+    let kill = place.change("/api/v1/kill", "{\"confirm\":\"destroy everything\"}");
+    assert_eq!(kill.status, 202, "{}", kill.text());
+    assert_eq!(place.asks().last(), Some(&Ask::Kill));
+    drop(_end);
+    runtime.shutdown_background();
+}
+
+#[test]
+fn a_kill_promises_what_is_known() {
+    let kill = |place: &Place| {
+        let answer = place.change("/api/v1/kill", "{\"confirm\":\"destroy everything\"}");
+        assert_eq!(answer.status, 202, "{}", answer.text());
+        let database = place.directory.path().join("haggle.db");
+        assert!(kill_file_present(&database));
+        let answer = answer.json();
+        let text = answer["text"].as_str().unwrap().to_owned();
+        assert!(text.starts_with("spending is forbidden until"), "{text}");
+        (text, answer["is_taken_up"].as_bool().unwrap())
+    };
+    let live = Place::new(With::default());
+    let (text, taken_up) = kill(&live);
+    assert!(
+        taken_up && text.contains("everything of ours will be destroyed"),
+        "{text}"
+    );
+    live.desk.ends();
+    let (text, taken_up) = kill(&live);
+    assert!(
+        !taken_up && text.contains("is ending and destroys nothing"),
+        "{text}"
+    );
+    let resumed = live.change("/api/v1/jobs/train-0/resume", "{}").json();
+    assert_eq!(resumed["is_taken_up"], false);
+    let dry = Place::new(With {
+        dry: true,
+        ..With::default()
+    });
+    let (text, taken_up) = kill(&dry);
+    assert!(
+        !taken_up && text.contains("runs dry and destroys nothing"),
+        "{text}"
+    );
+    let unwritten = Place::new(With::default());
+    let database = unwritten.directory.path().join("haggle.db");
+    std::fs::rename(&database, database.with_extension("away")).unwrap();
+    let (text, taken_up) = kill(&unwritten);
+    assert!(!taken_up && text.contains("by a file alone"), "{text}");
+    assert!(text.contains("`haggle kill` does"), "{text}");
+}
+
+#[test]
+fn before_the_first_tick_nothing_is_claimed_that_is_not_known() {
+    let place = Place::new(With::default());
+    let world = filled(2, 1);
+    place.publisher.lock().unwrap().prime(
+        &world.state,
+        &[],
+        (&world.jobs, &[broken()]),
+        (NOW, true, &world.config),
+    );
+    let state = place.get("/api/v1/state", &[]).json();
+    assert_eq!(state["was_decided"], false);
+    assert_eq!(state["jobs"][0]["eligible"], serde_json::Value::Null);
+    assert_eq!(state["jobs"][0]["refused"], serde_json::Value::Null);
+    assert_eq!(state["broken_policies"][0]["file"], "policies/bad.toml");
+    let limits = state["limits"].as_array().unwrap();
+    let budget = |limit: &&serde_json::Value| limit["scope"] == "job/train-1";
+    assert!(limits.iter().any(|limit| budget(&limit)), "{state}");
+    place.tick(&world);
+    let state = place.get("/api/v1/state", &[]).json();
+    // The marketplace's list of instances was not read.
+    assert_eq!(state["was_decided"], false);
+    assert!(state["jobs"][0]["eligible"].is_u64(), "{state}");
 }
 
 #[test]
@@ -588,6 +748,7 @@ fn where_other_machines_can_reach_it_reading_takes_the_token_too() {
 #[test]
 fn no_path_leads_out_and_no_name_is_taken_for_markup() {
     let place = Place::new(With::default());
+    let own = format!("x-haggle-token: {TOKEN}");
     for path in [
         "/page/../Cargo.toml",
         "/page/..%2f..%2f..%2fetc%2fpasswd",
@@ -613,7 +774,7 @@ fn no_path_leads_out_and_no_name_is_taken_for_markup() {
         "a".repeat(41).as_str(),
     ] {
         for rest in ["", "/explain", "/market", "/logs"] {
-            let answer = place.get(&format!("/api/v1/jobs/{name}{rest}"), &[]);
+            let answer = place.get(&format!("/api/v1/jobs/{name}{rest}"), &[&own]);
             assert_eq!(answer.status, 400, "{name}{rest}: {}", answer.text());
             // What is no path at all is refused before anything looks at it, without a word.
             let said = answer.header("content-type");
@@ -648,7 +809,10 @@ fn no_path_leads_out_and_no_name_is_taken_for_markup() {
 }
 
 /// A stream of events, read as it comes.
-struct Stream(std::io::BufReader<TcpStream>);
+struct Stream {
+    lines: std::io::BufReader<TcpStream>,
+    newest: u64,
+}
 
 impl Stream {
     fn open(place: &Place) -> Self {
@@ -659,23 +823,65 @@ impl Stream {
         stream
             .write_all(request("GET", "/api/v1/events", HOST, &[], "").as_bytes())
             .unwrap();
-        Self(std::io::BufReader::new(stream))
+        Self {
+            lines: std::io::BufReader::new(stream),
+            newest: 0,
+        }
     }
 
-    /// The number of the next event; `None`: there is none.
-    fn next(&mut self) -> Option<u64> {
+    /// The next event's number and age; `None`: there is none.
+    fn news(&mut self) -> Option<(u64, u64)> {
         use std::io::BufRead as _;
         loop {
             let mut line = String::new();
-            if self.0.read_line(&mut line).ok()? == 0 {
+            if self.lines.read_line(&mut line).ok()? == 0 {
                 return None;
             }
             if let Some(data) = line.strip_prefix("data: ") {
                 let data: serde_json::Value = serde_json::from_str(data.trim()).unwrap();
-                return data["version"].as_u64();
+                return data["version"].as_u64().zip(data["age_seconds"].as_u64());
             }
         }
     }
+
+    /// The age that is told with a number.
+    fn age_of(&mut self, version: u64) -> u64 {
+        loop {
+            let (told, age) = self.news().unwrap();
+            if told == version {
+                return age;
+            }
+        }
+    }
+
+    /// The number of the next event that tells of something newer; `None`: there is none.
+    fn next(&mut self) -> Option<u64> {
+        loop {
+            let (version, _) = self.news()?;
+            if version > self.newest {
+                self.newest = version;
+                return Some(version);
+            }
+        }
+    }
+}
+
+#[test]
+fn events_say_for_how_long_no_tick_has_made_anything_newer() {
+    let place = Place::new(With::default());
+    let mut stream = Stream::open(&place);
+    assert_eq!(stream.age_of(1), 0);
+    place.clock.advance(Duration::from_secs(100));
+    // Nobody sees from the number that the loop hangs, nor from what is told of a store that fails.
+    assert_eq!(Stream::open(&place).age_of(1), 100);
+    place
+        .publisher
+        .lock()
+        .unwrap()
+        .store_failed(Some(&StoreError::Full));
+    assert_eq!(stream.age_of(2), 100);
+    place.tick(&filled(1, 1));
+    assert_eq!(stream.age_of(3), 0);
 }
 
 #[test]

@@ -103,6 +103,12 @@ const JOBS = [
   ["Job", null], ["State", "state wide"], ["Progress", ""], ["Spent", "n"], ["Saved", "n"], ["Now", "n"], ["", "acts wide"],
 ];
 
+/** Why no action is shown. */
+function nothingDone(state) {
+  if (state.was_decided) return "The last tick had nothing to do: everything is as it should be.";
+  return "Nothing was decided: the account, or what is rented, could not be read.";
+}
+
 /** The overview. */
 export function board(app) {
   const tiles = el("dl", { class: "tiles" });
@@ -140,7 +146,7 @@ export function board(app) {
     const held = state.dropped.map((action) => actionLine(action, `held back by ${action.limit_text}`));
     const told = state.notices.map((notice) => eventLine({ ...notice, at: state.at }, state.at));
     const all = [...held, ...done, ...told];
-    set(actions, all.length > 0 ? all : el("li", { class: "soft", text: "The last tick had nothing to do: everything is as it should be." }));
+    set(actions, all.length > 0 ? all : el("li", { class: "soft", text: nothingDone(state) }));
     set(news, state.news.length > 0
       ? state.news.slice(0, 15).map((event) => eventLine(event, state.at))
       : el("li", { class: "soft", text: "Nothing happened yet." }));

@@ -46,8 +46,8 @@ export function job(app, name) {
       ["Saved against on-demand", savedOf(j)],
       ["Billed now", perHour(j.burn_dollars_per_hour)],
       ["Ceiling", j.price_max_dollars_per_gpu_hour ? `${dollars(j.price_max_dollars_per_gpu_hour, 4)} per GPU-h` : "\u2013"],
-      ["Best slot now", j.best_dollars_per_gpu_hour ? `${dollars(j.best_dollars_per_gpu_hour, 4)} per useful GPU-h` : "none suits"],
-      ["On-demand now", j.on_demand_dollars_per_gpu_hour ? `${dollars(j.on_demand_dollars_per_gpu_hour, 4)} per useful GPU-h` : "none suits"],
+      ["Best slot now", j.best_dollars_per_gpu_hour ? `${dollars(j.best_dollars_per_gpu_hour, 4)} per useful GPU-h` : noSlot(j)],
+      ["On-demand now", j.on_demand_dollars_per_gpu_hour ? `${dollars(j.on_demand_dollars_per_gpu_hour, 4)} per useful GPU-h` : noSlot(j)],
       ["Policy", j.policy === "valid" ? `valid, priority ${j.priority}` : j.policy],
       j.owner ? ["Owner", j.owner] : null,
     ].filter(Boolean).map(([term, said]) => el("div", {}, el("dt", { text: term }), el("dd", {}, said))));
@@ -134,6 +134,9 @@ export function job(app, name) {
   return { node, update: read, title: name };
 }
 
+/** Why no slot's price is shown. */
+const noSlot = (j) => (j.eligible === null ? "not decided yet" : "none suits");
+
 /** Why a job got what it got: slots that suit, with every part of their prices, and why others do not. */
 export function reasons(r) {
   const refused = Object.entries(r.refused).sort((a, b) => b[1] - a[1]);
@@ -147,7 +150,10 @@ export function reasons(r) {
   ]));
   return el("div", {},
     r.replicas.length > 0 ? el("ul", { class: "plain rows panel" }, r.replicas.slice(0, 12).map((one) =>
-      el("li", {}, el("span", { class: "what" }, el("b", { text: `${one.replica} ` }), one.text)))) : null,
+      el("li", {}, el("span", { class: "what" }, el("b", { text: `${one.replica} ` }), one.text,
+        one.deadline ? el("div", { class: "sub", text: `deadline: ${one.deadline.text}` }) : null,
+        // What is left out is empty.
+        (one.recourses ?? []).length === 0 ? null : el("div", { class: "sub", text: `after an outbid: ${one.recourses.map((step) => `${step.step} (${step.text})`).join(", ")}` }))))) : null,
     el("p", { class: "soft", text: `${r.eligible} of ${count(all, "slot")} suit.` }),
     r.best.length > 0 ? best.node : null,
     refused.length === 0 ? null : el("details", { "data-id": `refused-${r.job}` }, el("summary", { text: "Why the others do not" }),
@@ -192,6 +198,11 @@ function logView(app, name) {
     read();
   });
   async function read() {
+    if (!app.mayReadLogs()) {
+      which.hidden = true;
+      text.textContent = "What a job wrote takes the token (Token\u2026).";
+      return;
+    }
     const answer = await get(`jobs/${name}/logs?attempt=${chosen}&lines=400`);
     const option = (a) => `${a.attempt}: ${a.replica}, instance ${a.instance}${a.is_there ? "" : a.ended_at ? `, gone ${clock(a.ended_at, a.ended_at)}` : ", gone"}${a.has_log ? "" : ", no log"}`;
     set(which, answer.attempts.map((a) => el("option", { value: a.attempt, text: option(a) })));
