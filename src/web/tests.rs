@@ -617,7 +617,7 @@ fn no_reader_holds_up_a_wish_or_a_kill() {
     let place = Place::new(With::default());
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let (begun, has_begun) = std::sync::mpsc::channel();
-    let (_end, ended) = std::sync::mpsc::channel::<()>();
+    let (end, ended) = std::sync::mpsc::channel::<()>();
     let ended = Arc::new(Mutex::new(ended));
     // As many as may be, each of which reads for as long as this test lasts.
     for _ in 0..super::READERS {
@@ -640,7 +640,7 @@ fn no_reader_holds_up_a_wish_or_a_kill() {
     let kill = place.change("/api/v1/kill", "{\"confirm\":\"destroy everything\"}");
     assert_eq!(kill.status, 202, "{}", kill.text());
     assert_eq!(place.asks().last(), Some(&Ask::Kill));
-    drop(_end);
+    drop(end);
     runtime.shutdown_background();
 }
 
