@@ -204,6 +204,8 @@ fn job(dice: &mut Dice, number: u64) -> Job {
         provision_timeout: Duration::from_mins(15),
         start: StartRules::default(),
         idle_after: None,
+        deadline: None,
+        deadline_policy: haggle::types::deadline::DeadlineKind::default(),
     }
 }
 

@@ -205,10 +205,9 @@ impl Prometheus {
         fs::write(directory.join("prometheus.yml"), config).unwrap();
         let rules = fs::read_to_string(deploy("prometheus/haggle.rules.yml")).unwrap();
         fs::write(directory.join("haggle.rules.yml"), &rules).unwrap();
-        let eager: String = rules
-            .split_inclusive('\n')
-            .filter(|line| !line.trim_start().starts_with("for: "))
-            .collect();
+        let waits = |line: &&str| line.trim_start().starts_with("for: ");
+        let eager: Vec<&str> = rules.lines().filter(|line| !waits(line)).collect();
+        let eager = eager.join("\n");
         let (groups, alerts) = eager.split_once("  - name: haggle-daemon").unwrap();
         assert!(groups.contains("record:"));
         let eager = format!("groups:\n  - name: haggle-daemon{alerts}")
@@ -236,14 +235,16 @@ impl Prometheus {
     fn read(&self, method: &str, path: &str, body: &str) -> Option<Value> {
         let answer = ask(&self.address, method, path, body)?;
         let read: Value = serde_json::from_str(&answer).ok()?;
-        assert!(read["status"] != "error", "{path} {body}: {answer}");
+        assert_ne!(read["status"], "error", "{path} {body}: {answer}");
         Some(read["data"].clone())
     }
 
     /// How many series an expression has now. One that cannot be evaluated stops the test.
     fn series(&self, expression: &str) -> usize {
-        let bytes = expression.bytes().map(|byte| format!("%{byte:02X}"));
-        let encoded = bytes.collect::<Vec<_>>().concat();
+        let mut encoded = String::new();
+        for byte in expression.bytes() {
+            encoded.push_str(&format!("%{byte:02X}"));
+        }
         let data = self.read("POST", "/api/v1/query", &format!("query={encoded}"));
         data.map_or(0, |data| data["result"].as_array().unwrap().len())
     }
@@ -323,6 +324,7 @@ fn expressions() -> Vec<String> {
 const TRAIN: &str = r#"
 name = "train"
 replicas = 2
+boot_overhead = "0s"
 [run]
 image = "ghcr.io/me/train:1"
 [gpu]

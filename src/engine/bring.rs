@@ -78,6 +78,11 @@ pub(super) fn latest<'a>(job: &Job, held: &[&'a Held]) -> Option<&'a Held> {
     older.copied().or(Some(newest))
 }
 
+/// The same, where it has not failed too often to be copied.
+pub(super) fn copied_from<'a>(job: &Job, held: &[&'a Held]) -> Option<&'a Held> {
+    latest(job, held).filter(|from| from.copies_failed < COPIES_MAX)
+}
+
 /// Whether the host of a parked instance is not heard from: nothing can be copied from its disk now.
 pub(super) fn is_away(world: &World, held: &Held) -> bool {
     let listing = world.listing.as_ref();
@@ -193,7 +198,7 @@ fn cost(price: Money, bytes: u64) -> Money {
 
 /// What has to be left over when an instance is rented that begins with what is on a disk: what is spent on the
 /// copy must not be missed for that disk, or a limit takes the only one that has the work.
-pub(crate) fn left_margin(from: Option<&Held>) -> Money {
+pub(super) fn left_margin(from: Option<&Held>) -> Money {
     from.map_or(Money::ZERO, |from| from.storage.cost(LEFT_KEPT))
 }
 

@@ -93,6 +93,14 @@ pub(super) fn comes_up(world: &mut World) -> InstanceId {
     id
 }
 
+/// The newest one is outbid and was waited for.
+pub(super) fn is_outbid(world: &mut World) {
+    let held = newest(world);
+    held.phase = Phase::Stopped;
+    held.phase_since = NOW - Duration::from_hours(2);
+    held.bid_before_park = Some(Rate::ZERO);
+}
+
 /// Up to the moment at which its runner waits for the copy.
 pub(super) fn waiting() -> (World, InstanceId) {
     let mut world = left(carried());

@@ -146,10 +146,7 @@ fn before_its_gate_is_open_the_new_one_goes_and_the_old_one_stays() {
 fn once_its_gate_is_open_the_new_disk_is_kept_and_gone_on_from() {
     let (mut world, new) = opened(true);
     // It is outbid before anything was heard of its command.
-    let held = newest(&mut world);
-    held.phase = Phase::Stopped;
-    held.phase_since = NOW - Duration::from_hours(2);
-    held.bid_before_park = Some(Rate::ZERO);
+    is_outbid(&mut world);
     let all = tick(&mut world);
     let parks = Effect::SetBid {
         instance: new,
@@ -326,10 +323,7 @@ fn no_rental_is_begun_that_ends_before_the_work_or_the_copy_away() {
 #[test]
 fn a_disk_goes_by_the_one_after_next_where_the_next_is_gone() {
     let (mut world, second) = opened(true);
-    let held = newest(&mut world);
-    held.phase = Phase::Stopped;
-    held.phase_since = NOW - Duration::from_hours(2);
-    held.bid_before_park = Some(Rate::ZERO);
+    is_outbid(&mut world);
     tick(&mut world);
     tick(&mut world);
     tick(&mut world);
@@ -349,10 +343,7 @@ fn a_disk_goes_by_the_one_after_next_where_the_next_is_gone() {
 #[test]
 fn disks_that_were_left_one_after_the_other_go_together_the_oldest_first() {
     let (mut world, second) = opened(true);
-    let held = newest(&mut world);
-    held.phase = Phase::Stopped;
-    held.phase_since = NOW - Duration::from_hours(2);
-    held.bid_before_park = Some(Rate::ZERO);
+    is_outbid(&mut world);
     tick(&mut world);
     tick(&mut world);
     tick(&mut world);

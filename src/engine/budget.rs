@@ -18,7 +18,7 @@ use crate::types::ledger::{Payer, Scope};
 use crate::types::limit::{LimitRow, Measure};
 use crate::types::money::{BID_PARKED, Money, Rate};
 use crate::types::offer::Offer;
-use crate::types::plan::Limit;
+use crate::types::plan::{Candidate, Limit};
 use crate::types::world::World;
 
 use super::bring::set_aside;
@@ -42,6 +42,12 @@ pub(crate) fn rows_of(world: &World, machine: MachineId) -> &[Offer] {
     let from = offers.partition_point(|offer| offer.machine < machine);
     let to = offers.partition_point(|offer| offer.machine <= machine);
     offers.get(from..to).unwrap_or_default()
+}
+
+/// The market's row of a candidate.
+pub(crate) fn offered<'a>(world: &'a World, candidate: &Candidate) -> Option<&'a Offer> {
+    let mut rows = rows_of(world, candidate.slot.machine).iter();
+    rows.find(|offer| offer.id == candidate.offer)
 }
 
 /// What a job's traffic may cost at most on a machine: its cap at the dearer direction, or what it

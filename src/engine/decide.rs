@@ -8,8 +8,7 @@ use crate::types::ids::{HostId, InstanceId, JobName, MachineId, ReplicaId};
 use crate::types::instance::{DestroyWhy, Held, Rental};
 use crate::types::intent::Effect;
 use crate::types::job::{Job, RentalChoice};
-use crate::types::money::{BID_PARKED, Money};
-use crate::types::offer::Offer;
+use crate::types::money::BID_PARKED;
 use crate::types::plan::{
     Action, Candidate, JobReport, Limit, Missing, Notice, Plan, Refusal, ReplicaReport, Report,
     Situation, Why,
@@ -20,10 +19,11 @@ use crate::types::world::World;
 use super::act::{destroy, destroy_again, expendable, lets_go, never_ran, park, wound_down};
 use super::array::{members, queued};
 use super::assign::{Need, assign};
-use super::bring;
-use super::budget::{Load, Purse, Saving, begin_margin, rent_reserve, rows_of, wind_down};
+use super::budget::{Load, Purse, Saving, offered, wind_down};
+use super::eligible::factor_ppm;
 use super::ladder::cannot_start;
 use super::lease::relabel;
+use super::means::cost;
 use super::moving::cheaper_elsewhere;
 use super::pace::{Pace, pace};
 use super::projection;
@@ -113,25 +113,30 @@ impl<'r, 'w> Rankings<'r, 'w> {
     }
 
     /// The ranking of a stance. Of what is sure, that on which the rest can be done in time, where there is any.
-    fn of(&mut self, stance: Stance, pace: Option<&Pace>) -> Cow<'r, Ranking> {
+    fn of(&mut self, stance: Stance, pace: Option<&Pace>) -> Cow<'_, Ranking> {
         let (kept, rental) = match stance {
             Stance::Ride => return Cow::Borrowed(self.free),
             Stance::Wait => (&mut self.bids, RentalChoice::Interruptible),
             Stance::Sure => (&mut self.sure, RentalChoice::OnDemand),
         };
+        let job = self.job;
         let all = kept.get_or_insert_with(|| {
             let job = Job {
                 rental,
-                ..self.job.clone()
+                ..job.clone()
             };
             rank(self.world, &job, self.index)
         });
-        let mut all = all.clone();
-        let fast = |slot: &Candidate| pace.is_some_and(|pace| pace.is_in_time_on(&slot.gpu_name));
-        if stance == Stance::Sure && all.candidates.iter().any(fast) {
-            all.candidates.retain(fast);
+        let fast = |slot: &Candidate| {
+            let factor = factor_ppm(job, &slot.gpu_name);
+            pace.is_some_and(|pace| pace.is_in_time_on(factor))
+        };
+        if stance != Stance::Sure || !all.candidates.iter().any(fast) {
+            return Cow::Borrowed(all);
         }
-        Cow::Owned(all)
+        let mut in_time = all.clone();
+        in_time.candidates.retain(fast);
+        Cow::Owned(in_time)
     }
 }
 
@@ -267,6 +272,7 @@ impl<'a> Tick<'a> {
         let in_time = pace.as_ref().is_some_and(|pace| pace.in_time);
         let may_move = pace.as_ref().is_none_or(|pace| pace.may_move);
         let view = pace.as_ref().map(|pace| pace.view);
+        let free = rankings.free;
         let ranking = &*rankings.of(stance, pace.as_ref());
         if let Some(pace) = &pace {
             self.report.notices.extend(pace.notices.iter().cloned());
@@ -329,7 +335,7 @@ impl<'a> Tick<'a> {
                 let got = self.needs.last().is_some_and(|need| need.replica == *id);
                 if stance == Stance::Sure && !got {
                     // What may be taken away is better than nothing.
-                    self.need(job, id, rankings.free)
+                    self.need(job, id, free)
                 } else {
                     situation
                 }
@@ -407,32 +413,15 @@ impl<'a> Tick<'a> {
         id: &ReplicaId,
         candidate: &Candidate,
     ) -> (crate::types::money::Money, crate::types::money::Money, Load) {
-        let rate = candidate.price.saturating_add(candidate.storage);
-        let offer = self.offer(candidate);
-        let reserve = rent_reserve(self.world, job, offer, candidate.price, candidate.storage);
         let from = self.from.get(id);
         let from = from.and_then(|from| self.world.state.held.get(from));
-        // What it is to begin with comes over the wire, too.
-        let copied = from.map_or(Money::ZERO, |from| {
-            let down = offer.and_then(|offer| offer.inet_down_price);
-            let to = (candidate.slot.machine, down);
-            let (up, down) = bring::traffic(job, from, to);
-            up.saturating_add(down)
-        });
-        let reserve = reserve.saturating_add(copied);
+        let asked = cost(self.world, job, candidate, from);
         let load = Load {
-            rate,
+            rate: asked.rate,
             instances: 1,
             gpus: candidate.slot.gpus,
         };
-        let margin = begin_margin(job, rate).saturating_add(bring::left_margin(from));
-        (reserve, margin, load)
-    }
-
-    fn offer(&self, candidate: &Candidate) -> Option<&'a Offer> {
-        rows_of(self.world, candidate.slot.machine)
-            .iter()
-            .find(|offer| offer.id == candidate.offer)
+        (asked.reserve, asked.margin, load)
     }
 
     // ---------------------------------------------------------------------------------- renting
@@ -503,7 +492,7 @@ impl<'a> Tick<'a> {
         candidate: &Candidate,
         reserve: crate::types::money::Money,
     ) -> Action {
-        let offer = self.offer(candidate);
+        let offer = offered(self.world, candidate);
         let seen = offer.and_then(|offer| offer.on_demand);
         Action {
             replica: Some(replica.clone()),

@@ -420,7 +420,8 @@ fn ours(state: &State) -> BTreeMap<MachineId, Ours<'_>> {
     all
 }
 
-fn too_old(world: &World, seen: Time) -> bool {
+/// Whether what was seen then is too old to go by.
+pub(super) fn too_old(world: &World, seen: Time) -> bool {
     world.now.ms_since(seen) > millis(world.config.offers_max_age)
 }
 
@@ -481,13 +482,13 @@ pub(crate) mod samples {
 
     use super::*;
     use crate::types::ids::{HostId, Installation, InstanceId, IntentId, OfferId, Slot};
-    use crate::types::instance::{Account, Phase, Rental};
+    use crate::types::instance::{Account, Phase};
     use crate::types::job::{
         BidMargin, Budget, Finish, RentalChoice, Requirements, Retries, Run, RunType, Runner,
     };
     use crate::types::money::{Money, Rate};
     use crate::types::offer::{Country, Snapshot};
-    use crate::types::start::{GpuUse, StartRules};
+    use crate::types::start::StartRules;
     use crate::types::world::EngineConfig;
     use crate::types::{ids::AccountId, state::State};
 
@@ -644,13 +645,11 @@ pub(crate) mod samples {
     }
 
     pub(crate) fn held(id: u64, job: &Job, offer: &Offer, price: Rate) -> Held {
+        let replica = ReplicaId {
+            job: job.name.clone(),
+            index: 0,
+        };
         Held {
-            id: InstanceId(id),
-            intent: IntentId(id),
-            replica: ReplicaId {
-                job: job.name.clone(),
-                index: 0,
-            },
             generation: 1,
             slot: Slot {
                 machine: offer.machine,
@@ -659,51 +658,15 @@ pub(crate) mod samples {
             host: offer.host,
             gpu_ids: offer.gpu_ids.clone(),
             gpu_name: offer.gpu_name.to_string(),
-            rental: Rental::Bid,
             price,
-            bid_before_park: None,
             last_bid: Some(price),
             storage: usd(0.01),
             disk_gb: job.requirements.disk_gb,
             traffic_prices: offer.inet_down_price.zip(offer.inet_up_price),
-            created_at: NOW,
             ends_at: offer.ends_at,
-            ssh: None,
             phase: Phase::Running,
-            phase_since: NOW,
-            parked: false,
-            stop_asked: false,
             first_ran_at: Some(NOW),
-            raised_at: None,
-            bid_sent_at: None,
-            raises: 0,
-            accrued_to: NOW,
-            billed_ms: 0,
-            run_ms: 0,
-            spent_gpu: Money::ZERO,
-            spent_disk: Money::ZERO,
-            spent_traffic: Money::ZERO,
-            billed: Money::ZERO,
-            on_demand_rate: None,
-            destroying: None,
-            destroy_sent_at: None,
-            destroying_since: None,
-            destroyed_at: None,
-            tail: None,
-            relabelled_at: None,
-            runner: None,
-            bringing: None,
-            lost_work: std::collections::BTreeMap::new(),
-            asked: None,
-            coming_up: None,
-            start_fault: None,
-            gpu_use: GpuUse::default(),
-            odds: None,
-            exposed_ms: 0,
-            outbid_at: None,
-            copies_failed: 0,
-            copied: Money::ZERO,
-            kept_gpu_ms: 0,
+            ..Held::new(InstanceId(id), IntentId(id), replica, NOW)
         }
     }
 }

@@ -9,10 +9,36 @@ use crate::types::world::World;
 
 use super::act::expendable;
 use super::back::{resume_at, spendable};
-use super::bring::{COPIES_MAX, latest, left_margin, source, traffic};
-use super::budget::{Load, begin_margin, horizon, rent_reserve, rows_of};
+use super::bring::{COPIES_MAX, copied_from, left_margin, source, traffic};
+use super::budget::{Load, begin_margin, horizon, offered, rent_reserve};
 use super::lease::may_wake;
 use super::replica::{Ground, Step, due, want};
+
+/// What renting a candidate takes: what is set aside, and what has to be left over besides.
+pub(super) struct Cost {
+    pub(super) reserve: Money,
+    pub(super) margin: Money,
+    /// What it costs by the hour.
+    pub(super) rate: Rate,
+}
+
+/// What renting a candidate takes that begins with what is on a disk, where there is one: that comes over the
+/// wire, too.
+pub(super) fn cost(world: &World, job: &Job, candidate: &Candidate, from: Option<&Held>) -> Cost {
+    let offer = offered(world, candidate);
+    let copied = from.map_or(Money::ZERO, |from| {
+        let down = offer.and_then(|offer| offer.inet_down_price);
+        let (up, down) = traffic(job, from, (candidate.slot.machine, down));
+        up.saturating_add(down)
+    });
+    let reserve = rent_reserve(world, job, offer, candidate.price, candidate.storage);
+    let rate = candidate.price.saturating_add(candidate.storage);
+    Cost {
+        reserve: reserve.saturating_add(copied),
+        margin: begin_margin(job, rate).saturating_add(left_margin(from)),
+        rate,
+    }
+}
 
 /// What parking an instance first gives back: its price ahead, by the hour, and its GPUs.
 fn freed(world: &World, held: &Held) -> (Money, Rate, u32) {
@@ -32,31 +58,22 @@ fn affords(
     from: Option<&Held>,
 ) -> Result<(), Limit> {
     let (world, job): (&World, &Job) = (ground.world, ground.job);
-    let mut rows = rows_of(world, candidate.slot.machine).iter();
-    let offer = rows.find(|offer| offer.id == candidate.offer);
-    let copied = from.map_or(Money::ZERO, |from| {
-        let down = offer.and_then(|offer| offer.inet_down_price);
-        let (up, down) = traffic(job, from, (candidate.slot.machine, down));
-        up.saturating_add(down)
-    });
-    let reserve = rent_reserve(world, job, offer, candidate.price, candidate.storage);
-    let rate = candidate.price.saturating_add(candidate.storage);
-    let (cost, less, gpus) = freed(world, instead);
+    let asked = cost(world, job, candidate, from);
+    let (back, less, gpus) = freed(world, instead);
     // What may be lost is destroyed for it, and leaves its place.
     let stays = !expendable(world, job, instead);
     let load = Load {
-        rate: Rate(rate.0.saturating_sub(less.0)),
+        rate: Rate(asked.rate.0.saturating_sub(less.0)),
         instances: u32::from(stays),
         gpus: candidate.slot.gpus.saturating_sub(gpus),
     };
-    let reserve = reserve.saturating_add(copied).saturating_sub(cost);
-    let margin = begin_margin(job, rate).saturating_add(left_margin(from));
-    ground.purse.affords(job, reserve, margin, load)
+    let reserve = asked.reserve.saturating_sub(back);
+    ground.purse.affords(job, reserve, asked.margin, load)
 }
 
 /// What keeps an instance from every slot elsewhere, its copy included; the first limit.
 pub(super) fn can_move(ground: &Ground<'_, '_>, held: &Held) -> Result<(), Limit> {
-    let from = latest(ground.job, &ground.held).filter(|from| from.copies_failed < COPIES_MAX);
+    let from = copied_from(ground.job, &ground.held);
     let mut limit = None;
     for candidate in ground.best {
         match affords(ground, candidate, held, from) {

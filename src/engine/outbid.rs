@@ -6,8 +6,7 @@ use std::time::Duration;
 use crate::types::deadline::Stance;
 use crate::types::instance::{DestroyWhy, Held, Rental, RunnerView};
 use crate::types::job::RentalChoice;
-use crate::types::money::{BID_PARKED, Money, Rate};
-use crate::types::offer::Offer;
+use crate::types::money::{BID_PARKED, Rate};
 use crate::types::plan::{Action, Candidate, Missing, Refusal, Situation, Why};
 use crate::types::recourse::{Recourse, Turn};
 use crate::types::time::Time;
@@ -15,12 +14,12 @@ use crate::types::time::Time;
 use super::act::{busy, expendable, given_up, is_seen, lower, park, resume_bid, row, set_bid};
 use super::back::{resume, spend, spendable};
 use super::bid::raised_bid;
-use super::bring::{COPIES_MAX, begins_with, holds_nothing, latest, left_margin, traffic};
-use super::budget::{Load, begin_margin, rent_reserve, rows_of};
+use super::bring::{COPIES_MAX, begins_with, copied_from, holds_nothing, latest};
+use super::budget::{Load, offered, rows_of};
 use super::eligible::Scope;
 use super::ladder::cannot_start;
 use super::lease::may_wake;
-use super::means::can_move;
+use super::means::{can_move, cost};
 use super::price::stay_gpu_hours;
 use super::rank;
 use super::replica::{Ground, PARKED_MAX, Step, due, finds_sure, leave};
@@ -237,24 +236,16 @@ pub(super) fn reclaim(
     if count > PARKED_MAX && !expendable(world, job, held) {
         return Err(Turn::TooManyDisks);
     }
-    let offer = offered(ground, &found);
-    let copied = copied_from(ground).map_or(Money::ZERO, |from| {
-        let down = offer.and_then(|offer| offer.inet_down_price);
-        let (up, down) = traffic(job, from, (found.slot.machine, down));
-        up.saturating_add(down)
-    });
-    let reserve = rent_reserve(world, job, offer, found.price, found.storage);
-    let reserve = reserve.saturating_add(copied);
-    let rate = found.price.saturating_add(found.storage);
+    let from = copied_from(job, &ground.held);
+    let asked = cost(world, job, &found, from);
     let load = Load {
-        rate,
+        rate: asked.rate,
         instances: 1,
         gpus: found.slot.gpus,
     };
-    let margin = begin_margin(job, rate).saturating_add(left_margin(copied_from(ground)));
     ground
         .purse
-        .affords(job, reserve, margin, load)
+        .affords(job, asked.reserve, asked.margin, load)
         .map_err(|limit| Turn::Limited { limit })?;
     Ok(found)
 }
@@ -278,25 +269,16 @@ fn on_demand_there(ground: &Ground<'_, '_>, held: &Held) -> Result<Candidate, Tu
     best.ok_or_else(|| against.map_or(Turn::NotOffered, |why| Turn::Refused { why }))
 }
 
-fn offered<'a>(ground: &Ground<'a, '_>, candidate: &Candidate) -> Option<&'a Offer> {
-    let mut rows = rows_of(ground.world, candidate.slot.machine).iter();
-    rows.find(|offer| offer.id == candidate.offer)
-}
-
 /// What a useful GPU-hour costs on a slot, with the checkpoint that is brought there for the stay. Boot, the
 /// work that interruptions take and the job's own traffic are in the landed price.
 fn with_its_copy(ground: &Ground<'_, '_>, scope: &Scope<'_>, candidate: &Candidate) -> f64 {
     let total = candidate.parts.total();
-    let Some((from, offer)) = copied_from(ground).zip(offered(ground, candidate)) else {
+    let from = copied_from(ground.job, &ground.held);
+    let Some((from, offer)) = from.zip(offered(ground.world, candidate)) else {
         return total;
     };
     let rate = candidate.price.saturating_add(candidate.storage);
     total + begins_with(ground.job, from, offer, rate) / stay_gpu_hours(scope, offer)
-}
-
-/// The disk whose checkpoint a replica's next instance is to begin with.
-fn copied_from<'a>(ground: &Ground<'a, '_>) -> Option<&'a Held> {
-    latest(ground.job, &ground.held).filter(|from| from.copies_failed < COPIES_MAX)
 }
 
 /// Whether a standing bid is all that its work can go on by: it is on its disk alone, nothing is copied

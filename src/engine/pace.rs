@@ -11,7 +11,6 @@
 //! long as the provision timeout. What ends sooner where it is than another one would have begun is left to
 //! end, although it may be taken away till then.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::types::deadline::{DeadlineView, Stance, Watch};
@@ -23,12 +22,12 @@ use crate::types::state::{ReplicaRecord, Severity};
 use crate::types::time::{Time, human, millis};
 use crate::types::world::World;
 
-use super::bring::{COPIES_MAX, latest, told_bytes};
+use super::bring::{copied_from, told_bytes};
 use super::deadline::{
     Belief, Costs, DeadlineKind, DeadlinePolicy, Greedy, HazardMdp, HazardTables, Mode, Moment,
     OnDemand, Prelude, Prior, SafeSet, Seen, SlackBand, Terms, UniformProgress, age_class, retries,
 };
-use super::eligible::factor_ppm;
+use super::eligible::{factor_ppm, too_old};
 use super::rank::Ranking;
 use super::view::restore_patience;
 
@@ -61,24 +60,16 @@ pub(super) struct Pace {
     pub(super) watch: Watch,
     pub(super) view: DeadlineView,
     pub(super) notices: Vec<Notice>,
-    /// Seconds of work that are left for a new instance on the reference, by GPUs together; and until then.
+    /// Seconds of work that are left for a new instance on the reference, and that there are for it.
     work: (i64, i64),
-    /// Useful time of models, in parts per million.
-    factors: BTreeMap<String, u32>,
 }
 
 impl Pace {
-    /// Whether the rest could be done in time on a model.
-    pub(super) fn is_in_time_on(&self, gpu_name: &str) -> bool {
+    /// Whether the rest could be done in time on a model of which an hour is worth so much, in parts per
+    /// million.
+    pub(super) fn is_in_time_on(&self, factor: u32) -> bool {
         let (work, left) = self.work;
-        let factor = i64::from(
-            self.factors
-                .get(gpu_name)
-                .copied()
-                .unwrap_or(1_000_000)
-                .max(1),
-        );
-        work.saturating_mul(1_000_000) / factor <= left
+        work.saturating_mul(1_000_000) / i64::from(factor.max(1)) <= left
     }
 }
 
@@ -120,16 +111,20 @@ pub(super) fn pace(
             near: None,
             ..known
         },
+        // What is not known is not begun with.
+        None if !scene.seen => return None,
         None => Watch::new(deadline, scene.up, world.now),
     };
     watch.begun = watch.begun.min(world.now);
     let left = deadline.ms_since(world.now).div_euclid(1000);
     // Finer as it comes nearer, by halves: a long race would else be rounded by hours at its end.
     let tick = tick_seconds(left.max(1).unsigned_abs().next_power_of_two());
-    watch.sees(scene.up, tick * 1000, world.now, |up, age| {
-        let class = age_class(age);
-        Seen { up, class }.index()
-    });
+    if scene.seen {
+        watch.sees(scene.up, tick * 1000, world.now, |up, age| {
+            let class = age_class(age);
+            Seen { up, class }.index()
+        });
+    }
     let terms = scene.terms(tick, left, &watch);
     let moment = scene.moment(&terms, left, &watch);
     let mode = if left <= 0 {
@@ -140,7 +135,8 @@ pub(super) fn pace(
     };
     let sure = mode == Mode::OnDemand;
     // What cannot be done in time elsewhere either is best left to what is at work.
-    let in_time = moment.work_left.saturating_add(terms.overhead) <= left;
+    let anew = moment.work_left.saturating_add(terms.overhead);
+    let in_time = anew <= left;
     let here = scene.here(&moment);
     let sooner = here.is_none_or(|here| here > terms.overhead);
     let rides = scene
@@ -148,9 +144,9 @@ pub(super) fn pace(
         .is_some_and(|held| stands(held) && held.rental == Rental::Bid);
     let needs = match (moment.mode, here) {
         (Mode::OnDemand, Some(here)) => here,
-        _ => moment.work_left.saturating_add(terms.overhead),
+        _ => anew,
     };
-    let pace = Pace {
+    Some(Pace {
         stance: stance(mode),
         leaves: sure && rides && in_time && sooner && scene.on_demand.is_some(),
         in_time,
@@ -167,9 +163,7 @@ pub(super) fn pace(
             scene.raw_seconds(share - scene.kept()),
             left - terms.overhead,
         ),
-        factors: scene.factors(),
-    };
-    Some(pace)
+    })
 }
 
 fn stance(mode: Mode) -> Stance {
@@ -184,6 +178,16 @@ fn stance(mode: Mode) -> Stance {
 fn tick_seconds(total: u64) -> i64 {
     let least = i64::try_from(total.div_ceil(TICKS_MAX)).unwrap_or(i64::MAX / 4);
     ((least + 59) / 60 * 60).max(TICK_MIN)
+}
+
+/// The share of starts that fail, of all machines.
+fn start_fails(world: &World) -> f64 {
+    let (mut failed, mut all) = STARTS_ASSUMED;
+    for machine in world.state.machines.values() {
+        failed += f64::from(machine.past.no_starts);
+        all += f64::from(machine.past.no_starts) + f64::from(machine.past.starts);
+    }
+    failed / all
 }
 
 /// A replica and what it could have.
@@ -202,8 +206,12 @@ struct Scene<'a> {
     ranking: &'a Ranking,
     /// The cheapest on-demand slot within its ceiling.
     on_demand: Option<&'a Candidate>,
-    /// Whether interruptible capacity is held or could be.
+    /// Whether the market was seen lately: else it says nothing of what can be had.
+    seen: bool,
+    /// Whether interruptible capacity is held or could be, as far as was seen.
     up: bool,
+    /// The share of starts that fail.
+    start_fails: f64,
 }
 
 impl<'a> Scene<'a> {
@@ -218,6 +226,9 @@ impl<'a> Scene<'a> {
         let live = newest.filter(|held| works(held));
         let mut candidates = ranking.candidates.iter();
         let rides = live.is_some_and(|held| held.rental == Rental::Bid);
+        let seen = !too_old(world, world.market.at);
+        let was_up = record.watch.as_ref().is_some_and(|watch| watch.up);
+        let offered = candidates.any(|slot| slot.rental == Rental::Bid);
         Self {
             world,
             job,
@@ -225,10 +236,12 @@ impl<'a> Scene<'a> {
             share,
             newest,
             live,
-            carried: latest(job, held).filter(|from| from.copies_failed < COPIES_MAX),
+            carried: copied_from(job, held),
             ranking,
             on_demand: ranking.on_demand_fits.as_ref(),
-            up: rides || candidates.any(|slot| slot.rental == Rental::Bid),
+            seen,
+            up: rides || if seen { offered } else { was_up },
+            start_fails: start_fails(world),
         }
     }
 
@@ -246,15 +259,6 @@ impl<'a> Scene<'a> {
     /// Useful time of a model, in parts per million.
     fn factor(&self, model: &str) -> u32 {
         factor_ppm(self.job, model).max(1)
-    }
-
-    /// The same of all models that there are.
-    fn factors(&self) -> BTreeMap<String, u32> {
-        let candidates = self.ranking.candidates.iter().chain(self.on_demand);
-        let models = candidates.map(|slot| slot.gpu_name.clone());
-        models
-            .map(|model| (model.clone(), self.factor(&model)))
-            .collect()
     }
 
     /// Seconds that so much work takes on the reference, rounded up.
@@ -297,16 +301,6 @@ impl<'a> Scene<'a> {
             / 1000
     }
 
-    /// The share of starts that fail.
-    fn start_fails(&self) -> f64 {
-        let (mut failed, mut all) = STARTS_ASSUMED;
-        for machine in self.world.state.machines.values() {
-            failed += f64::from(machine.past.no_starts);
-            all += f64::from(machine.past.no_starts) + f64::from(machine.past.starts);
-        }
-        failed / all
-    }
-
     fn terms(&self, tick: i64, left: i64, watch: &Watch) -> Terms {
         let timeout = millis(self.job.provision_timeout) / 1000;
         let ticks = (timeout + tick - 1) / tick;
@@ -317,7 +311,7 @@ impl<'a> Scene<'a> {
                 .max(left)
                 .max(1),
             overhead: self.overhead(),
-            margin: i64::from(retries(self.start_fails(), PROMISE)).saturating_mul(ticks),
+            margin: i64::from(retries(self.start_fails, PROMISE)).saturating_mul(ticks),
         }
     }
 
@@ -354,12 +348,13 @@ impl<'a> Scene<'a> {
     ) -> Mode {
         let now = self.world.now;
         let held_bid = self.live.map(|held| held.rental == Rental::Bid);
-        let stands = before.is_some_and(|before| {
+        let holds = before.is_some_and(|before| {
             let since = now.ms_since(watch.decided_at);
             let in_tick = (0..terms.tick * 1000).contains(&since);
             in_tick && before.up == watch.up && before.held_bid == held_bid
         });
-        if stands {
+        // What is not known is no reason to decide otherwise.
+        if holds || !self.seen {
             let mode = match watch.stance {
                 Stance::Wait => Mode::Idle,
                 Stance::Ride => Mode::Spot,
@@ -408,7 +403,7 @@ impl<'a> Scene<'a> {
         let prior = Prior::built_in();
         let costs = Costs {
             spot: self.spot_price(),
-            start_fails: self.start_fails(),
+            start_fails: self.start_fails,
         };
         let slack = (rest.deadline - rest.work).max(0);
         let step = (slack / LEVELS_MAX).max(1);
@@ -479,7 +474,7 @@ impl<'a> Scene<'a> {
                 Time(self.world.now.0.saturating_add(needs.saturating_mul(1000)))
             );
             told.push(tell(Severity::Alarm, "deadline-unreachable", text));
-        } else if self.on_demand.is_none() && moment.mode != Mode::OnDemand {
+        } else if self.seen && self.on_demand.is_none() && moment.mode != Mode::OnDemand {
             let cheapest = self.ranking.on_demand_best.as_ref();
             let safe = SafeSet::new(terms, moment);
             if !safe.may_wait() {

@@ -344,6 +344,32 @@ fn what_rides_for_little_is_told_that_the_end_may_be_dear() {
 }
 
 #[test]
+fn a_market_that_was_not_seen_says_nothing() {
+    let mut world = scene(10, TEN_HOURS);
+    let watch = decide(&world).1.watches[0].1.clone();
+    let id = ReplicaId {
+        job: world.jobs[0].name.clone(),
+        index: 0,
+    };
+    let mut record = world.state.replica(&id);
+    record.watch = Some(watch.clone());
+    world.state.replicas.insert(id, record);
+    world.now = NOW + HOUR;
+    let (_, report) = decide(&world);
+    let kept = &report.watches[0].1;
+    assert!(kept.up && kept.ended == watch.ended && kept.stayed == watch.stayed);
+    let view = report.jobs[0].replicas[0].deadline.unwrap();
+    assert_eq!(view.left_ms, (9 * 60 + 40) * MINUTE, "time passes");
+    let kinds: Vec<&str> = report.notices.iter().map(|told| &*told.kind).collect();
+    assert!(!kinds.contains(&"deadline-at-risk"), "{kinds:?}");
+    // Of the first look nothing is known yet.
+    for record in world.state.replicas.values_mut() {
+        record.watch = None;
+    }
+    assert_eq!(decide(&world).1.watches, []);
+}
+
+#[test]
 fn another_deadline_is_another_race() {
     let mut world = scene(2, HOUR * 48);
     let watch = |world: &World| decide(world).1.watches[0].1.clone();

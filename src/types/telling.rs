@@ -177,6 +177,11 @@ pub const KINDS: &[Kind] = &[
         "No policy asks any more for what is rented",
     ),
     // Work.
+    stands(
+        "deadline",
+        true,
+        "A deadline is at risk, cannot be kept, or was missed",
+    ),
     happens("finished", false, "A replica is finished"),
     happens("failed", true, "A replica failed"),
     happens("work-lost", false, "Work was lost"),
@@ -205,6 +210,28 @@ pub const KINDS: &[Kind] = &[
         "outputs-here",
         true,
         "Outputs are on an instance's disk alone",
+    ),
+    happens("brought", false, "A checkpoint came over from another disk"),
+    happens(
+        "brought-unknown",
+        true,
+        "A job goes on with another checkpoint than the last that was heard of",
+    ),
+    happens("not-brought", true, "A checkpoint did not come over"),
+    happens(
+        "work-unheard",
+        true,
+        "Work is done again, for its checkpoint was never heard of",
+    ),
+    stands(
+        "copy-unaffordable",
+        true,
+        "A limit has no room for the copy of a checkpoint",
+    ),
+    stands(
+        "source-away",
+        true,
+        "The host of the disk with the last checkpoint is not heard from",
     ),
     stands("storage-failed", true, "A job's storage does not work"),
     stands(

@@ -90,6 +90,7 @@ metric_set! { Gauges of GaugeVec, "gauge" {
     useful_cost: "haggle_job_cost_per_useful_gpu_dollars_per_hour" ["job"] "What a useful GPU-hour has cost so far, everything in it; none before there is one.",
     done: "haggle_job_work_done_gpu_seconds" ["job"] "Useful GPU time done.",
     work: "haggle_job_work_gpu_seconds" ["job"] "Useful GPU time asked for.",
+    slack: "haggle_job_deadline_slack_seconds" ["job"] "Time that the job's least replica has left beyond what the rest of its work takes on demand, with a start; negative where its deadline cannot be kept.",
     replicas: "haggle_job_replicas" ["job", "situation"] "The job's replicas by what they do or wait for.",
     reserved: "haggle_reserved_dollars" [] "Money set aside for requests that are not settled.",
     drift: "haggle_billing_drift_dollars" ["job"] "What bills corrected of our reckoning of GPUs and disks since this process began.",

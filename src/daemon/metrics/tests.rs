@@ -6,6 +6,7 @@ use super::*;
 use crate::types::ids::{AccountId, Installation, IntentId, MachineId, OfferId, Slot};
 use crate::types::instance::{DestroyWhy, Phase, Rental};
 use crate::types::intent::Effect;
+use crate::types::job::{RentalChoice, Requirements};
 use crate::types::ledger::{Entry, EntryKind, Payer, Scope};
 use crate::types::limit::{LimitRow, Measure};
 use crate::types::money::Rate;
@@ -13,7 +14,6 @@ use crate::types::offer::Offer;
 use crate::types::plan::{
     Action, Candidate, JobReport, PriceParts, Projection, Refusal, ReplicaReport, Situation, Why,
 };
-use crate::types::start::{GpuUse, StartRules};
 use crate::types::state::{Change, JobRecord, Wish};
 
 /// When ticks are decided here.
@@ -28,62 +28,20 @@ fn replica() -> ReplicaId {
 
 fn held(id: u64) -> Held {
     Held {
-        id: InstanceId(id),
-        intent: IntentId(id),
-        replica: replica(),
         generation: 1,
         slot: Slot {
             machine: MachineId(7),
             gpus: 2,
         },
-        host: None,
         gpu_ids: vec![0, 1],
         gpu_name: "RTX 4090".into(),
-        rental: Rental::Bid,
         price: Rate(400_000_000),
-        bid_before_park: None,
-        last_bid: None,
         storage: Rate(2_000_000),
         disk_gb: 10,
-        traffic_prices: None,
         created_at: Time(1_000),
-        ends_at: None,
-        ssh: None,
         phase: Phase::Running,
-        phase_since: Time(61_000),
-        parked: false,
-        stop_asked: false,
         first_ran_at: Some(Time(61_000)),
-        raised_at: None,
-        bid_sent_at: None,
-        raises: 0,
-        accrued_to: Time(61_000),
-        billed_ms: 0,
-        run_ms: 0,
-        spent_gpu: Money::ZERO,
-        spent_disk: Money::ZERO,
-        spent_traffic: Money::ZERO,
-        billed: Money::ZERO,
-        on_demand_rate: None,
-        destroying: None,
-        destroy_sent_at: None,
-        destroying_since: None,
-        destroyed_at: None,
-        tail: None,
-        relabelled_at: None,
-        runner: None,
-        bringing: None,
-        lost_work: std::collections::BTreeMap::new(),
-        asked: None,
-        coming_up: None,
-        start_fault: None,
-        gpu_use: GpuUse::default(),
-        odds: None,
-        exposed_ms: 0,
-        outbid_at: None,
-        copies_failed: 0,
-        copied: Money::ZERO,
-        kept_gpu_ms: 0,
+        ..Held::new(InstanceId(id), IntentId(id), replica(), Time(61_000))
     }
 }
 
@@ -269,65 +227,15 @@ fn prices_are_shown_of_the_models_that_jobs_name() {
 }
 
 fn job_naming(model: &str) -> Job {
-    use crate::types::job::{
-        BidMargin, Budget, Finish, RentalChoice, Requirements, Retries, Run, RunType,
-    };
+    let sample = crate::engine::eligible::samples::job("train");
     Job {
-        name: "train".parse().unwrap(),
-        owner: None,
-        tags: Vec::new(),
-        priority: 0,
-        replicas: 1,
-        array: None,
-        service: None,
-        run: Run {
-            image: Some("image".into()),
-            login: None,
-            template: None,
-            run_type: RunType::Args,
-            runner: None,
-            onstart: None,
-            args: Vec::new(),
-            env: BTreeMap::new(),
-            secrets: BTreeMap::new(),
-            ports: Vec::new(),
-        },
         requirements: Requirements {
             gpu_models: vec![model.into()],
             gpu_count: 2,
-            disk_gb: 10,
-            ..Requirements::default()
+            ..sample.requirements
         },
-        traffic_down_gb: 0.0,
-        traffic_up_gb: 0.0,
-        traffic_gb_max: None,
         rental: RentalChoice::Auto,
-        price_max: Rate(500_000_000),
-        bid_margin: BidMargin::PartsPerMillion(50_000),
-        patience: Duration::from_mins(10),
-        budget: Budget::default(),
-        work_mgpu_h: None,
-        reference_gpu: None,
-        factors_ppm: BTreeMap::new(),
-        checkpoint_every: None,
-        checkpoint_place: None,
-        restartable: false,
-        disposable: true,
-        boot_overhead: Duration::ZERO,
-        windows: Vec::new(),
-        finish: Finish::Manual,
-        min_run: Duration::ZERO,
-        retries: Retries {
-            max: 3,
-            backoff: Duration::from_mins(1),
-            backoff_max: Duration::from_hours(1),
-        },
-        lifetime_max: None,
-        provision_timeout: Duration::from_mins(15),
-        start: StartRules::default(),
-        idle_after: None,
-        deadline: None,
-        deadline_policy: crate::types::deadline::DeadlineKind::default(),
+        ..sample
     }
 }
 

@@ -6,11 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use serde_json::json;
 
+use super::document;
 use crate::notify::{Message, Sender, Unsent, severity_word};
 use crate::ports::Clock;
-use crate::types::ids::JobName;
 
 /// How long a command may take.
 pub const COMMAND_TIMEOUT: Duration = Duration::from_secs(30);
@@ -46,16 +45,7 @@ impl Run {
     }
 
     fn start(&self, message: &Message) -> io::Result<std::process::Child> {
-        let document = json!({
-            "at": message.at.to_string(),
-            "kind": message.kind,
-            "severity": severity_word(message.severity),
-            "title": message.title,
-            "text": message.text,
-            "job": message.job.as_ref().map(JobName::as_str),
-            "replica": message.replica.as_ref().map(|replica| replica.index),
-            "instance": message.instance.map(|instance| instance.0),
-        });
+        let document = document(message);
         // A file, for a pipe that nobody reads would hold us up.
         let mut stdin = tempfile::tempfile()?;
         writeln!(stdin, "{document}")?;

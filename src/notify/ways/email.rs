@@ -128,8 +128,11 @@ mod tests {
             title,
             ".\r\nRCPT TO:<x@example.org>",
         );
-        // Even where the title was not made plain.
-        for title in [message.title.clone(), title.to_owned()] {
+        // Also where the title was not made plain: then it is encoded.
+        for (title, shown) in [
+            (message.title.clone(), "Subject: [haggle] train"),
+            (title.to_owned(), "Subject: [haggle] =?utf-8?b?"),
+        ] {
             let message = Message {
                 title,
                 ..message.clone()
@@ -139,7 +142,7 @@ mod tests {
             let text = String::from_utf8(letter.formatted()).unwrap();
             let (head, _) = text.split_once("\r\n\r\n").unwrap();
             assert!(!head.lines().any(|line| line.starts_with("Bcc")), "{head}");
-            assert!(head.contains("Subject: [haggle] train"), "{head}");
+            assert!(head.contains(shown), "{head}");
         }
     }
 

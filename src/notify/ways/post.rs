@@ -11,11 +11,10 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use std::time::Duration;
 
-use super::TIMEOUT;
+use super::{TIMEOUT, document};
 use crate::net::{install_crypto, root_cause};
-use crate::notify::{Message, Sender, Unsent, plain, severity_word};
+use crate::notify::{Message, Sender, Unsent, plain};
 use crate::types::hex::hex;
-use crate::types::ids::JobName;
 use crate::types::state::Severity;
 use crate::types::time::Time;
 
@@ -223,17 +222,9 @@ fn id_of(message: &Message) -> String {
 }
 
 fn webhook_body(message: &Message) -> Value {
-    json!({
-        "id": id_of(message),
-        "at": message.at.to_string(),
-        "kind": message.kind,
-        "severity": severity_word(message.severity),
-        "title": message.title,
-        "text": message.text,
-        "job": message.job.as_ref().map(JobName::as_str),
-        "replica": message.replica.as_ref().map(|replica| replica.index),
-        "instance": message.instance.map(|instance| instance.0),
-    })
+    let mut body = document(message);
+    body["id"] = Value::String(id_of(message));
+    body
 }
 
 /// Slack takes what is between `<` and `>` for a link or a call to everybody, and nothing else.
