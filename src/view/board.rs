@@ -15,7 +15,7 @@ use super::jobs::{self, JobDocument};
 use super::limits::{self, LimitDocument};
 use super::plan::{self, ActionDocument, DroppedDocument, NoticeDocument};
 use super::rented::Rented;
-use super::sentence::{self, Sentence, Tone};
+use super::sentence::{self, DeadlineRow, Sentence, Tone};
 use crate::engine::eligible::factor_ppm;
 use crate::engine::projection::{burn_now, first_breach};
 use crate::engine::runway::lasts;
@@ -144,6 +144,9 @@ pub(crate) struct JobRow {
     pub(crate) work_share: Option<f64>,
     /// When its work would be done at the present pace; `null`: nothing of it runs, or no work is stated.
     pub(crate) expected_end_at: Option<String>,
+    /// How the replica with the least time to spare stands with its deadline; `null`: there is none, or
+    /// nothing was decided for it.
+    pub(crate) deadline: Option<DeadlineRow>,
     /// What on-demand would have cost more; negative: nothing was saved.
     pub(crate) saved_dollars: String,
     /// The ceiling of its policy.
@@ -450,6 +453,7 @@ fn job_row(
         expected_end_at: job.zip(work).and_then(|(job, work)| {
             expected_end(rented, job, work - done, seen.now).map(|at| at.to_string())
         }),
+        deadline: report.and_then(|report| sentence::deadline(report, (seen.now, zone))),
         saved_dollars: (equivalent.unwrap_or_default() - state.spent(name)).decimal(),
         price_max_dollars_per_gpu_hour: job.map(|job| job.price_max.decimal()),
         eligible: report.map(|report| report.eligible),

@@ -203,7 +203,8 @@ fn recourses(report: &ReplicaReport, now: Time) -> Vec<RecourseDocument> {
     .collect()
 }
 
-fn deadline_document(view: &DeadlineView) -> DeadlineDocument {
+/// The document of how a replica stands with its deadline.
+pub(crate) fn deadline_document(view: &DeadlineView) -> DeadlineDocument {
     DeadlineDocument {
         deadline: view.deadline.to_string(),
         stance: view.stance.as_str(),

@@ -6,8 +6,10 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::jobs::held_word;
+use super::plan::{DeadlineDocument, deadline_document};
 use super::rented::Rented;
 use super::words;
+use crate::types::deadline::DeadlineView;
 use crate::types::instance::{Held, Rental};
 use crate::types::plan::{JobReport, ReplicaReport, Situation};
 use crate::types::state::Ending;
@@ -164,6 +166,50 @@ fn sentence(situation: &Situation, held: Option<&Held>, (now, zone): (Time, Tz))
     }
 }
 
+/// With less to spare than this a deadline is at risk, milliseconds: what `HaggleDeadlineAtRisk` goes by, too.
+const SPARE_MIN_MS: i64 = 600_000;
+
+/// How the replica with the least time to spare stands with its deadline.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub(crate) struct DeadlineRow {
+    /// Which.
+    pub(crate) replica: String,
+    /// How it is to be taken.
+    pub(crate) tone: Tone,
+    /// The deadline and what is to spare, with the time by the user's clock.
+    pub(crate) sentence: String,
+    /// The rest.
+    #[serde(flatten)]
+    pub(crate) deadline: DeadlineDocument,
+}
+
+/// How a job stands with its deadline; `None`: it has none, or nothing was decided for it.
+pub(crate) fn deadline(report: &JobReport, (now, zone): (Time, Tz)) -> Option<DeadlineRow> {
+    let (replica, view) = report.nearest_deadline()?;
+    let (tone, sentence) = due(view, (now, zone));
+    Some(DeadlineRow {
+        replica: replica.replica.to_string(),
+        tone,
+        sentence,
+        deadline: deadline_document(view),
+    })
+}
+
+fn due(view: &DeadlineView, (now, zone): (Time, Tz)) -> (Tone, String) {
+    let at = clock(view.deadline, now, zone);
+    if view.left_ms <= 0 {
+        let text = format!("its deadline passed at {at}; it goes on as if there were none");
+        return (Tone::Bad, text);
+    }
+    let tone = match view.slack_ms() {
+        slack if slack < 0 => Tone::Bad,
+        slack if slack < SPARE_MIN_MS => Tone::Warn,
+        _ => Tone::Good,
+    };
+    let (spare, takes) = (words::spare(view), words::takes(view.stance));
+    (tone, format!("due {at}, {spare}: {takes}"))
+}
+
 /// What rests, and what becomes of its instance meanwhile.
 fn resting(word: &str, held: Option<&Held>) -> String {
     match held {
@@ -240,6 +286,7 @@ fn kind(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::types::deadline::Stance;
     use crate::types::ids::{Installation, InstanceId, IntentId, MachineId, ReplicaId, Slot};
     use crate::types::instance::Phase;
     use crate::types::money::Rate;
@@ -318,6 +365,48 @@ mod tests {
         let later = Time(NOW.0 + 30 * 24 * 3_600_000);
         let zone = chrono_tz::Tz::UTC;
         assert_eq!(clock(later, NOW, zone), "2027-02-14 08:00");
+    }
+
+    #[test]
+    fn a_deadline_is_told_of_the_replica_that_has_the_least_to_spare() {
+        let minutes = |minutes: i64| minutes * 60_000;
+        let due = |needs: i64, left: i64| {
+            let mut report = report(vec![
+                Situation::Running,
+                Situation::Running,
+                Situation::Queued,
+            ]);
+            for (one, needs) in report.replicas.iter_mut().zip([minutes(30), needs]) {
+                one.deadline = Some(DeadlineView {
+                    deadline: Time(NOW.0 + left),
+                    stance: Stance::Ride,
+                    needs_ms: needs,
+                    left_ms: left,
+                });
+            }
+            deadline(&report, (NOW, chrono_tz::Europe::Berlin)).unwrap()
+        };
+        let row = due(minutes(60), minutes(150));
+        assert_eq!((&row.replica[..], row.tone), ("train/1", Tone::Good));
+        assert_eq!(
+            row.sentence,
+            "due 11:30, 1h30m to spare: it takes what is cheapest"
+        );
+        assert_eq!(row.deadline.needs_seconds, 3600);
+        assert_eq!(due(minutes(61), minutes(70)).tone, Tone::Warn);
+        let late = due(minutes(80), minutes(70));
+        assert_eq!(late.tone, Tone::Bad);
+        assert_eq!(
+            late.sentence,
+            "due 10:10, 10m00s too little: it takes what is cheapest"
+        );
+        let over = due(minutes(80), minutes(-60));
+        assert_eq!(
+            over.sentence,
+            "its deadline passed at 08:00; it goes on as if there were none"
+        );
+        let none = report(vec![Situation::Running]);
+        assert!(deadline(&none, (NOW, chrono_tz::Tz::UTC)).is_none());
     }
 
     #[test]

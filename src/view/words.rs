@@ -180,23 +180,34 @@ pub(crate) fn deadline(view: &DeadlineView) -> String {
             view.deadline
         );
     }
-    let slack = view.left_ms.saturating_sub(view.needs_ms);
-    let spare = if slack >= 0 {
-        format!("{} to spare", span(slack))
+    format!(
+        "{}, in {}; on-demand it needs {}, {}: {}",
+        view.deadline,
+        span(view.left_ms),
+        span(view.needs_ms),
+        spare(view),
+        takes(view.stance)
+    )
+}
+
+/// How much time there is beyond what is needed, in words.
+pub(crate) fn spare(view: &DeadlineView) -> String {
+    let slack = view.slack_ms();
+    let span = human(Duration::from_millis(slack.unsigned_abs()));
+    if slack >= 0 {
+        format!("{span} to spare")
     } else {
-        format!("{} too little", span(slack.saturating_neg()))
-    };
-    let takes = match view.stance {
+        format!("{span} too little")
+    }
+}
+
+/// What a replica with a deadline takes, in words.
+pub(crate) fn takes(stance: Stance) -> &'static str {
+    match stance {
         Stance::Wait => "it waits for a bid",
         Stance::Ride => "it takes what is cheapest",
         Stance::Sure => "it takes what nobody takes away",
-    };
-    format!(
-        "{}, in {}; on-demand it needs {}, {spare}: {takes}",
-        view.deadline,
-        span(view.left_ms),
-        span(view.needs_ms)
-    )
+    }
 }
 
 /// How a step after an outbid stands, in words, seen at `now`.

@@ -36,6 +36,19 @@ export async function until(what, holds, seconds = 60) {
   throw new Error(`${what}: not within ${seconds} s${last ? ` (${last.message})` : ""}`);
 }
 
+/** A policy whose work takes 12 hours, with a deadline by the market's clock. */
+function withDeadline(at) {
+  return [
+    "name = \"by-then\"", `deadline = ${new Date(at).toISOString().replace(/\.\d+/, "")}`, "rental = \"auto\"", "finish = \"work\"",
+    "[run]", "image = \"pytorch/pytorch:2.5.1\"", "command = \"python train.py\"",
+    "[gpu]", "models = [\"RTX 4090\"]",
+    "[work]", "gpu_hours = 12",
+    "[price]", "max = \"$0.60/gpu-hour\"",
+    "[checkpoint]", "every = \"10m\"", "place = \"remote\"",
+    "[budget]", "total = \"$10\"", "",
+  ].join("\n");
+}
+
 /** Starts market and daemon; `stop` ends both. */
 export async function start({ speed = 60 } = {}) {
   const home = mkdtempSync(join(tmpdir(), "haggle-page-"));
@@ -69,6 +82,8 @@ export async function start({ speed = 60 } = {}) {
   const base = `http://127.0.0.1:${web}`;
   try {
     await until("the daemon is ready", async () => (await fetch(`${base}/readyz`)).ok, 180);
+    const { at } = await (await fetch(`${base}/api/v1/state`)).json();
+    writeFileSync(join(home, "policies", "by-then.toml"), withDeadline(Date.parse(at) + 20 * 3600 * 1000));
   } catch (error) {
     throw new Error(`${error.message}\n${said.join("")}`);
   }

@@ -75,8 +75,9 @@ async function state() {
 async function everyView() {
   const job = "finetune";
   await until("something runs", async () => (await state()).jobs.some((one) => one.tone === "good"), 120);
+  await until("the deadline is reckoned with", async () => (await state()).jobs.find((one) => one.job === "by-then")?.deadline, 120);
   const { decisions } = await (await fetch(`${daemon.base}/api/v1/decisions`)).json();
-  const views = { board: "", job: `#/job/${job}`, instances: "#/instances", decisions: "#/decisions", decision: `#/decisions/${decisions[0].tick}`, policies: "#/policies", nobody: "#/job/nobody" };
+  const views = { board: "", job: `#/job/${job}`, deadline: "#/job/by-then", instances: "#/instances", decisions: "#/decisions", decision: `#/decisions/${decisions[0].tick}`, policies: "#/policies", nobody: "#/job/nobody" };
   for (const [how, options] of Object.entries({ light: {}, dark: { dark: true }, phone: { phone: true }, "phone-dark": { phone: true, dark: true } })) {
     for (const [name, path] of Object.entries(views)) {
       const page = await newPage({ ...options, token: how !== "phone", expectErrors: name === "nobody" });
@@ -94,6 +95,11 @@ async function everyView() {
   await page.goto(`${daemon.base}/#/job/${job}`);
   await page.waitForSelector("svg.chart .line.bid", { state: "attached" });
   await page.waitForSelector("text=/bid of \\$|on-demand at|coming up|outbid/");
+  for (const path of ["", "#/job/by-then"]) {
+    await page.goto(`${daemon.base}/${path}`);
+    await page.waitForSelector("text=/due .*\\d\\d:\\d\\d, .* to spare: it (takes|waits)/");
+  }
+  await page.waitForSelector("text=/deadline: 20.*on-demand it needs/");
   await page.context().close();
   told("every view, light, dark and at phone width: no violation, nothing too wide");
 }
@@ -228,6 +234,8 @@ async function keyboard() {
 function many(one, jobs, instances) {
   const job = one.jobs[0];
   const held = one.instances[0] ?? { instance: 1, replica: "a/0", status: "running", tone: "good", since: one.at, machine: 7, gpus: 1, gpu_name: "RTX 4090", rental: "bid", price_dollars_per_hour: "0.3", storage_dollars_per_hour: "0.01", burn_dollars_per_hour: "0.31", spend_dollars: "1.20", billed_dollars: "1.10", ssh: null, ssh_command: "ssh -p 40158 root@198.51.100.57", created_at: one.at, ends_at: null };
+  const deadline = one.jobs.find((known) => known.deadline)?.deadline;
+  const dues = [null, { ...deadline, tone: "good", sentence: "due Sat 18:00, 3h10m to spare: it takes what is cheapest" }, null, { ...deadline, tone: "bad", sentence: "due 18:00, 20m00s too little: it takes what nobody takes away" }];
   const tones = ["good", "good", "good", "warn", "wait", "bad", "rest"];
   const texts = {
     good: "running on machine 4821 (1\u00d7 RTX 4090) at a bid of $0.2140/h since 13:05",
@@ -240,7 +248,7 @@ function many(one, jobs, instances) {
     ...one,
     jobs: Array.from({ length: jobs }, (_, n) => {
       const tone = tones[n % tones.length];
-      return { ...job, job: `train-${n}`, owner: n % 3 ? "research" : null, tone, text: texts[tone], wish: tone === "rest" ? "pause" : "run", status: "running", work_share: (n % 100) / 100, work_gpu_hours: "40", work_done_gpu_hours: String((n % 100) * 0.4), budget_dollars: "20", spend_dollars: String(n % 21), on_demand_equivalent_dollars: String((n % 21) * 2.4), saved_dollars: String((n % 21) * 1.4), array: null };
+      return { ...job, job: `train-${n}`, deadline: dues[n % dues.length], owner: n % 3 ? "research" : null, tone, text: texts[tone], wish: tone === "rest" ? "pause" : "run", status: "running", work_share: (n % 100) / 100, work_gpu_hours: "40", work_done_gpu_hours: String((n % 100) * 0.4), budget_dollars: "20", spend_dollars: String(n % 21), on_demand_equivalent_dollars: String((n % 21) * 2.4), saved_dollars: String((n % 21) * 1.4), array: null };
     }),
     instances: Array.from({ length: instances }, (_, n) => ({ ...held, instance: 31000000 + n, machine: 1000 + n, replica: `train-${n % jobs}/0` })),
   };
@@ -300,7 +308,7 @@ async function hostileWords() {
   const page = await newPage({ token: true });
   const evil = "</td><script>globalThis.pwned=1</script><img src=x onerror=\"globalThis.pwned=1\"><svg onload=globalThis.pwned=1> javascript:pwned";
   // Every text that somebody else may have chosen; names, words and numbers are closed sets.
-  const kept = /^(at|since|.*_at|timezone|version|tone|status|wish|severity|policy|rental|scope|measure|limit|from|to|job|replica|tick)$|dollars|hours/;
+  const kept = /^(at|since|deadline|.*_at|timezone|version|tone|status|wish|severity|policy|rental|scope|measure|limit|from|to|job|replica|tick)$|dollars|hours/;
   const spoil = (value, key = "") => {
     if (Array.isArray(value)) return value.map((one) => spoil(one, key));
     if (value && typeof value === "object") return Object.fromEntries(Object.entries(value).map(([name, one]) => [name, spoil(one, name)]));

@@ -40,8 +40,15 @@ export function stateOf(job, now) {
   return [
     el("div", {}, tone(job.tone), job.text),
     wish && !taken ? el("div", { class: "sub", text: wish }) : null,
+    deadlineOf(job),
     breachOf(job, now),
   ];
+}
+
+/** How a job stands with its deadline. */
+export function deadlineOf(job) {
+  const due = job.deadline;
+  return due ? el("div", { class: "sub" }, due.tone === "good" ? null : tone(due.tone), due.sentence) : null;
 }
 
 const SOON = 24 * 3600 * 1000;

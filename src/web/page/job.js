@@ -1,7 +1,7 @@
 // One job: what it does, what it costs, its market, why it is where it is, and what it wrote.
 
 import { get } from "./api.js";
-import { actionLine, eventLine, jobButtons, limitLines, progressOf, savedOf, spentOf } from "./board.js";
+import { actionLine, deadlineOf, eventLine, jobButtons, limitLines, progressOf, savedOf, spentOf } from "./board.js";
 import { lines } from "./chart.js";
 import { clock, count, dollars, el, keyed, perHour, row, set, table, time, tone } from "./dom.js";
 import { INSTANCES, instanceCells } from "./lists.js";
@@ -41,6 +41,7 @@ export function job(app, name) {
     set(buttons, jobButtons(j, app, false));
     set(facts, [
       ["Progress", progressOf(j, now)],
+      j.deadline ? ["Deadline", deadlineOf(j)] : null,
       ["Spent", spentOf(j)],
       ["Today", dollars(j.spend_today_dollars)],
       ["Saved against on-demand", savedOf(j)],
