@@ -16,6 +16,7 @@ mod documents;
 mod events;
 mod market;
 mod openapi;
+mod past;
 mod publish;
 #[cfg(test)]
 mod tests;
@@ -60,10 +61,10 @@ pub fn router(desk: Arc<Desk>) -> Router {
         .route("/jobs/{name}", get(api::job))
         .route("/jobs/{name}/explain", get(api::explain))
         .route("/jobs/{name}/market", get(market::market))
-        .route("/decisions", get(api::decisions))
-        .route("/decisions/{tick}", get(api::decision))
-        .route("/story", get(api::story))
-        .route("/spend", get(api::spend))
+        .route("/decisions", get(past::decisions))
+        .route("/decisions/{tick}", get(past::decision))
+        .route("/story", get(past::story))
+        .route("/spend", get(past::spend))
         .route("/policies", get(api::policies))
         .route("/openapi.json", get(openapi::served))
         .merge(kept)

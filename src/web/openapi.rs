@@ -10,7 +10,7 @@ use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder
 use utoipa::{Modify, OpenApi};
 
 use super::answer::tagged;
-use super::{api, changes, events, market};
+use super::{api, changes, events, market, past};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -22,8 +22,8 @@ use super::{api, changes, events, market};
         license(name = "MIT OR Apache-2.0"),
     ),
     paths(
-        api::state, events::events, api::job, api::explain, market::market, api::logs, api::decisions,
-        api::decision, api::story, api::spend, api::policies, changes::pause, changes::resume, changes::stop,
+        api::state, events::events, api::job, api::explain, market::market, api::logs, past::decisions,
+        past::decision, past::story, past::spend, api::policies, changes::pause, changes::resume, changes::stop,
         changes::done, changes::kill, changes::resume_all, served,
     ),
     modifiers(&Tokens),
