@@ -98,12 +98,18 @@ export function spentOf(job) {
   ];
 }
 
+/** How much that is of what on-demand would have cost, in words; at first little was done, and what was paid for
+ * coming up is many times that. */
+function shareOf(saved, instead) {
+  const percent = Math.round((Number(saved) / instead) * 100);
+  return percent < -100 ? "more than twice" : `${Math.abs(percent)} % ${percent < 0 ? "over" : "under"}`;
+}
+
 /** What a job saved against on-demand. */
 export function savedOf(job) {
   const instead = Number(job.on_demand_equivalent_dollars);
   if (instead <= 0) return el("div", { class: "soft", text: "\u2013" });
-  const share = Math.round((Number(job.saved_dollars) / instead) * 100);
-  return [el("div", { text: dollars(job.saved_dollars) }), el("div", { class: "sub", text: `${share} %` })];
+  return [el("div", { text: dollars(job.saved_dollars) }), el("div", { class: "sub", text: shareOf(job.saved_dollars, instead) })];
 }
 
 const JOBS = [
@@ -198,8 +204,7 @@ function moneyTiles(state) {
   const share = (limit) => (limit && limit.share !== null ? bar(limit.share, limit.share >= 1 ? "bad" : limit.share >= 0.85 ? "warn" : "") : null);
   const [hour, day, month] = ["hour", "day", "month"].map(of);
   const instead = Number(m.on_demand_equivalent_dollars);
-  const percent = Math.round((Number(m.saved_dollars) / instead) * 100);
-  const saved = instead > 0 ? `${Math.abs(percent)} % ${percent < 0 ? "over" : "under"} on-demand, ${dollars(m.on_demand_equivalent_dollars)}` : "nothing ran yet";
+  const saved = instead > 0 ? `${shareOf(m.saved_dollars, instead)} on-demand, ${dollars(m.on_demand_equivalent_dollars)}` : "nothing ran yet";
   const worst = Number(m.worst_dollars_per_hour) > Number(m.burn_dollars_per_hour) ? `up to ${perHour(m.worst_dollars_per_hour)} by itself` : null;
   return [
     tile("Now", perHour(m.burn_dollars_per_hour), hour ? `of at most ${perHour(hour.bound_dollars_per_hour)}` : worst, share(hour)),

@@ -76,7 +76,7 @@ export function job(app, name) {
     const parts = [];
     const doing = [...answer.dropped.map((a) => actionLine(a, `held back by ${a.limit_text}`)), ...answer.actions.map((a) => actionLine(a, "decided in the last tick"))];
     if (doing.length > 0) parts.push(el("ul", { class: "plain rows panel" }, doing));
-    if (answer.reasons) parts.push(reasons(answer.reasons));
+    if (answer.reasons) parts.push(reasons(answer.reasons, now));
     if (answer.decisions.length > 0) {
       parts.push(el("h3", { text: "Its last decisions" }));
       parts.push(el("ul", { class: "plain rows panel" }, answer.decisions.map((d) => el("li", {},
@@ -138,8 +138,11 @@ export function job(app, name) {
 /** Why no slot's price is shown. */
 const noSlot = (j) => (j.eligible === null ? "not decided yet" : "none suits");
 
+/** How a replica stands with its deadline, by the clock here. */
+const dueOf = (due, now) => `deadline: ${due.text.replace(due.deadline, () => clock(due.deadline, now))}`;
+
 /** Why a job got what it got: slots that suit, with every part of their prices, and why others do not. */
-export function reasons(r) {
+export function reasons(r, now) {
   const refused = Object.entries(r.refused).sort((a, b) => b[1] - a[1]);
   const all = r.eligible + refused.reduce((sum, [, number]) => sum + number, 0);
   const words = new Map(r.best_refused.map((one) => [one.reason, one.text]));
@@ -152,7 +155,7 @@ export function reasons(r) {
   return el("div", {},
     r.replicas.length > 0 ? el("ul", { class: "plain rows panel" }, r.replicas.slice(0, 12).map((one) =>
       el("li", {}, el("span", { class: "what" }, el("b", { text: `${one.replica} ` }), one.text,
-        one.deadline ? el("div", { class: "sub", text: `deadline: ${one.deadline.text}` }) : null,
+        one.deadline ? el("div", { class: "sub", text: dueOf(one.deadline, now) }) : null,
         // What is left out is empty.
         (one.recourses ?? []).length === 0 ? null : el("div", { class: "sub", text: `after an outbid: ${one.recourses.map((step) => `${step.step} (${step.text})`).join(", ")}` }))))) : null,
     el("p", { class: "soft", text: `${r.eligible} of ${count(all, "slot")} suit.` }),
