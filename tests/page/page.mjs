@@ -4,6 +4,7 @@
 import assert from "node:assert/strict";
 import { mkdirSync, readFileSync } from "node:fs";
 import { createRequire } from "node:module";
+import { gzipSync } from "node:zlib";
 import { join } from "node:path";
 import { chromium } from "playwright-core";
 import { start, until, TOKEN } from "./daemon.mjs";
@@ -36,7 +37,11 @@ async function newPage({ dark = false, phone = false, token = false, expectError
     viewport: phone ? { width: 375, height: 812 } : { width: 1280, height: 860 },
     hasTouch: phone,
   });
-  if (token) await context.addInitScript((value) => sessionStorage.setItem("haggle-token", value), TOKEN);
+  // A machine that does much else is slow, not wrong.
+  context.setDefaultTimeout(90_000);
+  if (token) await context.addInitScript((value) => {
+    if (location.protocol !== "about:") sessionStorage.setItem("haggle-token", value);
+  }, TOKEN);
   if (FROM) await context.route((url) => url.pathname === "/" || url.pathname.startsWith("/page/"), fromDisk);
   const page = await context.newPage();
   page.on("console", (message) => {
@@ -99,7 +104,7 @@ async function everyView() {
     await page.goto(`${daemon.base}/${path}`);
     await page.waitForSelector("text=/due .*\\d\\d:\\d\\d, .* to spare: it (takes|waits)/");
   }
-  await page.waitForSelector("text=/deadline: 20.*on-demand it needs/");
+  await page.waitForSelector("text=/deadline: (\\d+ \\w+ )?\\d\\d:\\d\\d, in .*on-demand it needs/");
   await page.context().close();
   told("every view, light, dark and at phone width: no violation, nothing too wide");
 }
@@ -258,12 +263,18 @@ async function manyRows() {
   const page = await newPage({ token: true });
   let version = 1;
   const one = await state();
+  const body = many(one, 100, 300);
+  let size = 0;
+  const asked = new Map();
   await page.route("**/api/v1/state", (route) => {
-    const body = many(one, 100, 300);
+    version += 1;
     body.version = version;
     body.at = new Date(Date.parse(one.at) + version * 1000).toISOString();
     body.jobs[3].text = `changed ${version}`;
-    return route.fulfill({ json: body });
+    const json = JSON.stringify(body);
+    size = gzipSync(json).length;
+    asked.set(version, Date.now());
+    return route.fulfill({ contentType: "application/json", body: json });
   });
   let [paint, filled] = [Infinity, Infinity];
   // The best of three: what else runs on this machine is not what is measured.
@@ -276,14 +287,19 @@ async function manyRows() {
   }
   assert.ok(paint < 1000, `first paint after ${paint} ms`);
   await look(page, "many-jobs");
-  version = 2;
-  const took = await page.evaluate(async () => {
-    const begun = performance.now();
-    const { get } = await import(new URL("page/api.js", location.href));
-    await get("state");
-    return performance.now() - begun;
+  // From the page's question to the rows that the answer changed.
+  await page.evaluate(() => {
+    globalThis.changes = [];
+    new MutationObserver(() => {
+      const version = Number(/changed (\d+)/.exec(document.getElementById("main").textContent)?.[1]);
+      if (globalThis.changes.at(-1)?.[0] !== version) globalThis.changes.push([version, Date.now()]);
+    }).observe(document.getElementById("main"), { childList: true, characterData: true, subtree: true });
   });
-  await page.waitForSelector("text=/changed [2-9]/", { timeout: 60000 });
+  await page.waitForFunction(() => globalThis.changes.length >= 4, null, { polling: 200 });
+  const changes = await page.evaluate(() => globalThis.changes);
+  const delays = changes.slice(1).map(([seen, at]) => at - asked.get(seen));
+  const update = Math.min(...delays);
+  assert.ok(update < 250, `with so many rows an update took ${delays} ms`);
   await page.goto(`${daemon.base}/#/instances`);
   await page.waitForSelector("text=31000299");
   await look(page, "many-instances");
@@ -299,9 +315,11 @@ async function manyRows() {
   client.on("Network.loadingFinished", (event) => { bytes += event.encodedDataLength; });
   await real.goto(daemon.base);
   await settled(real);
-  assert.ok(bytes < 300_000, `${bytes} bytes`);
+  // The same with so many rows, as the daemon sends them.
+  const ofRows = size - gzipSync(JSON.stringify(one)).length;
+  assert.ok(bytes + ofRows < 300_000, `${bytes} bytes, and ${ofRows} more of rows`);
   await real.context().close();
-  told(`100 jobs and 300 instances: first paint after ${paint.toFixed(0)} ms, filled within ${filled.toFixed(0)} ms, read again in ${took.toFixed(0)} ms; the page itself took ${bytes} bytes`);
+  told(`100 jobs and 300 instances: first paint after ${paint.toFixed(0)} ms, filled within ${filled.toFixed(0)} ms; updates seen after ${delays.join(", ")} ms; ${bytes + ofRows} bytes (${bytes} with ${one.jobs.length} jobs and ${one.instances.length} instances)`);
 }
 
 async function hostileWords() {
