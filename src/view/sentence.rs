@@ -237,16 +237,18 @@ fn price(held: &Held) -> String {
     }
 }
 
-/// A whole job in a sentence: its only replica's, or how many do what.
+/// A whole job in a sentence: its only replica's, what all say alike, or how many do what.
 pub(crate) fn headline(sentences: &[Sentence]) -> Option<(Tone, String)> {
     let worst = sentences.iter().map(|one| one.tone).min()?;
-    if let [only] = sentences {
-        let text = if only.count == 1 {
-            only.text.clone()
+    let first = sentences.first()?;
+    if sentences.iter().all(|one| one.text == first.text) {
+        let count: usize = sentences.iter().map(|one| one.count).sum();
+        let text = if count == 1 {
+            first.text.clone()
         } else {
-            format!("all {}: {}", only.count, only.text)
+            format!("all {count}: {}", first.text)
         };
-        return Some((only.tone, text));
+        return Some((first.tone, text));
     }
     let mut parts: Vec<(Tone, String, usize)> = Vec::new();
     for one in sentences {
@@ -436,5 +438,14 @@ mod tests {
             )
         );
         assert_eq!(headline(&[]), None);
+        // What all say alike is said once, and not counted by its first words.
+        let all = report(vec![Situation::Killed, Situation::Killed]);
+        let told = sentences(&all, &Rented::of(&state()), (NOW, chrono_tz::Tz::UTC));
+        let (tone, text) = headline(&told).unwrap();
+        assert_eq!(tone, Tone::Bad);
+        assert_eq!(
+            text,
+            "all 2: spending is forbidden until `haggle resume --all`"
+        );
     }
 }

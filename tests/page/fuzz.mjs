@@ -34,13 +34,13 @@ async function on(work) {
 // The stream of events has no end; its test is in Rust and in page.mjs.
 const finite = ["--exclude-path", "/api/v1/events", "--exclude-checks", "ignored_auth"];
 await on((daemon) => {
-  // Any names, which hardly any job has, and then those of jobs.
+  // Any names, which hardly any job has, and then that of one.
   const any = tried(daemon, "", ["--phases", "coverage,fuzzing", ...finite]);
-  const known = tried(daemon, "[parameters]\n\"path.name\" = [\"finetune\", \"inference\", \"by-then\"]\n",
+  const known = tried(daemon, "[parameters]\n\"path.name\" = \"finetune\"\n",
     ["--phases", "fuzzing", "--include-path-regex", "^/api/v1/jobs/", "--exclude-checks", "ignored_auth"]);
   return any && known;
 });
 // After ten wrong tokens none is looked at for a minute, so each daemon is sent a few.
-for (const paths of ["^/api/v1/jobs/", "^/api/v1/(kill|resume-all)$"]) {
-  await on((daemon) => tried(daemon, "", ["--phases", "coverage", "--checks", "ignored_auth", "--include-path-regex", paths, "--include-method", "POST"]));
+for (const paths of ["^/api/v1/jobs/[^/]+/(pause|resume|stop|done)$", "^/api/v1/kill$", "^/api/v1/resume-all$"]) {
+  await on((daemon) => tried(daemon, "", ["--phases", "coverage", "--checks", "ignored_auth", "--include-path-regex", paths]));
 }

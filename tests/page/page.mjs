@@ -182,6 +182,7 @@ async function everyButton() {
   await page.waitForSelector("text=It has to be");
   assert.equal((await state()).spending_forbidden, false);
   await page.getByLabel("Type").fill("destroy everything");
+  assert.equal(await page.locator("#dialog .wrong").textContent(), "");
   await look(page, "kill-dialog");
   await page.getByRole("button", { name: "Destroy everything" }).click();
   await page.locator("#mode", { hasText: "spending forbidden" }).waitFor({ timeout: 60000 });

@@ -209,6 +209,8 @@ function ask({ title, body, button, kind = "primary", field = null }) {
     settle = done;
     const wrong = el("p", { class: "wrong", role: "alert" });
     const input = field ? el("input", { id: "dialog-field", type: field.secret ? "password" : "text", autocomplete: "off", spellcheck: "false" }) : null;
+    // What was wrong is said until something else is written.
+    input?.addEventListener("input", () => { wrong.textContent = ""; });
     const form = el("form", { on: { submit: (event) => {
       event.preventDefault();
       const given = input ? input.value.trim() : true;
