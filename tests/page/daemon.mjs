@@ -90,7 +90,7 @@ export async function start({ speed = 60 } = {}) {
     throw new Error(`${error.message}\n${said.join("")}`);
   }
   const end = (child) => new Promise((done) => {
-    if (child.exitCode !== null) return done();
+    if (child.exitCode !== null || child.signalCode !== null) return done();
     child.on("exit", done);
     child.kill("SIGKILL");
     return undefined;
