@@ -83,6 +83,11 @@ pub struct Config {
     pub webhook_secret: Option<SecretRef>,
     /// Where people are told, in the order of the file.
     pub notify: Vec<Channel>,
+    /// Where the token is found that changes through the page and the API take; `None`: they are
+    /// read only.
+    pub web_token: Option<SecretRef>,
+    /// Names under which the page and the API are called beside this machine's own.
+    pub web_hosts: Vec<String>,
     /// What bounds everything.
     pub limits: Limits,
 }

@@ -19,3 +19,5 @@ pub mod simulate;
 pub mod storage;
 pub mod store;
 pub mod types;
+mod view;
+pub mod web;

@@ -49,6 +49,22 @@ use serde_json::{Value, json};
 use support::{Gateway, POLICY, Running, haggle, set_up};
 use tracing_subscriber::fmt::MakeWriter;
 
+/// What the daemon serves to whoever asks.
+const PATHS: [&str; 12] = [
+    "/metrics",
+    "/",
+    "/readyz",
+    "/healthz",
+    "/api/v1/state",
+    "/api/v1/policies",
+    "/api/v1/decisions",
+    "/api/v1/story",
+    "/api/v1/jobs/train",
+    "/api/v1/jobs/train/explain",
+    "/api/v1/jobs/train/market",
+    "/api/v1/jobs/train/logs",
+];
+
 // ---------------------------------------------------------------------------------------- canaries
 
 const TOKEN: &str = "at_kQ7vT0kenXz+/=%20Z";
@@ -610,7 +626,7 @@ fn get(address: &str, path: &str) -> String {
     let mut stream = TcpStream::connect(address).unwrap();
     write!(
         stream,
-        "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+        "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
     )
     .unwrap();
     let mut answer = String::new();
@@ -665,7 +681,7 @@ fn the_binary_logs_stores_and_shows_no_secret() {
     });
     let stderr = fs::read_to_string(directory.join("run.err")).unwrap();
     let address = served_at(&stderr);
-    for path in ["/metrics", "/", "/readyz", "/healthz"] {
+    for path in PATHS {
         let answer = get(address, path);
         assert!(answer.starts_with("HTTP/1.1 "), "{path}: {answer}");
         assert_clean(path, answer.as_bytes());

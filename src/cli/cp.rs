@@ -7,7 +7,7 @@ use clap::Args;
 use super::context::Context;
 use super::failure::{Done, Failure};
 use super::reach::{hand_over, reach};
-use super::which::Of;
+use crate::view::which::Of;
 
 /// Copies files to or from the instance that runs a job.
 #[derive(Args, Clone, Debug)]

@@ -31,6 +31,7 @@ use crate::types::money::Money;
 use crate::types::state::{Change, Ending, Event, Severity};
 use crate::types::time::{Time, human};
 use crate::types::world::EngineConfig;
+use crate::web::{Access, Desk, Publisher, Sources};
 
 /// The examples, for when they are not in the working directory.
 const EXAMPLES: &[(&str, &str)] = &[
@@ -54,6 +55,9 @@ const START: Time = Time(1_767_643_200_000);
 /// Play money on the account.
 const BALANCE: Money = Money::dollars(40);
 
+/// What the page's buttons take: there is nothing to lose, and what is shown is what is real elsewhere.
+const PLAY_TOKEN: &str = "haggle-play-money";
+
 /// How long the end may take to settle, in market time.
 const END_WITHIN: Duration = Duration::from_secs(3600);
 
@@ -69,7 +73,7 @@ pub(crate) struct DemoArgs {
     /// Draws the market; the same seed tells the same story
     #[arg(long, default_value_t = 7)]
     seed: u64,
-    /// Serve metrics at this address while it runs
+    /// Serve the page and metrics at this address while it runs
     #[arg(long, value_name = "ADDR")]
     listen: Option<SocketAddr>,
 }
@@ -97,12 +101,28 @@ async fn play(output: Output, args: &DemoArgs, jobs: Vec<Arc<Job>>) -> Done {
         Arc::clone(&shared),
         Some(scratch.database()),
     );
-    let stop = match args.listen {
-        Some(address) => Some(serve(output, address, shared).await?),
-        None => None,
-    };
+    let desk = Arc::new(Desk::new(Sources {
+        database: scratch.database(),
+        policies: None,
+        clock: rig.clock.clone(),
+        redact: Arc::new(str::to_owned),
+        redact_logs: Arc::new(str::to_owned),
+        access: Access::new(Some(PLAY_TOKEN.into()), Vec::new()),
+    }));
+    let publisher = Publisher::new(Arc::clone(&desk), Pace::Every);
+    let stop = args
+        .listen
+        .map(|address| serve(output, address, shared, desk))
+        .transpose()?;
+    if stop.is_some() {
+        output.note(&format!("the page's buttons take the token {PLAY_TOKEN}"));
+    }
     introduce(output, args, &jobs);
-    let observers: Vec<Box<dyn Observer>> = vec![Box::new(story.clone()), Box::new(watch)];
+    let observers: Vec<Box<dyn Observer>> = vec![
+        Box::new(story.clone()),
+        Box::new(watch),
+        Box::new(publisher),
+    ];
     let mut daemon = rig.start(observers)?;
     let told = "interrupted: everything that the demo rented is destroyed; again to quit at once";
     let (first, second) = interruptions(output, told);

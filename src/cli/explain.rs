@@ -9,10 +9,9 @@ use serde::Serialize;
 
 use super::context::{Context, known_jobs, load_policies, open_reader, require_known};
 use super::failure::{Done, Exit, Failure};
-use super::jobs::{ago, held_word};
-use super::show_plan::{self, JobDocument};
+use super::jobs::ago;
+use super::show_plan;
 use super::wish::{JobArg, daemon_running};
-use super::words;
 use crate::config::Config;
 use crate::engine::decide::decide;
 use crate::engine::rank::MarketIndex;
@@ -27,6 +26,9 @@ use crate::types::plan::{JobReport, Plan};
 use crate::types::state::{Event, State};
 use crate::types::time::{Time, human};
 use crate::types::world::World;
+use crate::view::jobs::held_word;
+use crate::view::plan::{self, ReasonsDocument};
+use crate::view::words;
 
 /// Events of the job shown.
 const EVENTS_SHOWN: u32 = 12;
@@ -54,7 +56,7 @@ struct ExplainDocument {
     budget_dollars: Option<String>,
     on_demand_equivalent_dollars: String,
     #[serde(flatten)]
-    report: Option<JobDocument>,
+    report: Option<ReasonsDocument>,
     events: Vec<EventDocument>,
 }
 
@@ -256,9 +258,7 @@ fn show(
         spend_dollars: state.spent(name).decimal(),
         budget_dollars: budget.map(Money::decimal),
         on_demand_equivalent_dollars: record.on_demand_equivalent.decimal(),
-        report: explained
-            .as_ref()
-            .map(|e| show_plan::job_document(&e.report, e.now)),
+        report: explained.as_ref().map(|e| plan::reasons(&e.report, e.now)),
         events: events.iter().map(event_document).collect(),
     };
     context.output.show(&document, || {

@@ -11,12 +11,12 @@ use serde::Serialize;
 use super::context::{Context, block_on, load_policies, open_reader};
 use super::failure::{Done, Exit, Failure};
 use super::output::Align;
-use super::which::Of;
 use crate::config::{Config, resolve_secret};
 use crate::storage::{Objects, Place, Sum, Tree, Turn, download};
 use crate::types::ids::{IntentId, JobName};
 use crate::types::job::{Parameters, SecretRef, Storage};
 use crate::types::state::{ReplicaRecord, State};
+use crate::view::which::Of;
 
 /// Brings a job's outputs from storage to this machine.
 #[derive(Args, Clone, Debug)]

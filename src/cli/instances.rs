@@ -5,12 +5,12 @@ use serde::Serialize;
 
 use super::context::{Context, open_reader};
 use super::failure::{Done, Exit};
-use super::jobs::{burn, held_word};
 use super::output::Align;
-use super::reach::Address;
-use super::words;
 use crate::types::instance::Held;
 use crate::types::time::{Time, human};
+use crate::view::instances::{InstanceDocument, instance, ssh_command};
+use crate::view::jobs::held_word;
+use crate::view::words;
 
 /// Ended instances shown with `--all`.
 const ENDED_SHOWN: u32 = 100;
@@ -21,31 +21,6 @@ pub(crate) struct InstancesArgs {
     /// Show instances that are gone too, the last hundred.
     #[arg(long)]
     all: bool,
-}
-
-#[derive(Debug, Serialize)]
-struct InstanceDocument {
-    instance: u64,
-    replica: String,
-    status: &'static str,
-    since: String,
-    machine: u64,
-    gpus: u32,
-    gpu_name: String,
-    rental: &'static str,
-    price_dollars_per_hour: String,
-    storage_dollars_per_hour: String,
-    burn_dollars_per_hour: String,
-    spend_dollars: String,
-    billed_dollars: String,
-    ssh: Option<String>,
-    ssh_command: Option<String>,
-    created_at: String,
-    ends_at: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    ended_at: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    destroyed_because: Option<&'static str>,
 }
 
 #[derive(Debug, Serialize)]
@@ -87,43 +62,6 @@ pub(crate) fn run(context: &Context, args: &InstancesArgs) -> Done {
         text
     })?;
     Ok(Exit::Success)
-}
-
-/// The command that opens a shell; `None` where the address is not known or not one.
-pub(crate) fn ssh_command(address: &str) -> Option<String> {
-    Address::parse(address).map(|address| address.ssh_command())
-}
-
-fn instance(held: &Held, ended_at: Option<Time>) -> InstanceDocument {
-    InstanceDocument {
-        instance: held.id.0,
-        replica: held.replica.to_string(),
-        status: if ended_at.is_some() {
-            "gone"
-        } else {
-            held_word(held)
-        },
-        since: ended_at.unwrap_or(held.phase_since).to_string(),
-        machine: held.slot.machine.0,
-        gpus: held.slot.gpus,
-        gpu_name: held.gpu_name.clone(),
-        rental: held.rental.as_str(),
-        price_dollars_per_hour: held.price.decimal(),
-        storage_dollars_per_hour: held.storage.decimal(),
-        burn_dollars_per_hour: if ended_at.is_some() {
-            "0.00".into()
-        } else {
-            burn(held).decimal()
-        },
-        spend_dollars: held.spent().decimal(),
-        billed_dollars: held.billed.decimal(),
-        ssh: held.ssh.clone(),
-        ssh_command: held.ssh.as_deref().and_then(ssh_command),
-        created_at: held.created_at.to_string(),
-        ends_at: held.ends_at.map(|at| at.to_string()),
-        ended_at: ended_at.map(|at| at.to_string()),
-        destroyed_because: held.destroying.map(words::destroy),
-    }
 }
 
 fn table(context: &Context, held: &[Held], now: Time) -> String {
@@ -195,21 +133,4 @@ fn ended_table(context: &Context, ended: &[crate::store::Ended]) -> String {
         })
         .collect();
     context.output.table(&columns, rows)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_shell_command_is_made_of_safe_addresses_only() {
-        assert_eq!(
-            ssh_command("ssh4.example.net:31022").as_deref(),
-            Some("ssh -p 31022 root@ssh4.example.net")
-        );
-        assert_eq!(ssh_command("-oProxyCommand=x:22"), None);
-        assert_eq!(ssh_command("host;rm:22"), None);
-        assert_eq!(ssh_command("host:99999"), None);
-        assert_eq!(ssh_command("host"), None);
-    }
 }

@@ -45,10 +45,8 @@ mod simulate;
 mod sources;
 mod spend;
 mod ssh;
-mod which;
 mod winddown;
 mod wish;
-mod words;
 
 use std::ffi::OsString;
 use std::process::ExitCode;

@@ -11,7 +11,7 @@ use super::context::{
     Context, Patience, block_on, known_jobs, load_policies, open_reader, require_known,
 };
 use super::failure::{Done, Exit, Failure};
-use super::show_plan::{self, JobDocument};
+use super::show_plan;
 use super::sources::{Aside, OnlyJob, PolicyDirectory, SystemSecrets};
 use crate::config::Config;
 use crate::daemon::{Daemon, Pace, Parts, Settings};
@@ -20,6 +20,7 @@ use crate::types::ids::JobName;
 use crate::types::job::Job;
 use crate::types::plan::{JobReport, Plan, Report};
 use crate::types::world::World;
+use crate::view::plan::{self, ReasonsDocument};
 
 /// Shows the slots that jobs could take.
 #[derive(Args, Clone, Debug)]
@@ -36,14 +37,14 @@ pub(crate) struct OffersArgs {
 struct OffersDocument {
     at: String,
     offers_seen: usize,
-    jobs: Vec<JobDocument>,
+    jobs: Vec<ReasonsDocument>,
 }
 
 /// A plan, with what of the jobs' spending no limit covers ahead of time.
 #[derive(Debug, Serialize)]
 struct DryPlan {
     #[serde(flatten)]
-    plan: show_plan::PlanDocument,
+    plan: plan::PlanDocument,
     not_covered: Vec<String>,
 }
 
@@ -57,7 +58,7 @@ pub(crate) fn plan(context: &Context) -> Done {
         .filter_map(|job| super::show_limits::uncovered(job))
         .collect();
     let document = DryPlan {
-        plan: show_plan::plan_document(&plan, &report, world.now),
+        plan: plan::plan_document(&plan, &report, world.now),
         not_covered: uncovered.clone(),
     };
     context.output.show(&document, || {
@@ -96,7 +97,7 @@ pub(crate) fn offers(context: &Context, args: &OffersArgs) -> Done {
         offers_seen: world.market.offers.len(),
         jobs: reports
             .iter()
-            .map(|report| show_plan::job_document(report, world.now))
+            .map(|report| plan::reasons(report, world.now))
             .collect(),
     };
     context.output.show(&document, || {

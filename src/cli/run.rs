@@ -1,14 +1,13 @@
 //! `haggle run`: the daemon, put together from its parts.
 
 use std::future::Future;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
-use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
 use super::adapters::count;
@@ -30,10 +29,16 @@ use crate::daemon::webhook::Webhook;
 use crate::daemon::{Daemon, DaemonError, Looking, Observer, Pace, Parts, RunEnd, Settings};
 use crate::logbook::Book;
 use crate::marketplace::counted::Counted;
+use crate::marketplace::redact::Redactor;
 use crate::ports::Store;
 use crate::runner::secret_in;
 use crate::store::{DaemonLock, Group, LockError, Reader, SqliteStore};
 use crate::types::ledger::Component;
+use crate::view::shown::Redact;
+use crate::web::{self as page, Access, Desk, Publisher, Sources, TOKEN_CHARS_MIN};
+
+/// Events of before that the page begins with.
+const EVENTS_PRIMED: u32 = 40;
 
 /// How long everything may take to be destroyed and settled at the end.
 const DESTROY_WITHIN: Duration = Duration::from_mins(15);
@@ -47,7 +52,7 @@ pub(crate) struct RunArgs {
     /// Tick once, giving up where something cannot be read, and end.
     #[arg(long)]
     once: bool,
-    /// Where metrics and health are served.
+    /// Where the page, its API, metrics and health are served.
     #[arg(long, value_name = "ADDR")]
     listen: Option<SocketAddr>,
     /// Destroy everything of ours at the end.
@@ -96,7 +101,8 @@ pub(crate) fn run(context: &Context, args: &RunArgs) -> Done {
         }
     };
     // A directory that is not there is a mistake to tell before anything starts.
-    load_policies(&config).map(|loaded| context.note_broken(&loaded))?;
+    let loaded = load_policies(&config)?;
+    context.note_broken(&loaded);
     let _lock = lock(&config)?;
     let mut store = SqliteStore::open(&config.database, None, seed(context)).map_err(|error| {
         Failure::from(error).context(format!("cannot open {}", config.database.display()))
@@ -112,6 +118,24 @@ pub(crate) fn run(context: &Context, args: &RunArgs) -> Done {
     let engine = config.engine();
     let mut pulse = Pulse::new(Arc::clone(&shared), &config.database, pace(&config.poll));
     pulse.prime(&state, context.now(), config.live, engine.poll_every);
+    let desk = Arc::new(Desk::new(Sources {
+        database: config.database.clone(),
+        policies: Some(config.policies.clone()),
+        clock: context.clock.clone(),
+        redact: lasting_secrets(&context.redactor),
+        redact_logs: known_secrets(&context.redactor),
+        access: access(context, &config)?,
+    }));
+    let mut publisher = Publisher::new(Arc::clone(&desk), pace(&config.poll));
+    let events = Reader::open(&config.database)?.events(None, EVENTS_PRIMED)?;
+    let broken: Vec<_> = loaded.errors.iter().map(super::sources::broken).collect();
+    let jobs: Vec<_> = loaded.jobs.into_iter().map(|of| Arc::new(of.job)).collect();
+    publisher.prime(
+        &state,
+        &events,
+        (&jobs, &broken),
+        (context.now(), config.live, &engine),
+    );
     let patience = if args.once {
         Patience::GiveUp
     } else {
@@ -122,8 +146,12 @@ pub(crate) fn run(context: &Context, args: &RunArgs) -> Done {
         Book::of_database(&config.database),
         Arc::clone(&context.redactor),
     );
-    let mut observers: Vec<Box<dyn Observer>> =
-        vec![Box::new(watch), Box::new(pulse), Box::new(scribe)];
+    let mut observers: Vec<Box<dyn Observer>> = vec![
+        Box::new(watch),
+        Box::new(pulse),
+        Box::new(scribe),
+        Box::new(publisher),
+    ];
     let told = notify::start(context, &config, &metrics)?;
     let telling = told.map(|(herald, telling)| {
         observers.push(Box::new(herald));
@@ -150,7 +178,7 @@ pub(crate) fn run(context: &Context, args: &RunArgs) -> Done {
         },
     };
     let daemon = Daemon::new(parts, settings)?.with_mailbox(mailbox);
-    let done = block_on(drive(context, args, &config, daemon, shared));
+    let done = block_on(drive(context, args, &config, daemon, (shared, desk)));
     // The daemon is gone, and with it who puts in more.
     if let Some(telling) = telling {
         // Who asked for a single tick sees how it ended.
@@ -252,7 +280,7 @@ async fn drive(
     args: &RunArgs,
     config: &Config,
     mut daemon: Daemon,
-    shared: Arc<Shared>,
+    (shared, desk): (Arc<Shared>, Arc<Desk>),
 ) -> Done {
     if !config.live {
         context
@@ -265,9 +293,13 @@ async fn drive(
         }
         return end(context, args, daemon).await;
     }
-    let server = serve(context.output, config.listen, shared).await?;
+    let server = serve(context.output, config.listen, shared, Arc::clone(&desk))?;
     let told = "ending: what was sent is settled first; interrupt again to quit at once";
     let (first, second) = interruptions(context.output, told);
+    let first = async {
+        first.await;
+        desk.ends();
+    };
     let work = async {
         if let Err(error) = daemon.run(None, first).await {
             if matches!(error, DaemonError::Store(_)) {
@@ -350,27 +382,56 @@ fn tell_end(context: &Context, ended: &RunEnd) -> Result<(), Failure> {
     })
 }
 
-/// Serves metrics and health while the returned handle lives.
-pub(crate) async fn serve(
+/// Who may ask for what through the page.
+fn access(context: &Context, config: &Config) -> Result<Access, Failure> {
+    let Some(reference) = &config.web_token else {
+        return Ok(Access::new(None, config.web_hosts.clone()));
+    };
+    let secrets = SystemSecrets(Arc::clone(&context.redactor));
+    let token = secrets.resolve(reference).map_err(|why| {
+        Failure::mendable(format!("`web.token`: {why}"))
+            .hint("leave it away, and the page can be read only")
+    })?;
+    if token.expose_secret().chars().count() < TOKEN_CHARS_MIN {
+        return Err(Failure::mendable(format!(
+            "`web.token` has fewer than {TOKEN_CHARS_MIN} characters, which can be guessed"
+        ))
+        .hint("`openssl rand -hex 32` makes one"));
+    }
+    context.redactor.add_lasting(token.expose_secret());
+    Ok(Access::new(Some(token), config.web_hosts.clone()))
+}
+
+/// Takes lasting secrets out of a text.
+fn lasting_secrets(redactor: &Arc<Redactor>) -> Redact {
+    let redactor = Arc::clone(redactor);
+    Arc::new(move |text| redactor.clean_lasting(text))
+}
+
+/// Takes known secrets out of a text.
+pub(crate) fn known_secrets(redactor: &Arc<Redactor>) -> Redact {
+    let redactor = Arc::clone(redactor);
+    Arc::new(move |text| redactor.clean_known(text))
+}
+
+/// Serves metrics, health, the page and its API while the returned handle lives.
+pub(crate) fn serve(
     output: Output,
     listen: SocketAddr,
     shared: Arc<Shared>,
+    desk: Arc<Desk>,
 ) -> Result<oneshot::Sender<()>, Failure> {
     let listener = TcpListener::bind(listen)
-        .await
         .or_mendable(format!("cannot listen on {listen}"))
         .map_err(|failure| failure.hint("name another address with --listen"))?;
     let address = listener.local_addr().unwrap_or(listen);
     if let Some(warning) = web::warning(address) {
         output.note(&format!("warning: {warning}"));
     }
-    output.note(&format!("metrics at http://{address}/metrics"));
-    let (stop, stopped) = oneshot::channel::<()>();
-    tokio::spawn(web::serve(listener, shared, async {
-        // Also ready when the handle is dropped.
-        let _ = stopped.await;
-    }));
-    Ok(stop)
+    output.note(&format!(
+        "page at http://{address}/, metrics at http://{address}/metrics"
+    ));
+    page::serve(listener, shared, desk).or_mendable("the page cannot be served")
 }
 
 /// The first interruption and the second. They are watched from now on and apart from the daemon,

@@ -1,357 +1,12 @@
-//! Plans, rankings and reports, as text for people and as documents for programs.
+//! Plans, rankings and reports, as text for people.
 
-use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use serde::Serialize;
-
 use super::output::{Align, Output};
-use super::words;
-
-use crate::types::ids::{OfferId, Permit, Slot};
-use crate::types::intent::Effect;
-use crate::types::money::Rate;
-use crate::types::plan::{
-    Action, Candidate, JobReport, Limit, Plan, PriceParts, Refusal, Report, Situation,
-};
-use crate::types::recourse::Turn;
-use crate::types::state::Severity;
+use crate::types::plan::{Action, Candidate, JobReport, Limit, Plan, Refusal, Report};
 use crate::types::time::Time;
-
-/// A landed price with its parts, in dollars per useful GPU-hour.
-#[derive(Debug, Serialize)]
-pub(crate) struct PartsDocument {
-    total_dollars_per_gpu_hour: String,
-    compute_dollars_per_gpu_hour: String,
-    disk_dollars_per_gpu_hour: String,
-    traffic_dollars_per_gpu_hour: String,
-    boot_dollars_per_gpu_hour: String,
-    interruption_dollars_per_gpu_hour: String,
-    waiting_dollars_per_gpu_hour: String,
-}
-
-/// A slot that a job could take.
-#[derive(Debug, Serialize)]
-pub(crate) struct CandidateDocument {
-    machine: u64,
-    gpus: u32,
-    offer: u64,
-    gpu_name: String,
-    rental: &'static str,
-    price_dollars_per_hour: String,
-    storage_dollars_per_hour: String,
-    landed: PartsDocument,
-}
-
-/// A slot that was refused.
-#[derive(Debug, Serialize)]
-pub(crate) struct RefusedDocument {
-    machine: u64,
-    gpus: u32,
-    offer: u64,
-    price_dollars_per_hour: String,
-    reason: &'static str,
-    text: &'static str,
-}
-
-/// What a replica does and waits for.
-#[derive(Debug, Serialize)]
-pub(crate) struct ReplicaDocument {
-    replica: String,
-    situation: String,
-    text: String,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    recourses: Vec<RecourseDocument>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    deadline: Option<DeadlineDocument>,
-}
-
-/// How a replica stands with its deadline.
-#[derive(Debug, Serialize)]
-struct DeadlineDocument {
-    deadline: String,
-    stance: &'static str,
-    needs_seconds: i64,
-    left_seconds: i64,
-    text: String,
-}
-
-/// A step after an outbid, and how it stands.
-#[derive(Debug, Serialize)]
-struct RecourseDocument {
-    step: &'static str,
-    #[serde(flatten)]
-    turn: Turn,
-    text: String,
-}
-
-/// Why a job got what it got.
-#[derive(Debug, Serialize)]
-pub(crate) struct JobDocument {
-    job: String,
-    replicas: Vec<ReplicaDocument>,
-    eligible: u32,
-    best: Vec<CandidateDocument>,
-    refused: BTreeMap<&'static str, u32>,
-    best_refused: Vec<RefusedDocument>,
-    on_demand_best: Option<CandidateDocument>,
-}
-
-/// One thing to do.
-#[derive(Debug, Serialize)]
-pub(crate) struct ActionDocument {
-    action: &'static str,
-    replica: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    instance: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    machine: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    gpus: Option<u32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    offer: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    rental: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    price_dollars_per_hour: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    storage_dollars_per_hour: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    landed: Option<PartsDocument>,
-    reserve_dollars: String,
-    reason: &'static str,
-    text: String,
-}
-
-#[derive(Debug, Serialize)]
-struct DroppedDocument {
-    #[serde(flatten)]
-    action: ActionDocument,
-    limit: &'static str,
-    limit_text: String,
-}
-
-#[derive(Debug, Serialize)]
-struct NoticeDocument {
-    severity: Severity,
-    kind: String,
-    replica: Option<String>,
-    text: String,
-}
-
-/// A whole plan with its report.
-#[derive(Debug, Serialize)]
-pub(crate) struct PlanDocument {
-    at: String,
-    actions: Vec<ActionDocument>,
-    dropped: Vec<DroppedDocument>,
-    jobs: Vec<JobDocument>,
-    notices: Vec<NoticeDocument>,
-    limits: Vec<super::show_limits::LimitDocument>,
-}
-
-/// The document of a plan and its report, decided at `now`.
-pub(crate) fn plan_document(plan: &Plan, report: &Report, now: Time) -> PlanDocument {
-    PlanDocument {
-        at: now.to_string(),
-        actions: plan.actions.iter().map(action_document).collect(),
-        dropped: report
-            .dropped
-            .iter()
-            .map(|(action, limit)| DroppedDocument {
-                action: action_document(action),
-                limit: limit.as_str(),
-                limit_text: words::limit(limit),
-            })
-            .collect(),
-        jobs: report.jobs.iter().map(|j| job_document(j, now)).collect(),
-        limits: super::show_limits::documents(&report.limits),
-        notices: report
-            .notices
-            .iter()
-            .map(|notice| NoticeDocument {
-                severity: notice.severity,
-                kind: notice.kind.clone(),
-                replica: notice.replica.as_ref().map(ToString::to_string),
-                text: notice.text.clone(),
-            })
-            .collect(),
-    }
-}
-
-/// The document of a job's report.
-pub(crate) fn job_document(report: &JobReport, now: Time) -> JobDocument {
-    JobDocument {
-        job: report.job.to_string(),
-        replicas: report
-            .replicas
-            .iter()
-            .map(|r| ReplicaDocument {
-                replica: r.replica.to_string(),
-                situation: situation_word(&r.situation),
-                text: words::situation(&r.situation, now),
-                recourses: r
-                    .recourses
-                    .iter()
-                    .map(|(step, turn)| RecourseDocument {
-                        step: step.as_str(),
-                        turn: turn.clone(),
-                        text: words::turn(turn, now),
-                    })
-                    .collect(),
-                deadline: r.deadline.as_ref().map(|view| DeadlineDocument {
-                    deadline: view.deadline.to_string(),
-                    stance: view.stance.as_str(),
-                    needs_seconds: view.needs_ms / 1000,
-                    left_seconds: view.left_ms / 1000,
-                    text: words::deadline(view),
-                }),
-            })
-            .collect(),
-        eligible: report.eligible,
-        best: report.best.iter().map(candidate_document).collect(),
-        refused: report
-            .refused
-            .iter()
-            .map(|(reason, count)| (reason.as_str(), *count))
-            .collect(),
-        best_refused: report.best_refused.iter().map(refused_document).collect(),
-        on_demand_best: report.on_demand_best.as_ref().map(candidate_document),
-    }
-}
-
-fn refused_document(
-    (slot, offer, price, reason): &(Slot, OfferId, Rate, Refusal),
-) -> RefusedDocument {
-    RefusedDocument {
-        machine: slot.machine.0,
-        gpus: slot.gpus,
-        offer: offer.0,
-        price_dollars_per_hour: price.decimal(),
-        reason: reason.as_str(),
-        text: words::refusal(*reason),
-    }
-}
-
-fn candidate_document(candidate: &Candidate) -> CandidateDocument {
-    CandidateDocument {
-        machine: candidate.slot.machine.0,
-        gpus: candidate.slot.gpus,
-        offer: candidate.offer.0,
-        gpu_name: candidate.gpu_name.clone(),
-        rental: candidate.rental.as_str(),
-        price_dollars_per_hour: candidate.price.decimal(),
-        storage_dollars_per_hour: candidate.storage.decimal(),
-        landed: parts_document(&candidate.parts),
-    }
-}
-
-fn parts_document(parts: &PriceParts) -> PartsDocument {
-    let text = |dollars: f64| format!("{dollars:.6}");
-    PartsDocument {
-        total_dollars_per_gpu_hour: text(parts.total()),
-        compute_dollars_per_gpu_hour: text(parts.compute),
-        disk_dollars_per_gpu_hour: text(parts.disk),
-        traffic_dollars_per_gpu_hour: text(parts.traffic),
-        boot_dollars_per_gpu_hour: text(parts.boot),
-        interruption_dollars_per_gpu_hour: text(parts.interruption),
-        waiting_dollars_per_gpu_hour: text(parts.waiting),
-    }
-}
-
-fn action_document(action: &Action) -> ActionDocument {
-    let mut document = ActionDocument {
-        action: action.effect.as_str(),
-        replica: action.replica.as_ref().map(ToString::to_string),
-        instance: action.effect.instance().map(|id| id.0),
-        machine: None,
-        gpus: None,
-        offer: None,
-        rental: None,
-        price_dollars_per_hour: None,
-        storage_dollars_per_hour: None,
-        landed: action.parts.as_ref().map(parts_document),
-        reserve_dollars: action.reserve.decimal(),
-        reason: action.why.as_str(),
-        text: effect_text(&action.effect),
-    };
-    match &action.effect {
-        Effect::Rent {
-            slot,
-            offer,
-            rental,
-            price,
-            storage,
-            ..
-        } => {
-            document.machine = Some(slot.machine.0);
-            document.gpus = Some(slot.gpus);
-            document.offer = Some(offer.0);
-            document.rental = Some(rental.as_str());
-            document.price_dollars_per_hour = Some(price.decimal());
-            document.storage_dollars_per_hour = Some(storage.decimal());
-        }
-        Effect::SetBid { bid, .. } => document.price_dollars_per_hour = Some(bid.decimal()),
-        Effect::Stop { .. }
-        | Effect::Start { .. }
-        | Effect::Relabel { .. }
-        | Effect::Copy { .. }
-        | Effect::Destroy { .. } => {}
-    }
-    document
-}
-
-/// The word by which a situation can be counted: its tag.
-fn situation_word(situation: &Situation) -> String {
-    serde_json::to_value(situation)
-        .ok()
-        .and_then(|value| value.get("is")?.as_str().map(str::to_owned))
-        .unwrap_or_default()
-}
-
-/// What an instance is let do, in words.
-fn permit(permit: Permit) -> &'static str {
-    match permit {
-        Permit::Go => "work",
-        Permit::Hold => "wait",
-        Permit::Done => "end",
-    }
-}
-
-fn effect_text(effect: &Effect) -> String {
-    match effect {
-        Effect::Rent {
-            slot,
-            rental,
-            price,
-            disk_gb,
-            ..
-        } => format!(
-            "rent {} GPU{} of machine {} {} {price:.4}/h with {disk_gb} GB of disk",
-            slot.gpus,
-            if slot.gpus == 1 { "" } else { "s" },
-            slot.machine,
-            match rental {
-                crate::types::instance::Rental::Bid => "at a bid of",
-                crate::types::instance::Rental::OnDemand => "on-demand at",
-            },
-        ),
-        Effect::SetBid { instance, bid } => format!("bid {bid:.4}/h for instance {instance}"),
-        Effect::Stop { instance } => format!("stop instance {instance}"),
-        Effect::Relabel { instance, tail } => format!(
-            "let instance {instance} {} until {}",
-            permit(tail.permit),
-            tail.until
-        ),
-        Effect::Start { instance } => format!("start instance {instance}"),
-        Effect::Copy { instance, from } => {
-            format!("copy the checkpoint of instance {from} to instance {instance}")
-        }
-        Effect::Destroy { instance, why } => {
-            format!("destroy instance {instance}: {}", words::destroy(*why))
-        }
-    }
-}
+use crate::view::plan::effect_text;
+use crate::view::words;
 
 /// A plan for people: what would be done, what a limit forbade, and where each job stands.
 pub(crate) fn plan_text(output: Output, plan: &Plan, report: &Report, now: Time) -> String {
@@ -544,13 +199,16 @@ fn indent(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::types::ids::{MachineId, ReplicaId};
+    use crate::types::ids::{MachineId, OfferId, ReplicaId, Slot};
     use crate::types::instance::Rental;
+    use crate::types::intent::Effect;
     use crate::types::ledger::Scope;
     use crate::types::limit::Measure;
     use crate::types::money::{Money, Rate};
-    use crate::types::plan::{ReplicaReport, Why};
+    use crate::types::plan::{PriceParts, ReplicaReport, Situation, Why};
+    use crate::view::plan::plan_document;
     use expect_test::expect;
+    use std::collections::BTreeMap;
 
     const NOW: Time = Time(1_800_000_000_000);
 
@@ -692,6 +350,7 @@ mod tests {
                   },
                   "reserve_dollars": "0.251",
                   "reason": "cheapest",
+                  "reason_text": "the cheapest slot that suits",
                   "text": "rent 2 GPUs of machine 71 at a bid of $0.4012/h with 40 GB of disk"
                 }
               ],
@@ -716,6 +375,7 @@ mod tests {
                   },
                   "reserve_dollars": "9.00",
                   "reason": "cheapest",
+                  "reason_text": "the cheapest slot that suits",
                   "text": "rent 2 GPUs of machine 71 at a bid of $0.4012/h with 40 GB of disk",
                   "limit": "job-total",
                   "limit_text": "the total limit of job train"

@@ -22,24 +22,28 @@ use crate::types::offer::Snapshot;
 use crate::types::state::{Change, State, UserRequest};
 use crate::types::time::Time;
 
+/// What is wrong with a policy, in a line.
+pub(crate) fn broken(error: &policy::PolicyError) -> BrokenPolicy {
+    BrokenPolicy {
+        path: PathBuf::from(error.file()),
+        job: error.job_name(),
+        message: format!("line {}: {}", error.line(), error.message()),
+    }
+}
+
 /// Policies from a directory, read anew at each tick, so that edits are taken up.
 pub(crate) struct PolicyDirectory(pub(crate) PathBuf);
 
 impl Policies for PolicyDirectory {
     fn load(&mut self) -> PolicySet {
         let loaded = policy::load_dir(&self.0);
-        let broken = |error: policy::PolicyError| BrokenPolicy {
-            path: PathBuf::from(error.file()),
-            job: error.job_name(),
-            message: format!("line {}: {}", error.line(), error.message()),
-        };
         PolicySet {
             jobs: loaded
                 .jobs
                 .into_iter()
                 .map(|loaded| (loaded.path, Arc::new(loaded.job)))
                 .collect(),
-            broken: loaded.errors.into_iter().map(broken).collect(),
+            broken: loaded.errors.iter().map(broken).collect(),
         }
     }
 }

@@ -8,12 +8,13 @@ use serde::Serialize;
 use super::context::{Context, load_policies, open_reader};
 use super::failure::{Done, Exit, Failure};
 use super::output::Align;
-use super::show_limits::{self, LimitDocument};
+use super::show_limits;
 use crate::config::Config;
 use crate::store::{Group, Spend};
 use crate::types::job::Job;
 use crate::types::money::Money;
 use crate::types::plan::Projection;
+use crate::view::limits::{self, LimitDocument};
 
 /// Shows what was spent.
 #[derive(Args, Clone, Debug)]
@@ -88,7 +89,7 @@ pub(crate) fn run(context: &Context, args: &SpendArgs) -> Done {
                 billed_dollars: row.billed.map(Money::decimal),
             })
             .collect(),
-        limits: show_limits::documents(&limits),
+        limits: limits::documents(&limits),
     };
     context.output.show(&document, || {
         let columns = [
@@ -130,7 +131,7 @@ fn limits(context: &Context, config: &Config) -> Result<Vec<Projection>, Failure
     };
     let jobs: Vec<&Job> = loaded.jobs.iter().map(|loaded| &loaded.job).collect();
     let state = open_reader(config)?.state()?;
-    Ok(show_limits::known(
+    Ok(limits::known(
         context.now(),
         &config.engine(),
         &jobs,

@@ -7,7 +7,7 @@ use clap::Args;
 use super::context::Context;
 use super::failure::Done;
 use super::reach::{hand_over, reach};
-use super::which::Of;
+use crate::view::which::Of;
 
 /// Opens a shell on the instance that runs a job.
 #[derive(Args, Clone, Debug)]

@@ -10,6 +10,7 @@ use super::failure::{Done, Exit, Failure};
 use crate::store::{DaemonLock, LockError, append_request};
 use crate::types::ids::JobName;
 use crate::types::state::{Ask, Wish};
+use crate::view::words;
 
 /// Names a job.
 #[derive(Args, Clone, Debug)]
@@ -55,27 +56,14 @@ pub(crate) fn run(context: &Context, job: &JobName, wish: Wish) -> Done {
         job: job.clone(),
         wish,
     };
-    let will = match wish {
-        Wish::Run => format!("{job} will be resumed"),
-        Wish::Pause => format!(
-            "{job} will be paused: bids parked, instances stopped; their disks are kept and billed"
-        ),
-        Wish::Stop => {
-            format!("{job} will be stopped: its instances are destroyed; `resume` undoes it")
-        }
-        Wish::Done => format!("{job} will be ended for good: its instances are destroyed"),
-    };
+    let will = words::will(job, wish);
     ask_daemon(context, &ask, &will)
 }
 
 pub(crate) fn resume(context: &Context, args: &ResumeArgs) -> Done {
     match &args.job {
         Some(job) => run(context, job, Wish::Run),
-        None => ask_daemon(
-            context,
-            &Ask::ResumeAll,
-            "every paused or stopped job will be resumed, and spending is allowed again",
-        ),
+        None => ask_daemon(context, &Ask::ResumeAll, words::WILL_RESUME_ALL),
     }
 }
 

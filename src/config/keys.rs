@@ -103,6 +103,16 @@ pub(super) const KEYS: &[Key] = &[
         "Where to tell people: a list of tables, `[[notify]]`, see [notifications](notifications.md)",
     ),
     key(
+        "web.token",
+        "",
+        "Where the token is found that changes through the page and the API take, at least 16 characters; without it they can be read only",
+    ),
+    key(
+        "web.hosts",
+        "[]",
+        "Names under which a proxy passes the page and the API on, such as `[\"haggle.example.com\"]`; called so, reading takes the token too",
+    ),
+    key(
         "limits.credit_reserve",
         "\"$1\"",
         "Credit that is never touched",

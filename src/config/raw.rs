@@ -37,6 +37,7 @@ pub(super) struct Raw {
     events: RawEvents,
     #[serde(default)]
     notify: Vec<RawChannel>,
+    web: RawWeb,
     limits: RawLimits,
 }
 
@@ -59,6 +60,14 @@ struct RawProvider {
 struct RawEvents {
     #[serde(default, deserialize_with = "some_secret")]
     webhook_secret: Option<SecretRef>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawWeb {
+    #[serde(default, deserialize_with = "some_secret")]
+    token: Option<SecretRef>,
+    hosts: Vec<String>,
 }
 
 #[derive(Deserialize)]
@@ -270,6 +279,11 @@ impl Raw {
             !self.policies.as_os_str().is_empty(),
             "a directory's name",
         );
+        within(
+            "web.hosts",
+            self.web.hosts.iter().all(|host| is_host(host)),
+            "names without a port, such as [\"haggle.example.com\"]",
+        );
         let limits = self.limits.validate(&mut wrong);
         let looks = (self.poll.instances_every, self.poll.history_every);
         let poll = self.poll.validate(self.timezone, &mut wrong);
@@ -298,6 +312,8 @@ impl Raw {
                 history_every: looks.1,
                 webhook_secret: self.events.webhook_secret,
                 notify,
+                web_token: self.web.token,
+                web_hosts: self.web.hosts,
                 limits,
             }),
             _ => Err(ConfigError::Invalid(wrong)),
@@ -337,6 +353,12 @@ fn is_of_other_kind(kind: ProviderKind, url: &str) -> bool {
     let host = host.trim_end_matches('.').to_ascii_lowercase();
     let above = host.strip_suffix(other);
     above.is_some_and(|above| above.is_empty() || above.ends_with('.'))
+}
+
+/// Whether a text is a host's name as a browser sends it, without its port.
+fn is_host(host: &str) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-.".contains(c);
+    !host.is_empty() && host.len() <= 253 && host.chars().all(plain)
 }
 
 fn is_url(url: &str) -> bool {

@@ -6,10 +6,12 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use axum::serve::Listener;
+use axum::extract::connect_info::Connected;
+use axum::serve::{IncomingStream, Listener};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -20,14 +22,15 @@ use tokio::time::Sleep;
 pub(super) struct Bounds {
     /// Connections at once; more wait in the system's queue.
     pub(super) at_once: usize,
-    /// How long a connection lives, whatever is said on it.
+    /// How long a connection lives, whatever is said on it, unless a stream was allowed to stay; and how
+    /// long one that stays may take nothing of what is sent.
     pub(super) lives: Duration,
 }
 
 /// Twice the time after which the marketplace itself gives a delivery up, as documented, and a
 /// scraper that keeps its connection opens another.
 pub(super) const BOUNDS: Bounds = Bounds {
-    at_once: 64,
+    at_once: 192,
     lives: Duration::from_secs(20),
 };
 
@@ -53,17 +56,16 @@ impl Listener for Doors {
     type Io = Guest;
     type Addr = SocketAddr;
 
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "clients are real, and so is the time that they take"
-    )]
     async fn accept(&mut self) -> (Guest, SocketAddr) {
         // It is never closed, so there is always a place in the end.
         let place = Arc::clone(&self.places).acquire_owned().await.ok();
         let (stream, address) = Listener::accept(&mut self.listener).await;
         let guest = Guest {
             stream,
-            ends: Box::pin(tokio::time::sleep(self.lives)),
+            ends: asleep(self.lives),
+            stalls: None,
+            lives: self.lives,
+            staying: Arc::default(),
             _place: place,
         };
         (guest, address)
@@ -78,15 +80,83 @@ impl Listener for Doors {
 pub(super) struct Guest {
     stream: TcpStream,
     ends: Pin<Box<Sleep>>,
+    /// Since it takes nothing of what is sent.
+    stalls: Option<Pin<Box<Sleep>>>,
+    lives: Duration,
+    staying: Arc<AtomicUsize>,
     _place: Option<OwnedSemaphorePermit>,
 }
 
 impl Guest {
     /// The connection, unless its time is over; whoever waits on it is woken then.
     fn stream(&mut self, cx: &mut Context<'_>) -> io::Result<Pin<&mut TcpStream>> {
-        match self.ends.as_mut().poll(cx) {
-            Poll::Ready(()) => Err(io::ErrorKind::TimedOut.into()),
-            Poll::Pending => Ok(Pin::new(&mut self.stream)),
+        while self.ends.as_mut().poll(cx).is_ready() {
+            if self.staying.load(Ordering::Relaxed) == 0 {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            let next = self.ends.deadline() + self.lives;
+            self.ends.as_mut().reset(next);
+        }
+        Ok(Pin::new(&mut self.stream))
+    }
+
+    /// Lets a write go on, unless nothing was taken for too long.
+    fn written<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        poll: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        if poll.is_ready() {
+            self.stalls = None;
+            return poll;
+        }
+        let stalls = self.stalls.get_or_insert_with(|| asleep(self.lives));
+        match stalls.as_mut().poll(cx) {
+            Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "clients are real, and so is the time that they take"
+)]
+fn asleep(time: Duration) -> Pin<Box<Sleep>> {
+    Box::pin(tokio::time::sleep(time))
+}
+
+/// Who is at the other end of a connection.
+#[derive(Clone, Debug)]
+pub struct Caller {
+    /// From where.
+    pub address: SocketAddr,
+    staying: Arc<AtomicUsize>,
+}
+
+impl Caller {
+    /// The connection may live on for as long as what is returned does.
+    pub fn stays(&self) -> Staying {
+        self.staying.fetch_add(1, Ordering::Relaxed);
+        Staying(Arc::clone(&self.staying))
+    }
+}
+
+/// Keeps a connection beyond its time.
+#[derive(Debug)]
+pub struct Staying(Arc<AtomicUsize>);
+
+impl Drop for Staying {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Connected<IncomingStream<'_, Doors>> for Caller {
+    fn connect_info(stream: IncomingStream<'_, Doors>) -> Self {
+        Self {
+            address: *stream.remote_addr(),
+            staying: Arc::clone(&stream.io().staying),
         }
     }
 }
@@ -107,7 +177,8 @@ impl AsyncWrite for Guest {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.stream(cx)?.poll_write(cx, bytes)
+        let poll = self.stream(cx)?.poll_write(cx, bytes);
+        self.written(cx, poll)
     }
 
     fn poll_write_vectored(
@@ -115,7 +186,8 @@ impl AsyncWrite for Guest {
         cx: &mut Context<'_>,
         parts: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.stream(cx)?.poll_write_vectored(cx, parts)
+        let poll = self.stream(cx)?.poll_write_vectored(cx, parts);
+        self.written(cx, poll)
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -133,20 +133,11 @@ impl Pulse {
     /// Tells who this is before the first tick. A process that never comes to tick does not count
     /// as alive: the number is that of the last process's last tick.
     pub fn prime(&mut self, state: &State, now: Time, live: bool, poll_every: Duration) {
-        let next = self.next_tick(now, poll_every);
+        let next = self.pace.next_within(now, poll_every);
         self.publish(&Heartbeat::of(state, now, live, None, next));
     }
 
     /// How long after `now` the next tick is due.
-    fn next_tick(&self, now: Time, poll_every: Duration) -> Duration {
-        match &self.pace {
-            Pace::Every => poll_every,
-            Pace::Cron(schedule) => schedule
-                .next_after(now)
-                .map_or(Duration::ZERO, |next| next.since(now)),
-        }
-    }
-
     fn publish(&mut self, heartbeat: &Heartbeat) {
         let text = match serde_json::to_string(heartbeat) {
             Ok(text) => text,
@@ -174,7 +165,7 @@ impl Pulse {
 impl Observer for Pulse {
     fn ticked(&mut self, view: &TickView<'_>) {
         let world = view.world;
-        let next = self.next_tick(world.now, world.config.poll_every);
+        let next = self.pace.next_within(world.now, world.config.poll_every);
         let credit = view.polled.account.and_then(|account| account.credit);
         let heartbeat = Heartbeat::of(view.state, world.now, view.live, credit, next);
         self.publish(&heartbeat);

@@ -97,6 +97,18 @@ pub enum Pace {
     Cron(Schedule),
 }
 
+impl Pace {
+    /// How long until the next poll after one that began at `now`; none: there is no further one.
+    pub fn next_within(&self, now: Time, poll_every: Duration) -> Duration {
+        match self {
+            Self::Every => poll_every,
+            Self::Cron(schedule) => schedule
+                .next_after(now)
+                .map_or(Duration::ZERO, |next| next.since(now)),
+        }
+    }
+}
+
 /// What the daemon is told beside the ports.
 #[derive(Clone, Debug)]
 pub struct Settings {

@@ -1,4 +1,4 @@
-//! Follows the daemon for the outside: metrics, readiness, the summary page.
+//! Follows the daemon for the outside: metrics and readiness.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -85,13 +85,12 @@ impl Observer for Watch {
             store_bytes: self.store_bytes(),
         });
         self.shared.publish_metrics(self.metrics.render());
-        self.shared.publish_summary(summary(view));
         self.shared.publish_unready(unready(view));
     }
 }
 
 /// Why the daemon cannot be relied on right now; empty where it can.
-fn unready(view: &TickView<'_>) -> Vec<String> {
+pub(crate) fn unready(view: &TickView<'_>) -> Vec<String> {
     let mut reasons: Vec<String> = view
         .polled
         .failures
@@ -109,34 +108,6 @@ fn unready(view: &TickView<'_>) -> Vec<String> {
         reasons.push("no search of the market was answered yet".to_owned());
     }
     reasons
-}
-
-/// A few lines for a person who looks with a browser or curl.
-fn summary(view: &TickView<'_>) -> String {
-    let mode = if view.live {
-        "live"
-    } else {
-        "dry run: nothing is rented"
-    };
-    let mut text = format!("haggle, {mode}\nlast tick {}\n\n", view.world.now);
-    for job in &view.report.jobs {
-        for (first, last) in job.grouped() {
-            let which = if first.replica == last.replica {
-                first.replica.to_string()
-            } else {
-                format!("{} to {}", first.replica, last.replica.index)
-            };
-            text.push_str(&format!("{which:<24} {:?}\n", first.situation));
-        }
-    }
-    for policy in view.broken_policies {
-        text.push_str(&format!(
-            "! {}: {}\n",
-            policy.path.display(),
-            policy.message
-        ));
-    }
-    text
 }
 
 #[cfg(test)]

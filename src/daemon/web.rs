@@ -1,4 +1,5 @@
-//! What the daemon serves: its metrics, whether it lives, whether it is ready, and a pointer page.
+//! What the daemon serves for machines: its metrics, whether it lives, whether it is ready. The page and
+//! its API are `web`'s, and are served beside it.
 //!
 //! The loop publishes ready-made texts; the server only hands them out. So a scrape never waits for
 //! a tick, and a slow reader never holds up a decision.
@@ -12,7 +13,7 @@ use axum::Router;
 use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{DefaultBodyLimit, State as Extract};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -20,6 +21,7 @@ use serde::Serialize;
 use tokio::net::TcpListener;
 
 use super::doors::{BOUNDS, Bounds, Doors};
+pub use super::doors::{Caller, Staying};
 use super::webhook::{BODY_MAX, Webhook};
 
 /// The text format of Prometheus.
@@ -30,7 +32,6 @@ const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 pub struct Shared {
     metrics: RwLock<Arc<str>>,
     unready: RwLock<Arc<[String]>>,
-    summary: RwLock<Arc<str>>,
     heartbeat: RwLock<Arc<str>>,
     webhook: Option<Webhook>,
 }
@@ -49,7 +50,6 @@ impl Shared {
             unready: RwLock::new(Arc::from([String::from(
                 "no poll of the marketplace has succeeded yet",
             )])),
-            summary: RwLock::new(Arc::from("")),
             heartbeat: RwLock::new(Arc::from("")),
             webhook: None,
         }
@@ -72,11 +72,6 @@ impl Shared {
     /// Publishes why the daemon is not ready; empty: it is. The reasons hold no secret.
     pub fn publish_unready(&self, reasons: Vec<String>) {
         put(&self.unready, Arc::from(reasons));
-    }
-
-    /// Publishes lines for the pointer page, plain text.
-    pub fn publish_summary(&self, text: String) {
-        put(&self.summary, Arc::from(text));
     }
 
     /// Publishes the heartbeat, one JSON object without a secret.
@@ -108,8 +103,9 @@ fn get_of<T: Clone>(slot: &RwLock<T>) -> T {
 pub fn warning(listen: SocketAddr) -> Option<String> {
     (!listen.ip().is_loopback()).then(|| {
         format!(
-            "{listen} can be reached from other machines, and what is served there asks for no \
-             login; put a proxy with one in front, or listen on 127.0.0.1"
+            "{listen} can be reached from other machines, and metrics and the heartbeat ask for no login \
+             there (the page and the API take the token, in plain text); put a proxy with a login and TLS \
+             in front, or listen on 127.0.0.1"
         )
     })
 }
@@ -117,19 +113,21 @@ pub fn warning(listen: SocketAddr) -> Option<String> {
 /// Serves until `shutdown` ends.
 pub async fn serve(
     listener: TcpListener,
-    shared: Arc<Shared>,
+    routes: Router,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
-    serve_within(listener, BOUNDS, shared, shutdown).await
+    serve_within(listener, BOUNDS, routes, shutdown).await
 }
 
 async fn serve_within(
     listener: TcpListener,
     bounds: Bounds,
-    shared: Arc<Shared>,
+    routes: Router,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
-    axum::serve(Doors::new(listener, bounds), router(shared))
+    let routes = routes.layer(middleware::map_response(guard));
+    let service = routes.into_make_service_with_connect_info::<Caller>();
+    axum::serve(Doors::new(listener, bounds), service)
         .with_graceful_shutdown(shutdown)
         .await
 }
@@ -137,7 +135,6 @@ async fn serve_within(
 /// The routes.
 pub fn router(shared: Arc<Shared>) -> Router {
     let mut router = Router::new()
-        .route("/", get(page))
         .route("/metrics", get(metrics))
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
@@ -147,29 +144,40 @@ pub fn router(shared: Arc<Shared>) -> Router {
         let receive = post(deliver).layer(DefaultBodyLimit::max(BODY_MAX));
         router = router.route("/webhooks/vast", receive);
     }
-    router
-        .with_state(shared)
-        .layer(middleware::map_response(guard))
+    router.with_state(shared)
 }
 
-/// Headers that keep a browser from guessing types, framing the page, or keeping what it saw.
+/// Headers that keep a browser from guessing types, framing what is served, giving it to other sites, or
+/// keeping what it saw. What says something stricter of itself is left so.
 async fn guard(mut response: Response) -> Response {
+    let headers = response.headers_mut();
     for (name, value) in [
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (header::X_FRAME_OPTIONS, "DENY"),
         (header::REFERRER_POLICY, "no-referrer"),
+        (CROSS_ORIGIN_OPENER_POLICY, "same-origin"),
+        (CROSS_ORIGIN_RESOURCE_POLICY, "same-origin"),
+    ] {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    for (name, value) in [
         (header::CACHE_CONTROL, "no-store"),
         (
             header::CONTENT_SECURITY_POLICY,
             "default-src 'none'; frame-ancestors 'none'",
         ),
     ] {
-        response
-            .headers_mut()
-            .insert(name, HeaderValue::from_static(value));
+        headers
+            .entry(name)
+            .or_insert(HeaderValue::from_static(value));
     }
     response
 }
+
+const CROSS_ORIGIN_OPENER_POLICY: HeaderName =
+    HeaderName::from_static("cross-origin-opener-policy");
+const CROSS_ORIGIN_RESOURCE_POLICY: HeaderName =
+    HeaderName::from_static("cross-origin-resource-policy");
 
 async fn metrics(Extract(shared): Extract<Arc<Shared>>) -> Response {
     let text = get_of(&shared.metrics);
@@ -218,29 +226,6 @@ async fn heartbeat(Extract(shared): Extract<Arc<Shared>>) -> Response {
     (json, text.to_string()).into_response()
 }
 
-async fn page(Extract(shared): Extract<Arc<Shared>>) -> Response {
-    let summary = escape(&get_of(&shared.summary));
-    let page = format!(
-        "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n<title>haggle</title>\n\
-         <h1>haggle {version}</h1>\n<pre>{summary}</pre>\n<ul>\n\
-         <li><a href=\"/metrics\">/metrics</a> for Prometheus</li>\n\
-         <li><a href=\"/healthz\">/healthz</a> whether the process lives</li>\n\
-         <li><a href=\"/readyz\">/readyz</a> whether it sees the market and can write</li>\n\
-         <li><a href=\"/heartbeat\">/heartbeat</a> for <code>haggle guard</code>: its tick moves while the loop \
-         lives</li>\n\
-         </ul>\n<p>On this machine, <code>haggle jobs</code>, <code>haggle instances</code> and \
-         <code>haggle explain JOB</code> say more.</p>\n</html>\n",
-        version = env!("CARGO_PKG_VERSION"),
-    );
-    ([(header::CONTENT_TYPE, "text/html; charset=utf-8")], page).into_response()
-}
-
-fn escape(text: &str) -> String {
-    text.replace('&', "&amp;")
-        .replace('<', "&lt;")
-        .replace('>', "&gt;")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -265,7 +250,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
-        let server = tokio::spawn(serve(listener, Arc::clone(&shared), async {
+        let server = tokio::spawn(serve(listener, router(Arc::clone(&shared)), async {
             let _ = stopped.await;
         }));
         let get = |path: &'static str| tokio::task::spawn_blocking(move || ask(address, path));
@@ -277,7 +262,6 @@ mod tests {
 
         shared.publish_unready(Vec::new());
         shared.publish_metrics("haggle_live 1\n".into());
-        shared.publish_summary("<b>".into());
         let after = get("/readyz").await.unwrap();
         assert!(after.starts_with("HTTP/1.1 200"), "{after}");
         assert!(after.contains(r#"{"ready":true,"reasons":[]}"#), "{after}");
@@ -285,8 +269,6 @@ mod tests {
         assert!(metrics.contains("text/plain; version=0.0.4"), "{metrics}");
         assert!(metrics.contains("x-content-type-options: nosniff"));
         assert!(metrics.ends_with("haggle_live 1\n"), "{metrics}");
-        let page = get("/").await.unwrap();
-        assert!(page.contains("<pre>&lt;b&gt;</pre>"), "{page}");
 
         assert!(get("/heartbeat").await.unwrap().starts_with("HTTP/1.1 503"));
         shared.publish_heartbeat(r#"{"tick":3}"#.into());
@@ -331,7 +313,11 @@ mod tests {
         ] {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let address = listener.local_addr().unwrap();
-            let server = tokio::spawn(serve(listener, Arc::new(shared), std::future::pending()));
+            let server = tokio::spawn(serve(
+                listener,
+                router(Arc::new(shared)),
+                std::future::pending(),
+            ));
             for (bytes, status) in [100, BODY_MAX + 1].into_iter().zip(answers) {
                 let post = move || post(address, bytes);
                 let answer = tokio::task::spawn_blocking(post).await.unwrap();
@@ -356,7 +342,7 @@ mod tests {
         let server = tokio::spawn(serve_within(
             listener,
             bounds,
-            shared,
+            router(shared),
             std::future::pending(),
         ));
         let work = move || {

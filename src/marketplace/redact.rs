@@ -158,14 +158,18 @@ impl Redactor {
 
     /// A text with every known secret blanked, and nothing else.
     pub(crate) fn clean_known(&self, text: &str) -> String {
-        let mut clean = text.to_owned();
         let secrets = self.secrets.read().unwrap_or_else(PoisonError::into_inner);
-        for form in secrets.lasting.iter().chain(&secrets.passing).flatten() {
-            if clean.contains(form.as_str()) {
-                clean = clean.replace(form.as_str(), BLANK);
-            }
-        }
-        clean
+        without(
+            text,
+            secrets.lasting.iter().chain(&secrets.passing).flatten(),
+        )
+    }
+
+    /// A document without the lasting secrets. Its texts were cleaned when they came in; what passes
+    /// through requests may be an ordinary word of it, such as the name of a job.
+    pub(crate) fn clean_lasting(&self, text: &str) -> String {
+        let secrets = self.secrets.read().unwrap_or_else(PoisonError::into_inner);
+        without(text, secrets.lasting.iter().flatten())
     }
 
     /// A text fit to be shown: cleaned, on one line, cut to some 300 characters.
@@ -325,6 +329,17 @@ fn is_empty(value: &Value) -> bool {
         Value::Object(map) => map.is_empty(),
         _ => false,
     }
+}
+
+/// A text in which a blank stands for each of these.
+fn without<'a>(text: &str, forms: impl Iterator<Item = &'a String>) -> String {
+    let mut clean = text.to_owned();
+    for form in forms {
+        if clean.contains(form.as_str()) {
+            clean = clean.replace(form.as_str(), BLANK);
+        }
+    }
+    clean
 }
 
 /// What an error's body says, not yet redacted: its message fields joined, or the text itself where

@@ -25,6 +25,7 @@ mod reader;
 mod receipt;
 mod restore;
 mod spend;
+mod story;
 #[cfg(test)]
 mod tests;
 mod told;
@@ -49,6 +50,7 @@ pub use reader::{Ended, EntryFilter, Reader, SlotHistory, SlotVersion};
 pub use receipt::{HostLoss, Paid, Receipt};
 pub use restore::{Restored, restore};
 pub use spend::{Group, Spend};
+pub use story::Cheapest;
 pub use told::Told;
 
 use crate::ports::{Standing, Store, StoreError};

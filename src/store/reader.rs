@@ -323,9 +323,10 @@ impl Reader {
     }
 }
 
-const TICK_COLUMNS: &str = "tick, at, snapshot, config_hash, jobs_hash, world_hash, world, plan";
+pub(super) const TICK_COLUMNS: &str =
+    "tick, at, snapshot, config_hash, jobs_hash, world_hash, world, plan";
 
-fn tick_at(row: &Row<'_>) -> rusqlite::Result<TickRecord> {
+pub(super) fn tick_at(row: &Row<'_>) -> rusqlite::Result<TickRecord> {
     Ok(TickRecord {
         tick: id_at(row, 0)?,
         at: Time(row.get(1)?),

@@ -167,6 +167,13 @@ pub struct DeadlineView {
     pub left_ms: i64,
 }
 
+impl DeadlineView {
+    /// Milliseconds that are left beyond what is needed; below 0 where it is too little.
+    pub fn slack_ms(&self) -> i64 {
+        self.left_ms.saturating_sub(self.needs_ms)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

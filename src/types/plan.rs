@@ -576,6 +576,13 @@ impl JobReport {
             .filter_map(|group| group.first().zip(group.last()))
             .collect()
     }
+
+    /// The replica that has the least time to spare before its deadline, and how it stands with it.
+    pub fn nearest_deadline(&self) -> Option<(&ReplicaReport, &DeadlineView)> {
+        let all = self.replicas.iter();
+        all.filter_map(|one| Some((one, one.deadline.as_ref()?)))
+            .min_by_key(|(_, view)| view.slack_ms())
+    }
 }
 
 /// How far a limit is used, and when it is reached if nothing changes.

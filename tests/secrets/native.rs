@@ -152,7 +152,7 @@ fn the_marketplaces_own_format_leads_no_secret_out_either() {
             told.iter().all(|kind| events.contains(kind))
         })
     });
-    for path in ["/metrics", "/", "/readyz", "/healthz"] {
+    for path in PATHS {
         let answer = get(&address, path);
         assert!(answer.starts_with("HTTP/1.1 "), "{path}: {answer}");
         assert_clean(path, answer.as_bytes());

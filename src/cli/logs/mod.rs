@@ -6,7 +6,6 @@
 
 mod attempts;
 mod follow;
-mod shown;
 #[cfg(test)]
 mod tests;
 
@@ -21,16 +20,17 @@ use super::context::{
     Context, Patience, block_on, known_jobs, load_policies, open_reader, require_known,
 };
 use super::failure::{Done, Exit, Failure, OrFail};
-use super::run::interrupted;
-use super::which::Of;
+use super::run::{interrupted, known_secrets};
 use crate::config::Config;
 use crate::logbook::{Book, LOOK_BACK_BYTES, news, recent};
 use crate::ports::{Marketplace, ReadError};
 use crate::types::ids::InstanceId;
 use crate::types::state::State;
-use attempts::{Choice, Known};
+use crate::view::attempts::{Known, known};
+use crate::view::shown::{Shown, Style, last_lines};
+use crate::view::which::Of;
+use attempts::Choice;
 use follow::{End, Follow};
-use shown::{Shown, Style};
 
 /// Lines that are asked for at least, so that they join on to what was read before.
 const ASKED_MIN: u32 = 1000;
@@ -129,7 +129,7 @@ pub(crate) fn run(context: &Context, args: &LogsArgs) -> Done {
     let kept = book
         .kept(&args.of.job)
         .or_mendable("the logs that were kept cannot be listed")?;
-    let known = attempts::known(&args.of, &state, reader.ended(ENDED_SEEN)?, kept);
+    let known = known(&args.of, &state, reader.ended(ENDED_SEEN)?, kept);
     drop(reader);
     let chosen = attempts::choose(&args.of, args.choice(), known)?;
     let asking = Asking {
@@ -242,7 +242,7 @@ async fn show(
     }
     let mut shown = Shown::new(
         style(asking.context, args.raw),
-        Arc::clone(&asking.context.redactor),
+        known_secrets(&asking.context.redactor),
     );
     for view in &views {
         let about = view.known.told(view.number, asking.state);
@@ -339,16 +339,6 @@ async fn follow(asking: &Asking<'_>, args: &LogsArgs, view: View, mut shown: Sho
         output.note(&format!("instance {instance} is gone"));
     }
     Ok(Exit::Success)
-}
-
-/// The last lines of a text.
-fn last_lines(text: &[u8], lines: u32) -> &[u8] {
-    let inner = text.strip_suffix(b"\n").unwrap_or(text);
-    let breaks = inner.iter().enumerate().rev();
-    let breaks = breaks.filter(|(_, byte)| **byte == b'\n');
-    let before = (lines as usize).saturating_sub(1);
-    let begins = breaks.map(|(at, _)| at + 1).nth(before);
-    &text[begins.unwrap_or(0)..]
 }
 
 fn document(context: &Context, view: &View) -> LogDocument {

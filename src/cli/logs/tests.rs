@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use expect_test::expect;
 use secrecy::SecretString;
 
-use super::attempts::{choose, known};
+use super::attempts::choose;
 use super::*;
 use crate::clock::SimClock;
 use crate::logbook::{Attempt, Kept};
@@ -21,7 +21,7 @@ use crate::types::time::Time;
 
 fn show_all(style: Style, pieces: &[&[u8]]) -> String {
     let redactor = Arc::new(Redactor::new("at_nobody_sees_this"));
-    let mut shown = Shown::new(style, redactor);
+    let mut shown = Shown::new(style, known_secrets(&redactor));
     let mut text = Vec::new();
     for piece in pieces {
         shown.take(piece);

@@ -113,15 +113,8 @@ impl Metrics {
         if let Some(lasted) = outbid_longest(input, report) {
             g.outbid.with_label_values(&[job]).set(lasted.as_secs_f64());
         }
-        let views = report
-            .replicas
-            .iter()
-            .filter_map(|replica| replica.deadline);
-        let slack = views
-            .map(|view| view.left_ms.saturating_sub(view.needs_ms))
-            .min();
-        if let Some(slack) = slack {
-            let seconds = slack as f64 / 1000.0;
+        if let Some((_, view)) = report.nearest_deadline() {
+            let seconds = view.slack_ms() as f64 / 1000.0;
             g.slack.with_label_values(&[job]).set(seconds);
         }
         g.eligible

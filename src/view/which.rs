@@ -1,4 +1,4 @@
-//! Which job a command is about, or which of its replicas: `JOB` or `JOB/REPLICA`.
+//! Which job something is about, or which of its replicas: `JOB` or `JOB/REPLICA`.
 
 use std::fmt;
 use std::str::FromStr;

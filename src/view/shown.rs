@@ -4,14 +4,16 @@ use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use crate::marketplace::redact::Redactor;
 use crate::runner::{Told, told};
 use crate::types::spelling::is_obeyed;
 use crate::types::time::Time;
 
+/// Takes what nobody may see out of a text.
+pub(crate) type Redact = Arc<dyn Fn(&str) -> String + Send + Sync>;
+
 /// How lines are shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Style {
+pub(crate) enum Style {
     /// Harmless, the runner's lines in short.
     Short,
     /// Harmless.
@@ -21,10 +23,10 @@ pub(super) enum Style {
 }
 
 /// Takes a log in pieces and makes of it what is written.
-pub(super) struct Shown {
+pub(crate) struct Shown {
     style: Style,
     /// Knows what nobody may see, such as the token.
-    redactor: Arc<Redactor>,
+    redact: Redact,
     /// A line that has no end yet.
     begun: Vec<u8>,
     /// Whether an empty line was seen and not shown yet: the runner writes one before each of its
@@ -36,10 +38,10 @@ pub(super) struct Shown {
 }
 
 impl Shown {
-    pub(super) fn new(style: Style, redactor: Arc<Redactor>) -> Self {
+    pub(crate) fn new(style: Style, redact: Redact) -> Self {
         Self {
             style,
-            redactor,
+            redact,
             begun: Vec::new(),
             empty: false,
             checkpoint: None,
@@ -48,7 +50,7 @@ impl Shown {
     }
 
     /// Takes what was written further.
-    pub(super) fn take(&mut self, bytes: &[u8]) {
+    pub(crate) fn take(&mut self, bytes: &[u8]) {
         if self.style == Style::Untouched {
             self.ready.extend_from_slice(bytes);
             return;
@@ -62,7 +64,7 @@ impl Shown {
     }
 
     /// Nothing follows: shows what is left.
-    pub(super) fn finish(&mut self) {
+    pub(crate) fn finish(&mut self) {
         if !self.begun.is_empty() {
             self.line();
         }
@@ -72,22 +74,20 @@ impl Shown {
     }
 
     /// Shows a line of text.
-    pub(super) fn title(&mut self, text: &str) {
+    pub(crate) fn title(&mut self, text: &str) {
         self.ready.extend_from_slice(harmless(text).as_bytes());
         self.ready.push(b'\n');
     }
 
     /// What is to be written now.
-    pub(super) fn ready(&mut self) -> Vec<u8> {
+    pub(crate) fn ready(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.ready)
     }
 
     fn line(&mut self) {
         let line = std::mem::take(&mut self.begun);
         let line = String::from_utf8_lossy(&line);
-        let line = self
-            .redactor
-            .clean_known(last_drawn(line.trim_end_matches(['\n', '\r'])));
+        let line = (self.redact)(last_drawn(line.trim_end_matches(['\n', '\r'])));
         let is_short = self.style == Style::Short;
         if let Some(told) = told(&line, "").filter(|_| is_short) {
             self.empty = false;
@@ -194,4 +194,14 @@ fn after_sequence(text: &str) -> &str {
         },
         _ => rest,
     }
+}
+
+/// The last lines of a text.
+pub(crate) fn last_lines(text: &[u8], lines: u32) -> &[u8] {
+    let inner = text.strip_suffix(b"\n").unwrap_or(text);
+    let breaks = inner.iter().enumerate().rev();
+    let breaks = breaks.filter(|(_, byte)| **byte == b'\n');
+    let before = (lines as usize).saturating_sub(1);
+    let begins = breaks.map(|(at, _)| at + 1).nth(before);
+    &text[begins.unwrap_or(0)..]
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::types::deadline::{DeadlineView, Stance};
+use crate::types::ids::JobName;
 use crate::types::instance::DestroyWhy;
 use crate::types::plan::{Limit, Missing, Refusal, Situation, Why};
 use crate::types::recourse::Turn;
@@ -180,23 +181,34 @@ pub(crate) fn deadline(view: &DeadlineView) -> String {
             view.deadline
         );
     }
-    let slack = view.left_ms.saturating_sub(view.needs_ms);
-    let spare = if slack >= 0 {
-        format!("{} to spare", span(slack))
+    format!(
+        "{}, in {}; on-demand it needs {}, {}: {}",
+        view.deadline,
+        span(view.left_ms),
+        span(view.needs_ms),
+        spare(view),
+        takes(view.stance)
+    )
+}
+
+/// How much time there is beyond what is needed, in words.
+pub(crate) fn spare(view: &DeadlineView) -> String {
+    let slack = view.slack_ms();
+    let span = human(Duration::from_millis(slack.unsigned_abs()));
+    if slack >= 0 {
+        format!("{span} to spare")
     } else {
-        format!("{} too little", span(slack.saturating_neg()))
-    };
-    let takes = match view.stance {
+        format!("{span} too little")
+    }
+}
+
+/// What a replica with a deadline takes, in words.
+pub(crate) fn takes(stance: Stance) -> &'static str {
+    match stance {
         Stance::Wait => "it waits for a bid",
         Stance::Ride => "it takes what is cheapest",
         Stance::Sure => "it takes what nobody takes away",
-    };
-    format!(
-        "{}, in {}; on-demand it needs {}, {spare}: {takes}",
-        view.deadline,
-        span(view.left_ms),
-        span(view.needs_ms)
-    )
+    }
 }
 
 /// How a step after an outbid stands, in words, seen at `now`.
@@ -241,6 +253,24 @@ pub(crate) fn wish(wish: Wish) -> &'static str {
         Wish::Done => "done",
     }
 }
+
+/// What a wish will do, in words.
+pub(crate) fn will(job: &JobName, wish: Wish) -> String {
+    match wish {
+        Wish::Run => format!("{job} will be resumed"),
+        Wish::Pause => format!(
+            "{job} will be paused: bids parked, instances stopped; their disks are kept and billed"
+        ),
+        Wish::Stop => {
+            format!("{job} will be stopped: its instances are destroyed; `resume` undoes it")
+        }
+        Wish::Done => format!("{job} will be ended for good: its instances are destroyed"),
+    }
+}
+
+/// What the wish to resume all will do, in words.
+pub(crate) const WILL_RESUME_ALL: &str =
+    "every paused or stopped job will be resumed, and spending is allowed again";
 
 /// Why an instance is taken down, in words.
 pub(crate) fn destroy(why: DestroyWhy) -> &'static str {
