@@ -78,8 +78,8 @@ pub(super) fn no_room(job: &Job) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::eligible::samples::{NOW, held, job, offer, runner, usd, world};
-    use crate::types::input::{Found, Input, Packing, Source};
+    use crate::engine::eligible::samples::{NOW, held, input, job, offer, runner, usd, world};
+    use crate::types::input::Packing;
     use crate::types::instance::RunnerView;
     use crate::types::state::Ending;
 
@@ -140,18 +140,7 @@ mod tests {
         let mut job = job("a");
         job.requirements.disk_gb = 10;
         let mut spec = runner("true");
-        spec.inputs = vec![Input {
-            from: Source::Object("a.tar".to_owned()),
-            to: "/a".to_owned(),
-            into: false,
-            sha256: None,
-            packing: None,
-            found: Some(Found {
-                mark: String::new(),
-                bytes: 6_000_000_000,
-                is_directory: false,
-            }),
-        }];
+        spec.inputs = vec![input(Some(6_000_000_000))];
         job.run.runner = Some(Box::new(spec.clone()));
         assert_eq!(no_room(&job), None);
         spec.inputs[0].packing = Some(Packing::Tar);

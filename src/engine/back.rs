@@ -7,7 +7,7 @@ use crate::types::plan::{Action, Limit, Missing, Refusal, Situation, Why};
 use crate::types::recourse::{Recourse, Turn};
 
 use super::act::{busy, destroy, expendable, heard_out, plain, resume_bid, row, set_bid};
-use super::bid::raised_bid;
+use super::bid::raised;
 use super::budget::{Load, begin_margin, horizon, rise, rows_of, stirs};
 use super::lease::may_wake;
 use super::means::unpaid_copy;
@@ -91,7 +91,7 @@ pub(super) fn rest_or_resume(
 /// `None`: the old bid would be outbid at once, and more than that cannot be bid.
 fn price_back(ground: &Ground<'_, '_>, held: &Held, old: Rate) -> Option<Rate> {
     let slot = row(ground.world, held).filter(|_| held.rental == Rental::Bid);
-    match slot.map(|offer| raised_bid(ground.world, ground.job, held, offer)) {
+    match slot.map(|offer| raised(ground.world, ground.risks, ground.job, held, offer)) {
         Some(Ok(bid)) => Some(bid.max(old)),
         Some(Err(Refusal::OverCeiling | Refusal::BidNotBelowOnDemand)) => None,
         _ => Some(old),

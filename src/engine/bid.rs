@@ -27,7 +27,7 @@ use crate::types::world::World;
 
 use super::act::elsewhere;
 use super::eligible::{Fit, Scope};
-use super::price::{Outlook, best_margin, ceiling_room};
+use super::price::{Outlook, best_margin, ceiling_room, sight};
 use super::risk::Risks;
 
 /// How long our own bid may show in a machine's floors after we left. The echo of a cut was seen
@@ -53,16 +53,9 @@ pub fn opening_bid(world: &World, job: &Job, offer: &Offer) -> Result<Rate, Refu
     let record = world.state.machines.get(&offer.machine);
     let storage = offer.disk_rate(job.requirements.disk_gb);
     let storage = storage.ok_or(Refusal::PriceUnknown)?;
-    let sight = sight(&scope, offer, record);
+    let risks = Risks::new(&world.state, world.now);
+    let sight = sight(&scope, &risks, offer);
     opening(&scope, offer, sight, storage, record)
-}
-
-/// What is to be expected on an offer.
-fn sight(scope: &Scope<'_>, offer: &Offer, record: Option<&MachineRecord>) -> (Fit, Outlook) {
-    let risks = Risks::new(&scope.world.state, scope.world.now);
-    let of_model = risks.of_model(&offer.gpu_name);
-    let outlook = Outlook::new(&scope.terms, &risks, of_model, offer, record);
-    (scope.fit(&offer.gpu_name), outlook)
 }
 
 /// [`opening_bid`] where what is to be expected there, the disk's rate and the machine's record are at
@@ -101,6 +94,18 @@ pub(crate) fn opening(
 /// [`Refusal::PriceUnknown`] (no floor, or no on-demand rate to stay under),
 /// [`Refusal::RatchetGuard`], [`Refusal::OverCeiling`] or [`Refusal::BidNotBelowOnDemand`].
 pub fn raised_bid(world: &World, job: &Job, held: &Held, offer: &Offer) -> Result<Rate, Refusal> {
+    let risks = Risks::new(&world.state, world.now);
+    raised(world, &risks, job, held, offer)
+}
+
+/// [`raised_bid`] where the risks of slots are at hand.
+pub(crate) fn raised(
+    world: &World,
+    risks: &Risks<'_>,
+    job: &Job,
+    held: &Held,
+    offer: &Offer,
+) -> Result<Rate, Refusal> {
     if !world.can_bid || held.rental != Rental::Bid {
         return Err(Refusal::CannotBid);
     }
@@ -122,7 +127,7 @@ pub fn raised_bid(world: &World, job: &Job, held: &Held, offer: &Offer) -> Resul
     let margin = margin(
         &scope,
         offer,
-        sight(&scope, offer, record),
+        sight(&scope, risks, offer),
         floor,
         held.storage,
     );

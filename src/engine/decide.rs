@@ -293,6 +293,7 @@ impl<'a> Tick<'a> {
             held,
             saving: self.saving,
             blind,
+            risks: index.risks(),
             best: if may_rent { &ranking.candidates } else { &[] },
             cheaper,
             no_dearer,

@@ -482,6 +482,7 @@ pub(crate) mod samples {
 
     use super::*;
     use crate::types::ids::{HostId, Installation, InstanceId, IntentId, OfferId, Slot};
+    use crate::types::input::{Found, Input, Source};
     use crate::types::instance::{Account, Phase};
     use crate::types::job::{
         BidMargin, Budget, Finish, RentalChoice, Requirements, Retries, Run, RunType, Runner,
@@ -535,6 +536,22 @@ pub(crate) mod samples {
             on_demand: Some(usd(0.40)),
             floor: Some(usd(0.20)),
             dlperf: Some(87.0),
+        }
+    }
+
+    /// An object of the bucket that is brought to `/a`, of so many bytes; `None`: nobody knows how many.
+    pub(crate) fn input(bytes: Option<u64>) -> Input {
+        Input {
+            from: Source::Object("a".to_owned()),
+            to: "/a".to_owned(),
+            into: false,
+            sha256: None,
+            packing: None,
+            found: bytes.map(|bytes| Found {
+                mark: String::new(),
+                bytes,
+                is_directory: false,
+            }),
         }
     }
 

@@ -2,25 +2,14 @@
 
 use super::tests::{Scene, line};
 use super::*;
+use crate::engine::eligible::samples::input;
 use crate::runner::{Fault, Fetch};
-use crate::types::input::{Found, Input, Source};
 
 /// A job that needs inputs of so many bytes; `None`: nobody knows how many.
 fn needing(bytes: Option<u64>) -> Scene {
     let mut scene = Scene::new();
     let mut spec = *scene.job.run.runner.take().unwrap();
-    spec.inputs = vec![Input {
-        from: Source::Object("a".to_owned()),
-        to: "/a".to_owned(),
-        into: false,
-        sha256: None,
-        packing: None,
-        found: bytes.map(|bytes| Found {
-            mark: String::new(),
-            bytes,
-            is_directory: false,
-        }),
-    }];
+    spec.inputs = vec![input(bytes)];
     let held = scene.state.held.get_mut(&scene.row.id).unwrap();
     held.runner = Some(RunnerView::of(&spec));
     scene.job.run.runner = Some(Box::new(spec));

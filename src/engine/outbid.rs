@@ -15,7 +15,7 @@ use super::act::{
     busy, expendable, given_up, heard_out, is_seen, lower, park, resume_bid, row, set_bid,
 };
 use super::back::{resume, spend, spendable};
-use super::bid::raised_bid;
+use super::bid::raised;
 use super::bring::{COPIES_MAX, begins_with, copied_from, holds_nothing, latest};
 use super::budget::{Load, offered, rows_of};
 use super::eligible::Scope;
@@ -200,7 +200,8 @@ fn raise(ground: &Ground<'_, '_>, held: &Held) -> Result<(Rate, Option<Rate>), T
         return Err(Turn::Blind { missing });
     }
     let slot = row(world, held).ok_or(Turn::NotOffered)?;
-    let bid = raised_bid(world, ground.job, held, slot).map_err(|why| Turn::Refused { why })?;
+    let bid = raised(world, ground.risks, ground.job, held, slot);
+    let bid = bid.map_err(|why| Turn::Refused { why })?;
     if bid <= held.price {
         return Err(Turn::Over);
     }
@@ -238,13 +239,8 @@ pub(super) fn reclaim(
     }
     let found = on_demand_there(ground, held)?;
     let scope = Scope::new(world, job);
-    let elsewhere = ground
-        .best
-        .iter()
-        .filter(|other| other.slot.machine != held.slot.machine)
-        .map(|other| with_its_copy(ground, &scope, other));
     let own = with_its_copy(ground, &scope, &found);
-    if elsewhere.into_iter().any(|other| own > other) {
+    if costs_less_elsewhere(ground, &scope, held, own) {
         return Err(Turn::Dearer);
     }
     if count > PARKED_MAX && !expendable(world, job, held) {
@@ -267,14 +263,24 @@ pub(super) fn reclaim(
 /// Whether a useful GPU-hour costs more at a raised bid than on another machine.
 fn is_dearer(ground: &Ground<'_, '_>, held: &Held, bid: Rate) -> bool {
     let scope = Scope::new(ground.world, ground.job);
-    let here =
-        row(ground.world, held).and_then(|offer| rank::at_bid(&scope, offer, bid, held.storage));
-    let elsewhere = ground
+    let at_bid = |offer| rank::at_bid(&scope, ground.risks, offer, bid, held.storage);
+    let here = row(ground.world, held).and_then(at_bid);
+    here.is_some_and(|here| costs_less_elsewhere(ground, &scope, held, here))
+}
+
+/// Whether a useful GPU-hour costs less on another machine than so many dollars, with the checkpoint that is
+/// brought there.
+fn costs_less_elsewhere(
+    ground: &Ground<'_, '_>,
+    scope: &Scope<'_>,
+    held: &Held,
+    here: f64,
+) -> bool {
+    let mut elsewhere = ground
         .best
         .iter()
-        .filter(|other| other.slot.machine != held.slot.machine)
-        .map(|other| with_its_copy(ground, &scope, other));
-    here.is_some_and(|here| elsewhere.into_iter().any(|other| here > other))
+        .filter(|other| other.slot.machine != held.slot.machine);
+    elsewhere.any(|other| here > with_its_copy(ground, scope, other))
 }
 
 /// The cheapest offer on-demand of the machine of an instance, as if that were parked.

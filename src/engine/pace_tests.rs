@@ -7,12 +7,11 @@ use proptest::prelude::*;
 
 use super::super::check::check;
 use super::super::decide::decide;
-use super::super::eligible::samples::{NOW, held, job, offer, runner, usd, world};
+use super::super::eligible::samples::{NOW, held, input, job, offer, runner, usd, world};
 use super::super::properties::{act, list};
 use super::*;
 use crate::types::deadline::SEEN_KINDS;
 use crate::types::ids::{InstanceId, ReplicaId};
-use crate::types::input::{Found, Input, Source};
 use crate::types::instance::RunnerView;
 use crate::types::intent::Effect;
 use crate::types::job::RentalChoice;
@@ -399,18 +398,7 @@ fn needing(mut world: World, bytes: u64, waits: Option<&str>) -> World {
         let mut spec = runner("true");
         spec.lease = None;
         spec.inputs_wait = waits.map(str::to_owned);
-        spec.inputs = vec![Input {
-            from: Source::Object("a".to_owned()),
-            to: "/a".to_owned(),
-            into: false,
-            sha256: None,
-            packing: None,
-            found: Some(Found {
-                mark: String::new(),
-                bytes,
-                is_directory: false,
-            }),
-        }];
+        spec.inputs = vec![input(Some(bytes))];
         job.run.runner = Some(Box::new(spec));
     });
     let spec = world.jobs[0].run.runner.clone().unwrap();

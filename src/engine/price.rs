@@ -165,6 +165,14 @@ impl Outlook {
     }
 }
 
+/// What an offer's model makes of the job, and what is to be expected of a rental there.
+pub(crate) fn sight(scope: &Scope<'_>, risks: &Risks<'_>, offer: &Offer) -> (Fit, Outlook) {
+    let record = scope.world.state.machines.get(&offer.machine);
+    let of_model = risks.of_model(&offer.gpu_name);
+    let outlook = Outlook::new(&scope.terms, risks, of_model, offer, record);
+    (scope.fit(&offer.gpu_name), outlook)
+}
+
 /// The landed price of an offer at a price, in parts.
 ///
 /// # Errors
@@ -371,8 +379,7 @@ mod tests {
 
     #[test]
     fn inputs_of_known_length_are_expected_traffic() {
-        use crate::engine::eligible::samples::runner;
-        use crate::types::input::{Found, Input, Source};
+        use crate::engine::eligible::samples::{input, runner};
         let traffic = |job: &Job| {
             parts(job, &offer(1), Rental::OnDemand, 0.39)
                 .unwrap()
@@ -382,18 +389,7 @@ mod tests {
         expects.traffic_down_gb = 12.0;
         let mut needs = job("a");
         let mut spec = runner("true");
-        spec.inputs.push(Input {
-            from: Source::Object("a".to_owned()),
-            to: "/a".to_owned(),
-            into: false,
-            sha256: None,
-            packing: None,
-            found: Some(Found {
-                mark: String::new(),
-                bytes: 12_000_000_000,
-                is_directory: false,
-            }),
-        });
+        spec.inputs.push(input(Some(12_000_000_000)));
         needs.run.runner = Some(Box::new(spec));
         assert!(traffic(&needs) > traffic(&job("a")));
         near(traffic(&needs), traffic(&expects));

@@ -12,7 +12,7 @@ use crate::types::world::World;
 
 use super::bid::opening;
 use super::eligible::{Fit, Scope};
-use super::price::{Outlook, landed, over_ceiling};
+use super::price::{Outlook, landed, over_ceiling, sight};
 use super::risk::Risks;
 
 /// Candidates kept for a job: enough for any assignment of a tick with alternatives. A tick that
@@ -138,13 +138,15 @@ pub(crate) fn on_demand(
 
 /// What a useful GPU-hour costs on a slot at a bid, whoever has it now. `None`: that is no number, or its
 /// traffic has no price.
-pub(crate) fn at_bid(scope: &Scope<'_>, offer: &Offer, bid: Rate, storage: Rate) -> Option<f64> {
-    let risks = Risks::new(&scope.world.state, scope.world.now);
-    let class = Class::new(scope, &risks, &offer.gpu_name);
-    let record = scope.world.state.machines.get(&offer.machine);
-    let outlook = Outlook::new(&scope.terms, &risks, class.outbids, offer, record);
-    let price = (Rental::Bid, bid);
-    let scored = score(scope, (class.fit, outlook), offer, price, storage);
+pub(crate) fn at_bid(
+    scope: &Scope<'_>,
+    risks: &Risks<'_>,
+    offer: &Offer,
+    bid: Rate,
+    storage: Rate,
+) -> Option<f64> {
+    let sight = sight(scope, risks, offer);
+    let scored = score(scope, sight, offer, (Rental::Bid, bid), storage);
     scored.ok().map(|scored| scored.total)
 }
 

@@ -27,6 +27,7 @@ use super::budget::{Purse, Saving};
 use super::ladder::{cannot_start, failed_start, names_fault};
 use super::means::can_move;
 use super::outbid::stopped;
+use super::risk::Risks;
 
 /// Parked instances that a replica may leave behind; with more, it waits.
 pub(super) const PARKED_MAX: usize = 2;
@@ -64,6 +65,8 @@ pub(crate) struct Ground<'a, 'p> {
     pub(crate) saving: &'a std::collections::BTreeMap<crate::types::ids::InstanceId, Saving>,
     /// What keeps anything new from being rented, if something does.
     pub(crate) blind: Option<Missing>,
+    /// What is known of how slots are lost, made once for the tick.
+    pub(crate) risks: &'p Risks<'p>,
     /// Slots that would take the job now, cheapest first.
     pub(crate) best: &'p [Candidate],
     /// Whether its newest instance is better left for another slot.

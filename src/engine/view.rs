@@ -296,8 +296,7 @@ fn still_uploads(view: &RunnerView, runner: &Runner, read_at: Time) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::eligible::samples::runner;
-    use crate::types::input::{Found, Input, Source};
+    use crate::engine::eligible::samples::{input, runner};
 
     #[test]
     fn a_large_checkpoint_may_take_longer() {
@@ -317,18 +316,7 @@ mod tests {
             |view: &RunnerView, spec: &Runner| fetch_patience(view, spec, 0).as_secs() / 60;
         assert_eq!(minutes(&view, &spec), 10);
         view.fetching = true;
-        spec.inputs = vec![Input {
-            from: Source::Object("a".to_owned()),
-            to: "/a".to_owned(),
-            into: false,
-            sha256: None,
-            packing: None,
-            found: Some(Found {
-                mark: String::new(),
-                bytes: 6_000_000_000,
-                is_directory: false,
-            }),
-        }];
+        spec.inputs = vec![input(Some(6_000_000_000))];
         assert_eq!(minutes(&view, &spec), 10 + 20);
         // What is of unknown length has time as long as it is on its way, whatever was said last.
         spec.inputs[0].found = None;
