@@ -25,6 +25,9 @@ const LOG_PAUSE: Duration = Duration::from_millis(500);
 /// The most of a log that is kept: its end.
 const LOG_BYTES_MAX: usize = 4 * 1024 * 1024;
 
+/// How a page, or an error of a store of files, begins; in small letters.
+const PAGES: [&str; 3] = ["<!doctype html", "<html", "<?xml"];
+
 impl Vast {
     /// The last lines of an instance's output. The marketplace has the machine put them where an
     /// unguessable address leads; the key is not sent there.
@@ -49,6 +52,9 @@ impl Vast {
         let mut status = 0;
         for _ in 0..LOG_TRIES {
             match self.transport.fetch(url).await {
+                // What stands between may answer with a page of its own, which is no log: an instance
+                // would seem to have said nothing.
+                Ok(reply) if reply.status == 200 && is_page(&reply.body) => status = reply.status,
                 Ok(reply) if reply.status == 200 => return Ok(end_of(reply.body)),
                 Ok(reply) => status = reply.status,
                 Err(error) => {
@@ -133,6 +139,16 @@ fn is_copyable(path: &str) -> bool {
         .filter(|segment| !segment.is_empty() && *segment != ".")
         .collect();
     !segments.is_empty() && segments != ["root"] && !segments.contains(&"..")
+}
+
+/// Whether it is a page for people, or an error, in place of a log.
+fn is_page(body: &[u8]) -> bool {
+    let begins = |page: &&str| {
+        let text = body.trim_ascii_start();
+        text.get(..page.len())
+            .is_some_and(|start| start.eq_ignore_ascii_case(page.as_bytes()))
+    };
+    PAGES.iter().any(|page| begins(&page))
 }
 
 /// The end of a log that is too long, from the beginning of a line.

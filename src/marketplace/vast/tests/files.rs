@@ -54,6 +54,26 @@ fn a_log_that_does_not_come_is_given_up() {
 }
 
 #[test]
+fn a_page_in_place_of_a_log_is_none() {
+    let rig = rig();
+    rig.script.reply(200, requested());
+    let page = "<!DOCTYPE html><title>Just a moment…</title>";
+    let log = "first\n<html>\n";
+    rig.script
+        .elsewhere(Ok((200, page.to_owned())))
+        .elsewhere(Ok((200, log.to_owned())));
+    let read = run(rig.client.logs(InstanceId(7), 10)).unwrap();
+    assert_eq!(read, log, "a command may write what it likes");
+    rig.script.reply(200, requested());
+    for _ in 0..30 {
+        let page = "\n<HTML><body>504 Gateway Time-out</body></html>";
+        rig.script.elsewhere(Ok((200, page.to_owned())));
+    }
+    let error = run(rig.client.logs(InstanceId(7), 10)).unwrap_err();
+    assert!(matches!(error, ReadError::Failed { status: 200, .. }));
+}
+
+#[test]
 fn only_an_address_of_http_is_read() {
     let rig = rig();
     for body in [
