@@ -328,6 +328,26 @@ impl Market {
             .max()
     }
 
+    /// The most that others have a machine's slices of so many GPUs cost by a bid now: its host's floors,
+    /// and the bids that hold GPUs of theirs and are not the account's. For checkers; no wire shows it.
+    pub fn floor_of_others(&self, account: u64, machine: u64, gpus: u32) -> Option<Rate> {
+        let machine = self.machines.iter().find(|known| known.id == machine)?;
+        let slices = machine.slices.iter().enumerate();
+        slices
+            .filter(|(_, slice)| slice.gpus == gpus)
+            .map(|(index, slice)| {
+                let bids = machine
+                    .holders(&self.contracts, slice.mask)
+                    .filter(|holder| holder.account() != Some(account))
+                    .filter_map(|holder| {
+                        let each = holder.bid?.0 / i64::from(holder.gpus.max(1));
+                        Some(Rate(each.saturating_mul(i64::from(gpus))))
+                    });
+                bids.fold(machine.floor(index), Rate::max)
+            })
+            .max()
+    }
+
     /// From now on hosts and rivals do nothing new, and nothing fails any more. For checkers.
     pub fn freeze(&mut self) {
         self.options.intensity = 0.0;

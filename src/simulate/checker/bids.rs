@@ -57,6 +57,17 @@ impl Bids {
         self.rivals.insert(machine, at);
     }
 
+    /// What others have slots cost is read, also of those where nothing of ours is any more: it shows in
+    /// their floors, and is a reason to bid more there, also after it has gone.
+    pub(super) fn looks_around(&mut self, now: Time, of_others: impl Fn(u64, u32) -> Option<Rate>) {
+        let fresh = |slot: &Slot| now.ms_since(slot.at) <= ECHO_MS;
+        for (&(machine, gpus), slot) in self.slots.iter().filter(|(_, slot)| fresh(slot)) {
+            if of_others(machine, gpus).is_some_and(|floor| floor > slot.highest) {
+                self.rivals.insert(machine, now);
+            }
+        }
+    }
+
     /// The daemon is about to ask for something.
     pub(super) fn asks(&mut self, intent: &Intent, market: &Market) {
         if let Effect::Rent {
@@ -151,5 +162,45 @@ impl Bids {
             ));
         }
         None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MINUTE: i64 = 60_000;
+
+    fn standing(bid: i64) -> Standing {
+        Standing {
+            machine: 9,
+            gpus: 1,
+            bid: Some(Rate(bid)),
+            wants: true,
+            agreed: Rate(400_000_000),
+            on_demand: Rate(400_000_000),
+            floor: Rate(70_000_000),
+            rivals: 0,
+        }
+    }
+
+    /// What is said of a second rental that bids more, 20 minutes after the first, where others had the
+    /// slot cost so much in between.
+    fn second(of_others: Rate) -> Option<String> {
+        let mut bids = Bids::default();
+        let (first, second) = (standing(76_000_000), standing(83_000_000));
+        assert_eq!(bids.look(1, IntentId(1), Time(0), &first), None);
+        bids.looks_around(Time(10 * MINUTE), |machine, gpus| {
+            (machine == 9 && gpus == 1).then_some(of_others)
+        });
+        bids.looks_around(Time(19 * MINUTE), |_, _| Some(Rate(70_000_000)));
+        bids.look(2, IntentId(2), Time(20 * MINUTE), &second)
+    }
+
+    #[test]
+    fn a_rival_on_a_slot_that_was_left_is_a_reason_to_bid_more_there() {
+        assert_eq!(second(Rate(79_000_000)), None);
+        let wrong = second(Rate(75_000_000)).unwrap();
+        assert!(wrong.contains("raises from"), "{wrong}");
     }
 }

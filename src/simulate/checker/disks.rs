@@ -21,6 +21,8 @@ pub(super) struct Disks {
     not_asked: BTreeMap<u64, (i64, Time)>,
     /// Instances that were asked to start, and not to stop since.
     started: BTreeSet<u64>,
+    /// Instances that were ever asked to stop.
+    stopped: BTreeSet<u64>,
 }
 
 impl Disks {
@@ -50,11 +52,13 @@ impl Disks {
         self.started.insert(id);
     }
 
-    /// The daemon asks an instance to stop. Whether that takes back a start: one that found no free
-    /// GPU may come true at any later time, or never, and no row says which, so what is to be left
-    /// for good must be asked to stop, once for each start. A second stop takes nothing back.
-    pub(super) fn takes_back_a_start(&mut self, id: u64) -> bool {
-        self.started.remove(&id)
+    /// The daemon asks an instance to stop, which may be stopped. Whether that has a reason: a start that
+    /// found no free GPU may come true at any later time, or never, and no row says which, so what is
+    /// to be left for good must be asked to stop, once for each start; and what stopped by itself, whose
+    /// row may be an old one, once in all. A second stop makes nothing surer.
+    pub(super) fn may_stop_again(&mut self, id: u64) -> bool {
+        let first = self.stopped.insert(id);
+        self.started.remove(&id) || first
     }
 
     /// Whether its policy keeps the disk of an instance for the work on it.
@@ -109,13 +113,14 @@ mod tests {
     }
 
     #[test]
-    fn a_start_is_taken_back_by_one_stop_and_no_more() {
+    fn what_stands_still_is_asked_to_stop_once_and_once_for_each_start() {
         let mut disks = Disks::default();
-        assert!(!disks.takes_back_a_start(7));
+        assert!(disks.may_stop_again(7), "it may have stopped by itself");
+        assert!(!disks.may_stop_again(7));
         disks.starts(7);
-        assert!(!disks.takes_back_a_start(8));
-        assert!(disks.takes_back_a_start(7));
-        assert!(!disks.takes_back_a_start(7));
+        assert!(disks.may_stop_again(8));
+        assert!(disks.may_stop_again(7));
+        assert!(!disks.may_stop_again(7));
     }
 
     #[test]

@@ -246,12 +246,12 @@ impl Checker {
     pub fn intends(&mut self, intent: &Intent, market: &Market) {
         self.bids.asks(intent, market);
         let effect = &intent.effect;
-        let mut takes_back = false;
+        let mut may_stop = false;
         match effect {
             Effect::Rent { .. } => self.runway.decided(intent.id),
             Effect::Destroy { instance, .. } => self.disks.destroys(instance.0),
             Effect::Start { instance } => self.disks.starts(instance.0),
-            Effect::Stop { instance } => takes_back = self.disks.takes_back_a_start(instance.0),
+            Effect::Stop { instance } => may_stop = self.disks.may_stop_again(instance.0),
             Effect::SetBid { .. } | Effect::Relabel { .. } | Effect::Copy { .. } => {}
         }
         if !self.still || self.ending {
@@ -271,7 +271,7 @@ impl Checker {
                 false
             }
             (Effect::SetBid { bid, .. }, Some(stands)) => stands.bid == Some(*bid),
-            (Effect::Stop { .. }, Some(stands)) => !stands.wants && !takes_back,
+            (Effect::Stop { .. }, Some(stands)) => !stands.wants && !may_stop,
             (Effect::Start { .. }, Some(stands)) => stands.wants,
             _ => false,
         };
@@ -343,6 +343,10 @@ impl Checker {
         self.limits.begins();
         self.runners.begins();
         self.runners.is_still(self.is_still(), now);
+        let account = self.account;
+        self.bids.looks_around(now, |machine, gpus| {
+            market.floor_of_others(account, machine, gpus)
+        });
         for row in &rows {
             // Ours is what was made by us, even where the market shows less of the label.
             let text = market.label_asked(row.id).unwrap_or_default();
