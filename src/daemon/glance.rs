@@ -77,6 +77,10 @@ impl Daemon {
             if held.is_some_and(|held| held.phase == row.phase()) {
                 self.unchanged.insert(row.id, begun);
             }
+            if held.is_some_and(|held| held.first_ran_at.is_none()) && row.phase() == Phase::Running
+            {
+                self.ran.insert(row.id);
+            }
         }
         let seen = self.sight.after(&self.state, &listing);
         let changed = seen != self.sight;

@@ -266,6 +266,9 @@ pub struct Daemon {
     has_listed: bool,
     /// When each instance was last looked at and did what it is known to do.
     unchanged: BTreeMap<InstanceId, Time>,
+    /// Instances that a look showed running, and that no tick knows to have run: the listing that a tick
+    /// reads may be older than the look, and its disk is not to pass for one without work.
+    ran: BTreeSet<InstanceId>,
     /// When this process last tried to read the log of each.
     logs_tried: BTreeMap<InstanceId, Mono>,
     /// What says by how much the wall clock was set back.
@@ -326,6 +329,7 @@ impl Daemon {
             comparing: None,
             has_listed: false,
             unchanged: BTreeMap::new(),
+            ran: BTreeSet::new(),
             clocks: clocks::Clocks::default(),
             published: BTreeMap::new(),
             storage_told: BTreeMap::new(),

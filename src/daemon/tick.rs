@@ -305,6 +305,7 @@ impl Daemon {
             proven_void: &settled.void,
             on_demand: &self.on_demand,
             unchanged: &self.unchanged,
+            ran: &self.ran,
             ended: &ended,
             heard,
         };
@@ -315,6 +316,9 @@ impl Daemon {
         self.commit(&changes)?;
         // Only now: what could not be kept is told again.
         self.clocks = clocks;
+        let held = &self.state.held;
+        self.ran
+            .retain(|id| held.get(id).is_some_and(|held| held.first_ran_at.is_none()));
         Ok(())
     }
 

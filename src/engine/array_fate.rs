@@ -180,6 +180,7 @@ mod tests {
             proven_void: &nothing.1,
             on_demand: &maps.0,
             unchanged: &maps.1,
+            ran: &BTreeSet::new(),
             ended: &maps.2,
             heard: &maps.3,
         };

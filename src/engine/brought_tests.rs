@@ -100,6 +100,7 @@ impl Scene {
             proven_void: &void.iter().copied().collect(),
             on_demand: &BTreeMap::new(),
             unchanged: &BTreeMap::new(),
+            ran: &BTreeSet::new(),
             ended: &BTreeMap::new(),
             heard: &BTreeMap::new(),
         };

@@ -54,6 +54,8 @@ pub struct Observation<'a> {
     pub on_demand: &'a BTreeMap<JobName, Rate>,
     /// When an instance was last looked at since and did what it is known to do.
     pub unchanged: &'a BTreeMap<InstanceId, Time>,
+    /// Instances that were seen to run between listings, and are not known to have run.
+    pub ran: &'a BTreeSet<InstanceId>,
     /// The last records of instances that were settled as gone and are listed all the same.
     pub ended: &'a BTreeMap<InstanceId, Held>,
     /// What was read of the logs of instances with a runner.
@@ -753,6 +755,7 @@ mod tests {
         now: Time,
         on_demand: BTreeMap<JobName, Rate>,
         unchanged: BTreeMap<InstanceId, Time>,
+        ran: BTreeSet<InstanceId>,
         ended: BTreeMap<InstanceId, Held>,
         market: Snapshot,
         moved: Moved,
@@ -798,6 +801,7 @@ mod tests {
                 now: NOW,
                 on_demand: BTreeMap::new(),
                 unchanged: BTreeMap::new(),
+                ran: BTreeSet::new(),
                 ended: BTreeMap::new(),
                 market: Snapshot::default(),
                 moved: Moved::default(),
@@ -822,6 +826,7 @@ mod tests {
                 proven_void: &void.iter().map(|&id| IntentId(id)).collect(),
                 on_demand: &self.on_demand,
                 unchanged: &self.unchanged,
+                ran: &self.ran,
                 ended: &self.ended,
                 heard: &BTreeMap::new(),
             };
@@ -1070,6 +1075,19 @@ mod tests {
         scene.moved.ahead_ms = 24 * 60 * MINUTE;
         scene.see(Some((Vec::new(), true)), &[], &[]);
         assert_eq!(mark(&scene).1, scene.now);
+    }
+
+    /// A listing may be older than a look before it.
+    #[test]
+    fn what_a_look_showed_running_has_run_whatever_the_next_listing_shows() {
+        let mut scene = Scene::new(job("a"));
+        let boots = scene.row.clone();
+        scene.see(Some((vec![boots], true)), &[], &[]);
+        scene.minute(RawState::Stopped, Some(RawState::Exited));
+        assert_eq!(scene.held().first_ran_at, None);
+        scene.ran.insert(scene.row.id);
+        scene.minute(RawState::Stopped, Some(RawState::Exited));
+        assert_eq!(scene.held().first_ran_at, Some(scene.now));
     }
 
     #[test]

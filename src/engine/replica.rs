@@ -557,13 +557,16 @@ fn silent(ground: &Ground<'_, '_>, held: &Held, step: &mut Step) -> Situation {
     }
     let may_go = expendable(ground.world, ground.job, held);
     let no_time = may_go && ground.leaves && finds_sure(ground, held);
-    if ground.world.now < until && !no_time {
-        return Situation::Provisioning { until };
-    }
-    if may_go {
+    let waits = ground.world.now < until && !no_time;
+    if may_go && !waits {
         let why = (DestroyWhy::HostLost, Why::HostLost);
         step.actions.push(destroy(held, why.0, why.1));
         return Situation::Clearing;
+    }
+    // Once its host is back it would run at what it bids now.
+    step.actions.extend(lower(ground.world, ground.job, held));
+    if waits {
+        return Situation::Provisioning { until };
     }
     step.notices.push(Notice {
         severity: Severity::Alarm,
@@ -591,6 +594,37 @@ mod tests {
     use crate::types::instance::RunnerView;
     use crate::types::job::CheckpointPlace;
     use crate::types::money::{BID_PARKED, Rate};
+
+    /// It would run at its old bid from the moment at which its host is back, and a poll later.
+    #[test]
+    fn a_lowered_ceiling_binds_what_is_not_heard_from() {
+        let mut job = job("a");
+        job.checkpoint_place = Some(CheckpointPlace::Disk);
+        let mut away = held(1, &job, &offer(1), usd(0.3));
+        let high = job.price_max;
+        let mut world = world(vec![offer(1)]);
+        let mut plans = |phase, price_max| {
+            away.phase = phase;
+            job.price_max = price_max;
+            world.jobs = vec![Arc::new(job.clone())];
+            world.state.held.insert(away.id, away.clone());
+            list(&mut world, true);
+            let bids = decide(&world)
+                .0
+                .actions
+                .into_iter()
+                .map(|action| action.effect);
+            bids.collect::<Vec<_>>()
+        };
+        for phase in [Phase::Offline, Phase::Unclear, Phase::Running] {
+            assert_eq!(plans(phase, high), [], "{phase:?}");
+            let cut = plans(phase, usd(0.2));
+            assert!(
+                matches!(cut[..], [Effect::SetBid { bid, .. }] if bid < usd(0.2) && bid > BID_PARKED),
+                "{phase:?} {cut:?}"
+            );
+        }
+    }
 
     #[test]
     fn what_hangs_stops_before_it_is_begun_anew() {

@@ -64,7 +64,8 @@ impl Fold<'_> {
         if (before, held.phase) == (Phase::Stopped, Phase::Provisioning) {
             comes_back(held);
         }
-        if came_up && stands && ran_ms >= millis(UNSEEN_WORK_AFTER) {
+        let seen = self.seen.ran.contains(&held.id);
+        if stands && (seen || (came_up && ran_ms >= millis(UNSEEN_WORK_AFTER))) {
             held.first_ran_at.get_or_insert(now);
         }
         match (before, held.phase) {

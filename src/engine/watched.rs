@@ -132,6 +132,7 @@ impl Scene {
             proven_void: &BTreeSet::new(),
             on_demand: &BTreeMap::new(),
             unchanged: &BTreeMap::new(),
+            ran: &BTreeSet::new(),
             ended: &BTreeMap::new(),
             heard: &heard,
         };
