@@ -79,6 +79,8 @@ pub struct Config {
     pub instances_every: Duration,
     /// Time between two searches for history; `None`: none are made.
     pub history_every: Option<Duration>,
+    /// For how long history is kept; the ledger always is.
+    pub history_kept: Duration,
     /// Where the secret of the marketplace's notifications is found; `None`: none are taken.
     pub webhook_secret: Option<SecretRef>,
     /// Where people are told, in the order of the file.

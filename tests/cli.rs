@@ -461,6 +461,82 @@ fn a_refused_token_is_the_users_to_mend_and_an_unreachable_gateway_is_not() {
     }
 }
 
+/// After a first tick, at which offers were seen and nothing was spent.
+fn what_is_kept_is_written_for_other_programs(directory: &Path) {
+    let all = |args: &[&str]| {
+        let output = haggle(directory, args);
+        assert_eq!(
+            output.status.code(),
+            Some(0),
+            "{args:?}: {}",
+            stderr(&output)
+        );
+        output
+    };
+    let offers = stdout(&all(&["history", "export", "offers"]));
+    let mut lines = offers.lines();
+    let columns: Vec<&str> = lines.next().unwrap().split(',').collect();
+    assert_eq!(columns[..4], ["from", "to", "offer", "machine"]);
+    let in_lines = lines.count();
+    let array = json(&all(&["history", "export", "offers", "--json"]));
+    let array = array.as_array().unwrap();
+    assert!(in_lines > 10 && array.len() == in_lines, "{in_lines}");
+    for column in &columns {
+        assert!(
+            array.iter().all(|row| row.get(column).is_some()),
+            "{column}"
+        );
+    }
+    let none = json(&all(&[
+        "history",
+        "export",
+        "offers",
+        "--until",
+        "2001-01-01",
+        "--json",
+    ]));
+    assert_eq!(none, serde_json::json!([]));
+    assert!(stdout(&all(&["history", "export", "decisions"])).contains(",plan\r\n"));
+    assert_eq!(
+        json(&all(&["history", "export", "ledger", "--json"])),
+        serde_json::json!([])
+    );
+    let spend = stdout(&all(&["spend", "--by", "month", "--csv"]));
+    assert!(
+        spend.starts_with("month,gpu_dollars,disk_dollars,"),
+        "{spend}"
+    );
+    let receipt = stdout(&all(&["receipt", "--html"]));
+    assert!(receipt.starts_with("<!DOCTYPE html>") && receipt.ends_with("</html>\n"));
+    let pruned = json(&all(&["history", "prune", "--keep", "30d", "--json"]));
+    assert_eq!(pruned["rows"], 0);
+    for (args, says) in [
+        (
+            &["history", "export", "offers", "--since", "soon"][..],
+            "`soon` is no moment; right is",
+        ),
+        (
+            &[
+                "history", "export", "events", "--since", "1d", "--until", "2d",
+            ],
+            "nothing is between them",
+        ),
+        (
+            &["history", "prune", "--keep", "1h"],
+            "--keep must be a day at least",
+        ),
+        (&["receipt", "--csv", "--html"], "take one"),
+    ] {
+        let output = haggle(directory, args);
+        assert_eq!(output.status.code(), Some(1), "{args:?}");
+        assert!(
+            stderr(&output).contains(says),
+            "{args:?}: {}",
+            stderr(&output)
+        );
+    }
+}
+
 #[test]
 fn a_dry_run_leaves_what_reads_can_show() {
     let directory = directory();
@@ -487,6 +563,7 @@ fn a_dry_run_leaves_what_reads_can_show() {
         );
         assert!(json(&output)[key].is_array(), "{args:?}");
     }
+    what_is_kept_is_written_for_other_programs(directory.path());
     let output = haggle(directory.path(), &["pause", "no-such-job"]);
     assert_eq!(output.status.code(), Some(1));
     assert!(

@@ -246,6 +246,7 @@ fn scenario(what: &Match) -> Scenario {
             requests_every: engine.poll_every,
             instances_every: Duration::from_hours(6),
             history_every: None,
+            ..Looking::default()
         },
         engine,
         trouble: Duration::from_hours(24) * what.days,

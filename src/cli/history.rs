@@ -1,5 +1,7 @@
 //! `haggle history`: what is known of a slot, and of the machines on which ours were.
 
+mod export;
+
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
@@ -29,6 +31,10 @@ enum Of {
     Slot(SlotArgs),
     /// All machines on which something of ours was, the most failures first.
     Machines,
+    /// Writes what is kept, for other programs.
+    Export(export::ExportArgs),
+    /// Forgets what is old, at once.
+    Prune(export::PruneArgs),
 }
 
 #[derive(Args, Clone, Debug)]
@@ -105,35 +111,43 @@ struct TallyDocument {
 }
 
 pub(crate) fn run(context: &Context, args: &HistoryArgs) -> Done {
+    match &args.of {
+        Of::Slot(args) => slot(context, args),
+        Of::Machines => machines(context),
+        Of::Export(args) => export::export(context, args),
+        Of::Prune(args) => export::prune(context, args),
+    }
+}
+
+fn slot(context: &Context, args: &SlotArgs) -> Done {
     let reader = open_reader(&context.config()?)?;
     let state = reader.state()?;
-    match &args.of {
-        Of::Slot(args) => {
-            let slot = Slot {
-                machine: MachineId(args.machine),
-                gpus: args.gpus,
-            };
-            let history = reader.slot_history(slot)?;
-            if history.is_none() && !state.machines.contains_key(&slot.machine) {
-                return Err(Failure::mendable(format!(
-                    "nothing is known of {} x GPU on machine {}: it was never listed, and nothing of \
-                     ours was there",
-                    slot.gpus, slot.machine
-                ))
-                .hint("`haggle offers` names machines; --gpus says how many GPUs the slot has"));
-            }
-            let document = slot_document(&state, slot, history.as_ref(), args.limit, context.now());
-            context
-                .output
-                .show(&document, || slot_text(context.output, &document))?;
-        }
-        Of::Machines => {
-            let document = machines_document(&state, context.now());
-            context
-                .output
-                .show(&document, || machines_text(context.output, &document))?;
-        }
+    let slot = Slot {
+        machine: MachineId(args.machine),
+        gpus: args.gpus,
+    };
+    let history = reader.slot_history(slot)?;
+    if history.is_none() && !state.machines.contains_key(&slot.machine) {
+        return Err(Failure::mendable(format!(
+            "nothing is known of {} x GPU on machine {}: it was never listed, and nothing of \
+             ours was there",
+            slot.gpus, slot.machine
+        ))
+        .hint("`haggle offers` names machines; --gpus says how many GPUs the slot has"));
     }
+    let document = slot_document(&state, slot, history.as_ref(), args.limit, context.now());
+    context
+        .output
+        .show(&document, || slot_text(context.output, &document))?;
+    Ok(Exit::Success)
+}
+
+fn machines(context: &Context) -> Done {
+    let state = open_reader(&context.config()?)?.state()?;
+    let document = machines_document(&state, context.now());
+    context
+        .output
+        .show(&document, || machines_text(context.output, &document))?;
     Ok(Exit::Success)
 }
 

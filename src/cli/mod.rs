@@ -39,6 +39,7 @@ mod restore;
 mod run;
 mod schema;
 mod scribe;
+mod sheet;
 mod show_limits;
 mod show_plan;
 mod simulate;

@@ -213,7 +213,7 @@ fn style_len(text: &str) -> Option<usize> {
 }
 
 /// JSON with what a terminal would obey escaped; outside of its texts there is none.
-fn escaped(json: &str) -> Cow<'_, str> {
+pub(crate) fn escaped(json: &str) -> Cow<'_, str> {
     if !json.contains(is_obeyed) {
         return Cow::Borrowed(json);
     }

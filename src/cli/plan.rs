@@ -174,6 +174,7 @@ fn look(
         looking: crate::daemon::Looking {
             instances_every: config.instances_every,
             history_every: config.history_every,
+            history_kept: config.history_kept,
             ..crate::daemon::Looking::default()
         },
     };

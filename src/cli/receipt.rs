@@ -1,5 +1,7 @@
 //! `haggle receipt`: what a month came to.
 
+mod html;
+
 use std::collections::BTreeMap;
 
 use chrono::NaiveDate;
@@ -9,6 +11,7 @@ use serde::Serialize;
 use super::context::{Context, open_reader};
 use super::failure::{Done, Exit, Failure};
 use super::output::Align;
+use super::sheet::{Sheet, harmless};
 use crate::store::{Paid, Receipt};
 use crate::types::ledger::{Component, month_of};
 use crate::types::money::Money;
@@ -22,6 +25,9 @@ pub(crate) struct ReceiptArgs {
     /// One line a job and owner, as comma-separated values.
     #[arg(long)]
     csv: bool,
+    /// A page of its own, to print or to send.
+    #[arg(long)]
+    html: bool,
 }
 
 fn month(text: &str) -> Result<NaiveDate, String> {
@@ -80,9 +86,14 @@ fn hours(gpu_ms: i64) -> f64 {
 }
 
 pub(crate) fn run(context: &Context, args: &ReceiptArgs) -> Done {
-    if args.csv && context.global.json {
+    if [args.csv, args.html, context.global.json]
+        .iter()
+        .filter(|&&asked| asked)
+        .count()
+        > 1
+    {
         return Err(Failure::mendable(
-            "--csv and --json are two ways to write it; take one",
+            "--csv, --html and --json are ways to write it; take one",
         ));
     }
     let config = context.config()?;
@@ -91,13 +102,15 @@ pub(crate) fn run(context: &Context, args: &ReceiptArgs) -> Done {
         .unwrap_or_else(|| month_of(context.now().day(config.timezone)));
     let receipt = open_reader(&config)?.receipt(month)?;
     let document = document(&receipt, month, config.timezone.to_string());
-    context.output.show(&document, || {
-        if args.csv {
-            csv(&document)
-        } else {
-            text(context, &receipt, &document)
-        }
-    })?;
+    if args.csv {
+        context.output.bytes(&csv(&document)?)?;
+    } else if args.html {
+        context.output.text(&html::page(&document, context.now()))?;
+    } else {
+        context
+            .output
+            .show(&document, || text(context, &receipt, &document))?;
+    }
     Ok(Exit::Success)
 }
 
@@ -242,31 +255,26 @@ fn text(context: &Context, receipt: &Receipt, document: &ReceiptDocument) -> Str
     text
 }
 
-/// A field of comma-separated values, quoted where it must be.
-fn field(text: &str) -> String {
-    if text.contains([',', '"', '\n', '\r']) {
-        format!("\"{}\"", text.replace('"', "\"\""))
-    } else {
-        text.to_owned()
-    }
-}
-
-fn csv(document: &ReceiptDocument) -> String {
-    let mut text =
-        String::from("month,job,owner,tags,spend_dollars,billed_dollars,not_billed_dollars\r\n");
+fn csv(document: &ReceiptDocument) -> Result<Vec<u8>, Failure> {
+    let mut sheet = Sheet::new([
+        "month",
+        "job",
+        "owner",
+        "tags",
+        "spend_dollars",
+        "billed_dollars",
+        "not_billed_dollars",
+    ])?;
     for job in &document.jobs {
-        let cells = [
-            &document.month,
+        sheet.row([
+            document.month.as_str(),
             &job.job,
-            job.owner.as_ref().unwrap_or(&String::new()),
-            &job.tags.join(" "),
+            &harmless(job.owner.as_deref().unwrap_or_default()),
+            &harmless(&job.tags.join(" ")),
             &job.spend_dollars,
             &job.billed_dollars,
             &job.not_billed_dollars,
-        ]
-        .map(|cell| field(cell));
-        text.push_str(&cells.join(","));
-        text.push_str("\r\n");
+        ])?;
     }
-    text
+    sheet.taken()
 }

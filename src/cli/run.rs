@@ -174,6 +174,7 @@ pub(crate) fn run(context: &Context, args: &RunArgs) -> Done {
         looking: Looking {
             instances_every: config.instances_every,
             history_every: config.history_every,
+            history_kept: config.history_kept,
             ..Looking::default()
         },
     };

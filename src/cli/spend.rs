@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::context::{Context, load_policies, open_reader};
 use super::failure::{Done, Exit, Failure};
 use super::output::Align;
+use super::sheet::{Sheet, harmless};
 use super::show_limits;
 use crate::config::Config;
 use crate::store::{Group, Spend};
@@ -22,6 +23,9 @@ pub(crate) struct SpendArgs {
     /// By what it is added up.
     #[arg(long, value_name = "WHAT", default_value = "job")]
     by: By,
+    /// Write comma-separated values, for accounting.
+    #[arg(long)]
+    csv: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -68,6 +72,11 @@ struct SpendDocument {
 }
 
 pub(crate) fn run(context: &Context, args: &SpendArgs) -> Done {
+    if args.csv && context.global.json {
+        return Err(Failure::mendable(
+            "--csv and --json are two ways to write it; take one",
+        ));
+    }
     let config = context.config()?;
     let rows = rows(context, &config, args.by)?;
     let total: Money = rows.iter().map(|row| row.total).sum();
@@ -91,6 +100,10 @@ pub(crate) fn run(context: &Context, args: &SpendArgs) -> Done {
             .collect(),
         limits: limits::documents(&limits),
     };
+    if args.csv {
+        context.output.bytes(&csv(&document)?)?;
+        return Ok(Exit::Success);
+    }
     context.output.show(&document, || {
         let columns = [
             (by, Align::Left),
@@ -137,6 +150,29 @@ fn limits(context: &Context, config: &Config) -> Result<Vec<Projection>, Failure
         &jobs,
         &state,
     ))
+}
+
+fn csv(document: &SpendDocument) -> Result<Vec<u8>, Failure> {
+    let mut sheet = Sheet::new([
+        document.by,
+        "gpu_dollars",
+        "disk_dollars",
+        "traffic_dollars",
+        "spend_dollars",
+        "billed_dollars",
+    ])?;
+    for row in &document.rows {
+        let key = row.key.values().next().map_or("", String::as_str);
+        sheet.row([
+            &harmless(key),
+            row.gpu_dollars.as_str(),
+            &row.disk_dollars,
+            &row.traffic_dollars,
+            &row.spend_dollars,
+            row.billed_dollars.as_deref().unwrap_or_default(),
+        ])?;
+    }
+    sheet.taken()
 }
 
 fn cells(row: &Spend) -> Vec<String> {

@@ -93,6 +93,11 @@ pub(super) const KEYS: &[Key] = &[
         "Time between two searches that only record what the market shows, 1m to 1d, or `\"off\"`",
     ),
     key(
+        "poll.history_kept",
+        "\"90d\"",
+        "For how long offers, decisions and events are kept, 7d to 3650d; the ledger always is",
+    ),
+    key(
         "events.webhook_secret",
         "",
         "Where the secret is found by which the marketplace signs its notifications; with it they are taken at `/webhooks/vast`",

@@ -80,6 +80,8 @@ struct RawPoll {
     instances_every: Duration,
     #[serde(deserialize_with = "span_or_off")]
     history_every: Option<Duration>,
+    #[serde(deserialize_with = "span")]
+    history_kept: Duration,
 }
 
 #[derive(Deserialize)]
@@ -270,6 +272,11 @@ impl Raw {
             "from 1m to 1d, or \"off\"",
         );
         within(
+            "poll.history_kept",
+            seconds(7 * 86_400, 3650 * 86_400).contains(&self.poll.history_kept),
+            "from 7d to 3650d",
+        );
+        within(
             "database",
             !self.database.as_os_str().is_empty(),
             "a file's name",
@@ -285,7 +292,11 @@ impl Raw {
             "names without a port, such as [\"haggle.example.com\"]",
         );
         let limits = self.limits.validate(&mut wrong);
-        let looks = (self.poll.instances_every, self.poll.history_every);
+        let looks = (
+            self.poll.instances_every,
+            self.poll.history_every,
+            self.poll.history_kept,
+        );
         let poll = self.poll.validate(self.timezone, &mut wrong);
         let notify = channels(self.notify, &mut wrong);
         match (kind, poll) {
@@ -310,6 +321,7 @@ impl Raw {
                 poll,
                 instances_every: looks.0,
                 history_every: looks.1,
+                history_kept: looks.2,
                 webhook_secret: self.events.webhook_secret,
                 notify,
                 web_token: self.web.token,

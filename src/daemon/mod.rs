@@ -131,6 +131,8 @@ pub struct Looking {
     pub instances_every: Duration,
     /// Time between two searches for history; `None`: none are made.
     pub history_every: Option<Duration>,
+    /// For how long history is kept; the ledger always is.
+    pub history_kept: Duration,
     /// Time between two looks for what the user asks through another process.
     pub requests_every: Duration,
 }
@@ -140,6 +142,7 @@ impl Default for Looking {
         Self {
             instances_every: Duration::from_secs(15),
             history_every: Some(Duration::from_mins(5)),
+            history_kept: Duration::from_hours(90 * 24),
             requests_every: Duration::from_secs(10),
         }
     }

@@ -34,9 +34,6 @@ const DAY_CLOSED_AFTER: Duration = Duration::from_secs(6 * 3600);
 /// Up to which day it was told where the bill differs, in what is kept beside the wire.
 const DRIFT_KEY: &str = "bill.drift-told";
 
-/// History older than this is forgotten; the ledger never is.
-const HISTORY_KEPT: Duration = Duration::from_secs(90 * 24 * 3600);
-
 /// What a tick came to, for whoever follows.
 #[derive(Debug)]
 pub struct TickView<'a> {
@@ -109,7 +106,9 @@ impl Daemon {
         }
         self.on_demand = yardsticks(&decision.report);
         let now = self.now();
-        self.parts.store.prune(now - HISTORY_KEPT)?;
+        self.parts
+            .store
+            .prune(now - self.settings.looking.history_kept)?;
         let view = TickView {
             world: &decision.world,
             state: &self.state,

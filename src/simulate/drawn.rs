@@ -110,6 +110,7 @@ impl Scenario {
                 requests_every: poll_every,
                 instances_every: glances_drawn(&mut draw, poll_every),
                 history_every: draw.one_in(8).then_some(Duration::from_mins(15)),
+                ..Looking::default()
             },
             trouble,
             calm: Duration::from_secs(3 * HOUR),

@@ -12,6 +12,7 @@ mod backup;
 mod bill;
 mod changes;
 mod error;
+mod export;
 #[cfg(test)]
 mod failures;
 mod files;
@@ -41,6 +42,7 @@ use rusqlite::{
 
 pub use audit::Audit;
 pub use backup::{Contents, CopyError, back_up, prove};
+pub use export::{Cell, Export};
 pub use files::{
     DaemonLock, LockError, clear_kill_file, installation_file, kill_file, kill_file_present,
     read_installation, set_kill_file,
@@ -353,13 +355,37 @@ fn commit_with_kill_file(
 /// # Errors
 /// There is no database at `path`, or its schema is not this program's.
 pub fn append_request(path: &Path, now: Time, ask: &Ask) -> Result<i64, StoreError> {
+    insert_request(&open_beside(path)?, now, ask)
+}
+
+/// Forgets history older than `before` at once, beside a running daemon or without one, and tells after
+/// each piece how many rows are gone in all. What is never forgotten says [`prune`]; the file keeps its
+/// size, and what is free in it is used again.
+///
+/// # Errors
+/// There is no database at `path`, or its schema is not this program's; a piece that fails leaves those
+/// before it forgotten.
+pub fn forget(path: &Path, before: Time, mut told: impl FnMut(usize)) -> Result<usize, StoreError> {
+    let mut connection = open_beside(path)?;
+    let mut gone = 0;
+    loop {
+        let piece = prune::prune(&mut connection, before)?;
+        gone += piece;
+        told(gone);
+        if piece < prune::ROWS_PER_CALL_MAX {
+            return Ok(gone);
+        }
+    }
+}
+
+fn open_beside(path: &Path) -> Result<Connection, StoreError> {
     require_file(path)?;
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags)?;
     connection.busy_timeout(BUSY_TIMEOUT)?;
     migrate::require_current(&connection)?;
     set_up(&connection)?;
-    insert_request(&connection, now, ask)
+    Ok(connection)
 }
 
 fn insert_request(connection: &Connection, now: Time, ask: &Ask) -> Result<i64, StoreError> {

@@ -54,6 +54,11 @@ impl Time {
         DateTime::from_timestamp_millis(self.0).unwrap_or(DateTime::<Utc>::MAX_UTC)
     }
 
+    /// In RFC 3339 and UTC, to the millisecond.
+    pub fn precise(self) -> String {
+        self.utc().to_rfc3339_opts(SecondsFormat::Millis, true)
+    }
+
     /// The calendar day in a time zone, by which daily limits are kept.
     pub fn day(self, zone: Tz) -> NaiveDate {
         // A zone's offset must not lead out of the calendar.

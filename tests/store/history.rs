@@ -1,16 +1,20 @@
 //! Reports: the ledger, events, ticks, what ended, and forgetting.
 
 use super::common::*;
+use super::strategies::any_offer;
+use std::ops::ControlFlow;
 use std::path::Path;
 
 use chrono_tz::Tz;
+use proptest::strategy::{Strategy, ValueTree};
 
 use haggle::ports::Store;
-use haggle::store::{EntryFilter, Group, append_request};
+use haggle::store::{EntryFilter, Export, Group, append_request};
 use haggle::types::ids::{InstanceId, IntentId, JobName, ReplicaId};
 use haggle::types::intent::{Effect, Intent, IntentState};
 use haggle::types::ledger::{Component, Entry, EntryKind, Payer};
-use haggle::types::money::Money;
+use haggle::types::money::{Money, Rate};
+use haggle::types::offer::Snapshot;
 use haggle::types::state::{Ask, Change, Event, Severity};
 use haggle::types::time::Time;
 
@@ -70,6 +74,119 @@ fn forgetting_is_bounded_and_spares_what_is_needed() {
     assert_eq!(reader.ticks(10).unwrap().len(), 1);
     let kept: Vec<u64> = reader.intents(10).unwrap().iter().map(|i| i.id.0).collect();
     assert_eq!(kept, [104, 103, 101]);
+}
+
+fn rows(home: &Home, what: Export, from: i64, to: i64) -> Vec<String> {
+    let mut rows = Vec::new();
+    home.read()
+        .export(what, (Time(from), Time(to)), |cells| {
+            rows.push(serde_json::to_string(cells).unwrap());
+            ControlFlow::Continue(())
+        })
+        .unwrap();
+    rows
+}
+
+#[test]
+fn what_is_kept_is_exported_with_its_units_for_the_time_asked_for() {
+    let home = Home::new();
+    let mut store = home.open();
+    let event = |at, text: &str| {
+        Change::Event(Event {
+            at: Time(at),
+            severity: Severity::Alarm,
+            kind: "test".to_owned(),
+            replica: None,
+            instance: Some(InstanceId(u64::MAX)),
+            text: text.to_owned(),
+        })
+    };
+    store
+        .commit(&[
+            spent(1_000, "train", 7, Component::Gpu, 1_500_000_000),
+            spent(2_000, "train", 7, Component::Disk, 5),
+            event(1_000, "first, \"and\" <last>"),
+            event(2_000, "later"),
+            Change::Held(Box::new(held(1, "H100", 5))),
+            Change::Held(Box::new(held(2, "H100", 2_000_000_000))),
+            Change::Gone {
+                instance: InstanceId(1),
+                at: Time(1_500),
+            },
+        ])
+        .unwrap();
+    let events = rows(&home, Export::Events, 1_000, 2_000);
+    assert_eq!(
+        events,
+        [format!(
+            r#"["1970-01-01T00:00:01.000Z","alarm","test",null,null,{},"first, \"and\" <last>"]"#,
+            u64::MAX
+        )]
+    );
+    let ledger = rows(&home, Export::Ledger, 0, i64::MAX);
+    assert_eq!(ledger.len(), 2);
+    assert!(ledger[0].ends_with(r#","gpu","1.50"]"#), "{}", ledger[0]);
+    assert!(
+        ledger[1].ends_with(r#","disk","0.000000005"]"#),
+        "{}",
+        ledger[1]
+    );
+    let instances = rows(&home, Export::Instances, 0, i64::MAX);
+    assert_eq!(instances.len(), 2);
+    assert!(
+        instances[0].ends_with(r#""H100","1970-01-01T00:00:01.500Z","0.000000005"]"#),
+        "{instances:?}"
+    );
+    assert!(
+        instances[1].ends_with(r#""H100",null,"2.00"]"#),
+        "{instances:?}"
+    );
+    let later = rows(&home, Export::Instances, 1_501, i64::MAX);
+    assert_eq!(later.len(), 1, "one that has not ended is of every time");
+    for what in [
+        Export::Offers,
+        Export::Events,
+        Export::Ledger,
+        Export::Decisions,
+        Export::Instances,
+    ] {
+        let columns = what.columns().count();
+        for row in rows(&home, what, i64::MIN, i64::MAX) {
+            let cells: Vec<serde_json::Value> = serde_json::from_str(&row).unwrap();
+            assert_eq!(cells.len(), columns);
+        }
+    }
+}
+
+/// A version of an offer counts for every moment at which it stood.
+#[test]
+fn offers_are_exported_as_they_changed() {
+    let home = Home::new();
+    let mut store = home.open();
+    let mut runner = proptest::test_runner::TestRunner::deterministic();
+    let tree = any_offer(3).new_tree(&mut runner).unwrap();
+    let mut offer = tree.current();
+    for (at, dollars) in [(1_000, 1), (2_000, 1), (3_000, 2)] {
+        offer.on_demand = Some(Rate(dollars * 1_000_000_000));
+        let snapshot = Snapshot {
+            at: Time(at),
+            offers: vec![offer.clone()],
+            coverage: Vec::new(),
+        };
+        store.snapshot(&snapshot).unwrap();
+    }
+    let spans = |from, to| {
+        let rows = rows(&home, Export::Offers, from, to).into_iter();
+        let cells = rows.map(|row| serde_json::from_str::<Vec<serde_json::Value>>(&row).unwrap());
+        let spans = cells.map(|cells| (cells[0].clone(), cells[1].clone(), cells[9].clone()));
+        spans.collect::<Vec<_>>()
+    };
+    let time = |seconds: u32| serde_json::json!(format!("1970-01-01T00:00:0{seconds}.000Z"));
+    let first = (time(1), time(3), serde_json::json!("1.00"));
+    let second = (time(3), serde_json::Value::Null, serde_json::json!("2.00"));
+    assert_eq!(spans(0, 10_000), [first.clone(), second.clone()]);
+    assert_eq!(spans(2_500, 2_600), [first]);
+    assert_eq!(spans(3_001, 10_000), [second]);
 }
 
 #[test]

@@ -143,12 +143,11 @@ fn is_copyable(path: &str) -> bool {
 
 /// Whether it is a page for people, or an error, in place of a log.
 fn is_page(body: &[u8]) -> bool {
-    let begins = |page: &&str| {
-        let text = body.trim_ascii_start();
+    let text = body.trim_ascii_start();
+    PAGES.iter().any(|page| {
         text.get(..page.len())
             .is_some_and(|start| start.eq_ignore_ascii_case(page.as_bytes()))
-    };
-    PAGES.iter().any(|page| begins(&page))
+    })
 }
 
 /// The end of a log that is too long, from the beginning of a line.
