@@ -60,6 +60,8 @@ struct Document {
     starts: u64,
     outbids: u64,
     finished: u64,
+    /// Commands that were to run once and were begun again after they had ended well.
+    begun_again: u64,
     spend_dollars: String,
     billed_dollars: String,
     /// Of what was accrued before any correction, at the documented settings of the disputed facts,
@@ -142,6 +144,7 @@ fn document(args: &SimulateArgs, sweep: &Sweep, totals: &Totals, seconds: f64) -
         starts: totals.starts,
         outbids: totals.outbids,
         finished: totals.finished,
+        begun_again: totals.begun_again,
         spend_dollars: totals.spend.decimal(),
         billed_dollars: totals.billed.decimal(),
         estimate_error: totals.estimate_error(),
@@ -169,6 +172,7 @@ fn text(document: &Document) -> String {
     text.push_str(&format!(
         "{} seeds from {}, {} violations\n\
          {} crashes, {} restarts, {} faults, {} requests, {} instances made, {} outbids\n\
+         {} replicas finished, {} commands begun again after they had ended well\n\
          spent ${}, billed ${}; estimates before correction are off by {error}\n\
          {:.1} simulated days in {:.1} s, {:.2} a second with {} threads\n",
         document.seeds,
@@ -180,6 +184,8 @@ fn text(document: &Document) -> String {
         document.requests,
         document.starts,
         document.outbids,
+        document.finished,
+        document.begun_again,
         document.spend_dollars,
         document.billed_dollars,
         document.simulated_days,

@@ -264,6 +264,8 @@ pub struct AtWork {
     pub works: bool,
     /// When its command ended by itself, in the start of the container that goes on now.
     pub ended: Option<Time>,
+    /// Whether it ended with exit code 0.
+    pub ended_well: bool,
 }
 
 /// What is true of an instance's machine, as one sees it from inside, whatever the listing says.

@@ -125,6 +125,9 @@ pub struct Outcome {
     pub outbids: u64,
     /// Replicas that finished.
     pub finished: u64,
+    /// Commands that were to run once and were begun again after they had ended well, for their end was
+    /// not heard.
+    pub begun_again: u64,
     /// Market time that passed.
     pub passed: Duration,
     /// What the ledger says was spent, once all is settled.
@@ -418,6 +421,7 @@ async fn end(
     lock(&rig.checker).ending();
     let mut daemon = rig.start(vec![Story::of(rig, accrued)])?;
     count(&daemon, outcome);
+    outcome.begun_again = lock(&rig.checker).begun_again();
     let ended = daemon.destroy_all(END_WITHIN).await?;
     for left in ended.remaining {
         outcome

@@ -58,6 +58,9 @@ pub struct Totals {
     pub outbids: u64,
     /// Replicas that finished.
     pub finished: u64,
+    /// Commands that were to run once and were begun again after they had ended well, for their end was
+    /// not heard.
+    pub begun_again: u64,
     /// Market time that passed.
     pub passed: Duration,
     /// What the ledgers say was spent.
@@ -82,6 +85,7 @@ impl Totals {
         self.starts += outcome.starts;
         self.outbids += outcome.outbids;
         self.finished += outcome.finished;
+        self.begun_again += outcome.begun_again;
         self.passed += outcome.passed;
         self.spend += outcome.spend;
         self.billed += outcome.billed;

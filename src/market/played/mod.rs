@@ -121,6 +121,7 @@ impl Market {
             fenced: player.is_fenced(),
             works: lives && player.works(),
             ended: player.ended().filter(|_| lives),
+            ended_well: lives && player.ended_well(),
         })
     }
 

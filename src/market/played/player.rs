@@ -189,6 +189,12 @@ impl Player {
         self.boot.as_ref().and_then(|boot| boot.ended)
     }
 
+    /// Whether that was with exit code 0.
+    pub(super) fn ended_well(&self) -> bool {
+        let ended = |boot: &Boot| boot.ended.is_some() && boot.exit == Some(0);
+        self.boot.as_ref().is_some_and(ended)
+    }
+
     /// What it wrote: an empty line before each of its own, so that none is the end of another's.
     pub(in crate::market) fn log(&self) -> Vec<String> {
         let lines = self.lines.iter();

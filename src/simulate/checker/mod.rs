@@ -428,6 +428,21 @@ impl Checker {
         for wrong in self.runners.look(row.id, replica, label, &runner, now) {
             self.broken(market, wrong);
         }
+        let once = |versions: &Versions| {
+            let mut in_force = versions.in_force();
+            in_force.all(|job| job.finish == Finish::Exit)
+        };
+        if self.limits.versions(&replica.job).is_some_and(once) {
+            let wrong = self.runners.look_for_ends(row.id, replica, &runner, now);
+            if let Some(wrong) = wrong {
+                self.broken(market, wrong);
+            }
+        }
+    }
+
+    /// How often a command that was to run once was begun again after it had ended well.
+    pub fn begun_again(&self) -> u64 {
+        self.runners.begun_again()
     }
 
     /// Whether an instance runs, or may by itself: it has its GPUs, or waits for them with more than

@@ -1,7 +1,7 @@
 //! What runners do, by the market's own word: nothing works that its label does not let work, nor two
 //! runners of one replica, and what has ended does not go on being paid for.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::market::{AtWork, Market};
@@ -25,6 +25,12 @@ pub(super) struct Runners {
     working: BTreeMap<ReplicaId, u64>,
     /// Since when nothing but the daemon acts.
     still_from: Option<Time>,
+    /// Where and when a command ended well that is to run once, by replica.
+    ended_well: BTreeMap<ReplicaId, (u64, Time)>,
+    /// Instances on which one did, and which was counted.
+    counted: BTreeSet<u64>,
+    /// How often one was begun once more.
+    begun_again: u64,
 }
 
 impl Runners {
@@ -36,6 +42,33 @@ impl Runners {
     /// Nothing but the daemon acts; whether it does so still.
     pub(super) fn is_still(&mut self, still: bool, now: Time) {
         self.still_from = still.then(|| self.still_from.unwrap_or(now));
+    }
+
+    /// How often a command that was to run once, and had ended well, was begun and paid for once more: its
+    /// end was not heard before its machine was gone.
+    pub(super) fn begun_again(&self) -> u64 {
+        self.begun_again
+    }
+
+    /// Looks at whether a command that is to run once does. What ends while all is still is heard.
+    pub(super) fn look_for_ends(
+        &mut self,
+        id: u64,
+        replica: &ReplicaId,
+        runner: &AtWork,
+        now: Time,
+    ) -> Option<String> {
+        if runner.ended_well && self.counted.insert(id) {
+            self.ended_well.insert(replica.clone(), (id, now));
+        }
+        let (on, at) = *self.ended_well.get(replica).filter(|_| runner.works)?;
+        self.ended_well.remove(replica);
+        self.begun_again += 1;
+        self.still_from.filter(|&from| at >= from).map(|_| {
+            format!(
+                "the command of {replica} ended well on instance {on} and is begun again on {id}"
+            )
+        })
     }
 
     /// Looks at an instance of ours with its label as it is now; what is wrong. Whether its command
@@ -109,6 +142,7 @@ mod tests {
             fenced: true,
             works,
             ended: None,
+            ended_well: false,
         }
     }
 
@@ -157,6 +191,29 @@ mod tests {
         let seen = runner(true);
         let wrong = runners.look(2, &replica(), Some(&text), &seen, Time(0));
         assert_eq!(wrong, Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_command_that_ended_well_and_is_begun_again_is_counted_and_wrong_once_all_is_still() {
+        for still in [false, true] {
+            let mut runners = Runners::default();
+            runners.is_still(still, Time(0));
+            let well = AtWork {
+                ended: Some(Time(MINUTE)),
+                ended_well: true,
+                ..runner(false)
+            };
+            let mut look = |id, seen: &AtWork, minutes| {
+                let at = Time(minutes * MINUTE);
+                runners.look_for_ends(id, &replica(), seen, at).is_some()
+            };
+            assert!(!look(1, &runner(true), 0), "it works for the first time");
+            assert!(!look(1, &well, 2));
+            assert_eq!(look(2, &runner(true), 3), still);
+            assert!(!look(1, &well, 4), "it lingers, and was counted");
+            assert!(!look(2, &runner(true), 5));
+            assert_eq!(runners.begun_again(), 1);
+        }
     }
 
     #[test]
