@@ -3,8 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::market::Market;
+use serde::Serialize;
+
+use crate::market::{Happening, Market, Rented};
 use crate::types::job::Job;
+use crate::types::money::Rate;
 use crate::types::time::{Time, millis};
 
 /// What is known of an instance's present run.
@@ -13,6 +16,54 @@ struct Run {
     job: usize,
     /// Milliseconds for which its container is up without a break.
     up_ms: i64,
+    machine: u64,
+    price: Rate,
+}
+
+/// How a job whose GPUs somebody else took came to work again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Way {
+    /// On the same instance, at no higher price: whoever had displaced it went.
+    Waited,
+    /// On the same instance, at a higher bid.
+    Raised,
+    /// By another instance on the same machine.
+    Reclaimed,
+    /// On another machine.
+    Moved,
+}
+
+impl Way {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Waited, Self::Raised, Self::Reclaimed, Self::Moved];
+
+    /// Its name in results.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Waited => "waited",
+            Self::Raised => "raised",
+            Self::Reclaimed => "reclaimed",
+            Self::Moved => "moved",
+        }
+    }
+}
+
+/// From the moment at which somebody else took a job's GPUs until a container of it was up again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Recovery {
+    /// How.
+    pub way: Way,
+    /// For how many milliseconds nothing of it ran.
+    pub ms: i64,
+}
+
+/// A job of which nothing runs any more, and by which run it did last.
+#[derive(Clone, Copy, Debug)]
+struct Down {
+    since: Time,
+    id: u64,
+    run: Run,
 }
 
 /// How far a job is. Useful milliseconds of an instance, all its GPUs together as one.
@@ -34,6 +85,12 @@ pub struct Meter {
     runs: BTreeMap<u64, Run>,
     looked_at: Option<Time>,
     interruptions: u64,
+    /// Events of the market that were looked at.
+    events_seen: usize,
+    /// When instances that ran lost their GPUs to somebody else.
+    displaced: BTreeMap<u64, Time>,
+    down: BTreeMap<usize, Down>,
+    recoveries: Vec<Recovery>,
 }
 
 impl Meter {
@@ -46,6 +103,10 @@ impl Meter {
             runs: BTreeMap::new(),
             looked_at: None,
             interruptions: 0,
+            events_seen: 0,
+            displaced: BTreeMap::new(),
+            down: BTreeMap::new(),
+            recoveries: Vec::new(),
         }
     }
 
@@ -55,7 +116,7 @@ impl Meter {
         let now = market.now();
         let since = self.looked_at.replace(now).unwrap_or(now);
         let ms = now.ms_since(since).max(0);
-        let mut there: BTreeMap<u64, (usize, bool)> = BTreeMap::new();
+        let mut there: BTreeMap<u64, (usize, bool, Rented<'_>)> = BTreeMap::new();
         for row in market.held(self.account) {
             let name = row.label_asked.and_then(job_of);
             let job = name.and_then(|name| {
@@ -64,15 +125,27 @@ impl Meter {
             });
             if let Some(job) = job {
                 let up = row.actual_status == Some("running");
-                there.insert(row.id, (job, up));
+                there.insert(row.id, (job, up, row));
             }
         }
+        let events = market.events();
+        for event in events.get(self.events_seen..).unwrap_or_default() {
+            let (Happening::Outbid { instance, .. } | Happening::OnDemandTook { instance }) =
+                event.what
+            else {
+                continue;
+            };
+            if self.runs.contains_key(&instance) {
+                self.displaced.insert(instance, event.at);
+            }
+        }
+        self.events_seen = events.len();
         // What is gone or stands still lost what was in no checkpoint.
         let ended: Vec<u64> = self
             .runs
             .keys()
             .copied()
-            .filter(|id| there.get(id).is_none_or(|(_, up)| !up))
+            .filter(|id| there.get(id).is_none_or(|(_, up, _)| !up))
             .collect();
         for id in ended {
             if let Some(run) = self.runs.remove(&id)
@@ -81,14 +154,28 @@ impl Meter {
                 let progress = &mut self.progress[run.job];
                 progress.lost_ms += std::mem::take(&mut progress.volatile_ms);
                 self.interruptions += 1;
+                if let Some(since) = self.displaced.remove(&id) {
+                    self.down.insert(run.job, Down { since, id, run });
+                }
             }
         }
-        for (id, (job, up)) in there {
+        for (id, (job, up, row)) in there {
             if !up {
                 continue;
             }
+            let begins = Run {
+                job,
+                up_ms: 0,
+                machine: row.machine,
+                price: row.price,
+            };
             let known = self.runs.contains_key(&id);
-            let run = self.runs.entry(id).or_insert(Run { job, up_ms: 0 });
+            self.displaced.remove(&id);
+            if !known {
+                self.recovers(id, begins, now);
+            }
+            let run = self.runs.entry(id).or_insert(begins);
+            run.price = row.price;
             if known {
                 let before = run.up_ms;
                 run.up_ms += ms;
@@ -96,6 +183,24 @@ impl Meter {
                 self.book(job, before, after);
             }
         }
+    }
+
+    /// Something of a job runs, which may not have been so before.
+    fn recovers(&mut self, id: u64, begins: Run, now: Time) {
+        let Some(down) = self.down.remove(&begins.job) else {
+            return;
+        };
+        let way = if id == down.id && begins.price > down.run.price {
+            Way::Raised
+        } else if id == down.id {
+            Way::Waited
+        } else if begins.machine == down.run.machine {
+            Way::Reclaimed
+        } else {
+            Way::Moved
+        };
+        let ms = now.ms_since(down.since);
+        self.recoveries.push(Recovery { way, ms });
     }
 
     /// Books a run's work: after the boot overhead, and durable by whole checkpoint intervals.
@@ -180,6 +285,20 @@ impl Meter {
     /// Runs that ended before their job was done.
     pub fn interruptions(&self) -> u64 {
         self.interruptions
+    }
+
+    /// How jobs came to work again whose GPUs somebody else had taken, in order of time.
+    pub fn recoveries(&self) -> &[Recovery] {
+        &self.recoveries
+    }
+
+    /// GPU-hours of work that interruptions took.
+    pub fn lost_gpu_hours(&self) -> f64 {
+        let lost = self.progress.iter().zip(&self.jobs);
+        let of = |(progress, job): (&Progress, &Arc<Job>)| {
+            progress.lost_ms as f64 / 3_600_000.0 * f64::from(job.requirements.gpu_count)
+        };
+        lost.map(of).sum()
     }
 }
 
@@ -267,6 +386,35 @@ mod tests {
             (meter.useful_gpu_hours() - 40.0).abs() < 1e-9,
             "and no more than that"
         );
+    }
+
+    #[test]
+    fn a_recovery_is_told_by_where_and_at_what_price_it_works_again() {
+        let run = |machine, price| Run {
+            job: 0,
+            up_ms: 0,
+            machine,
+            price: Rate(price),
+        };
+        for (id, machine, price, way) in [
+            (1, 7, 100, Way::Waited),
+            (1, 7, 101, Way::Raised),
+            (2, 7, 300, Way::Reclaimed),
+            (2, 8, 50, Way::Moved),
+        ] {
+            let mut meter = meter();
+            let lost = Down {
+                since: Time(60_000),
+                id: 1,
+                run: run(7, 100),
+            };
+            meter.down.insert(0, lost);
+            meter.recovers(id, run(machine, price), Time(240_000));
+            let ms = 180_000;
+            assert_eq!(meter.recoveries(), [Recovery { way, ms }]);
+            meter.recovers(3, run(machine, price), Time(300_000));
+            assert_eq!(meter.recoveries().len(), 1, "it was up already");
+        }
     }
 
     #[test]

@@ -12,5 +12,5 @@ mod rules;
 
 pub use family::Family;
 pub use jobs::jobs;
-pub use meter::{Bound, Meter};
+pub use meter::{Bound, Meter, Recovery, Way};
 pub use play::{MakeAdapters, Match, Played, Player, play};

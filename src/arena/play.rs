@@ -13,7 +13,7 @@ use crate::types::offer::Market as SearchType;
 use crate::types::world::EngineConfig;
 
 use super::family::Family;
-use super::meter::{Bound, Meter};
+use super::meter::{Bound, Meter, Recovery};
 use super::rules::{Renter, Rule, disk, suits};
 
 /// Who plays.
@@ -67,7 +67,7 @@ pub struct Match {
 }
 
 /// What came of it.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Played {
     /// What the market charges, exactly, in dollars.
     pub cost: f64,
@@ -82,6 +82,10 @@ pub struct Played {
     pub interruptions: u64,
     /// Instances made.
     pub starts: u64,
+    /// How jobs came to work again whose GPUs somebody else had taken.
+    pub recoveries: Vec<Recovery>,
+    /// GPU-hours of work that was done and lost with a run that ended.
+    pub lost_gpu_hours: f64,
 }
 
 /// Between two looks.
@@ -191,6 +195,8 @@ fn played(market: &Market, account: u64, meter: &Meter, starts: u64) -> Played {
         done: meter.done(),
         interruptions: meter.interruptions(),
         starts,
+        recoveries: meter.recoveries().to_vec(),
+        lost_gpu_hours: meter.lost_gpu_hours(),
     }
 }
 
@@ -228,7 +234,7 @@ async fn by_daemon(
     Ok(Played {
         starts: outcome.starts,
         undone_cost: what.priced(&meter.undone_gpu_hours()),
-        ..*last
+        ..last.clone()
     })
 }
 

@@ -198,6 +198,8 @@ impl MarketError {
 pub struct Rented<'a> {
     /// Which.
     pub id: u64,
+    /// Its machine.
+    pub machine: u64,
     /// Its label as it is shown.
     pub label: Option<&'a str>,
     /// The label that it was made with, whatever of it is shown.

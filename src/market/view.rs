@@ -35,6 +35,7 @@ impl Market {
             let burn = task.meter.rates();
             Some(Rented {
                 id: contract.id,
+                machine: self.machines[contract.machine].id,
                 label: task.label.as_deref(),
                 label_asked: task.params.label.as_deref(),
                 actual_status: contract.states(online).1,

@@ -10,7 +10,7 @@ use super::super::failure::{Done, Exit, Failure};
 use super::super::output::{Align, Output};
 use super::super::simulate::play_adapters;
 use super::BacktestArgs;
-use crate::arena::{Family, Match, Played, Player, jobs, play};
+use crate::arena::{Family, Match, Played, Player, Recovery, Way, jobs, play};
 use crate::types::spelling;
 
 /// One family, or all.
@@ -65,6 +65,19 @@ struct Standing {
     starts: u64,
     /// What haggle's work comes to over what its comes to.
     haggle_over_it: Option<f64>,
+    /// Work that was done and lost, as a share of all that was done.
+    lost_share: Option<f64>,
+    /// From an outbid to a container that is up again, by how that came about.
+    recoveries: Vec<RecoveryDocument>,
+}
+
+#[derive(Debug, Serialize)]
+struct RecoveryDocument {
+    /// Absent: in whatever way.
+    way: Option<Way>,
+    count: usize,
+    p50_minutes: f64,
+    p95_minutes: f64,
 }
 
 /// A market, and who plays; `None`: the bound.
@@ -201,6 +214,8 @@ fn standings(
         let all = tasks.iter().zip(played);
         let its = all.filter(|((family, _, who), _)| of(*family) && *who == Some(player));
         its.fold((Played::default(), 0.0), |(sum, markets), (_, one)| {
+            let mut recoveries = sum.recoveries;
+            recoveries.extend(&one.recoveries);
             let sum = Played {
                 cost: sum.cost + one.cost,
                 undone_cost: sum.undone_cost + one.undone_cost,
@@ -208,6 +223,8 @@ fn standings(
                 done: sum.done + one.done,
                 interruptions: sum.interruptions + one.interruptions,
                 starts: sum.starts + one.starts,
+                recoveries,
+                lost_gpu_hours: sum.lost_gpu_hours + one.lost_gpu_hours,
             };
             (sum, markets + 1.0)
         })
@@ -218,7 +235,7 @@ fn standings(
         .into_iter()
         .map(|player| {
             let sum = sum(player);
-            let all = sum.0;
+            let all = &sum.0;
             Standing {
                 player: player.as_str(),
                 dollars_per_gpu_hour: price(&sum),
@@ -229,9 +246,61 @@ fn standings(
                 interruptions: all.interruptions,
                 starts: all.starts,
                 haggle_over_it: ratio(haggle, price(&sum)),
+                lost_share: ratio(
+                    all.lost_gpu_hours,
+                    all.lost_gpu_hours + all.useful_gpu_hours,
+                ),
+                recoveries: recoveries(&all.recoveries),
             }
         })
         .collect()
+}
+
+/// Of all of them, then of each way that there was.
+fn recoveries(all: &[Recovery]) -> Vec<RecoveryDocument> {
+    let of = |way: Option<Way>| {
+        let its = all
+            .iter()
+            .filter(|recovery| way.is_none_or(|way| recovery.way == way));
+        let mut minutes: Vec<f64> = its.map(|recovery| recovery.ms as f64 / 60_000.0).collect();
+        minutes.sort_by(f64::total_cmp);
+        let last = minutes.len().checked_sub(1)?;
+        // The nearest rank: a time that there was.
+        let at = |share: f64| {
+            minutes[((share * minutes.len() as f64).ceil() as usize).clamp(1, last + 1) - 1]
+        };
+        Some(RecoveryDocument {
+            way,
+            count: minutes.len(),
+            p50_minutes: at(0.5),
+            p95_minutes: at(0.95),
+        })
+    };
+    let ways = Way::ALL.into_iter().map(Some);
+    [None].into_iter().chain(ways).filter_map(of).collect()
+}
+
+fn recoveries_table(output: Output, standings: &[Standing]) -> String {
+    let columns = [
+        ("after an outbid", Align::Left),
+        ("works again by", Align::Left),
+        ("times", Align::Right),
+        ("p50 minutes", Align::Right),
+        ("p95 minutes", Align::Right),
+    ];
+    let rows = standings.iter().flat_map(|standing| {
+        standing.recoveries.iter().map(|recovery| {
+            let way = recovery.way.map_or("any way", Way::as_str);
+            vec![
+                standing.player.to_owned(),
+                way.to_owned(),
+                recovery.count.to_string(),
+                format!("{:.1}", recovery.p50_minutes),
+                format!("{:.1}", recovery.p95_minutes),
+            ]
+        })
+    });
+    output.table(&columns, rows.collect())
 }
 
 fn text(output: Output, document: &Document) -> String {
@@ -241,7 +310,8 @@ fn text(output: Output, document: &Document) -> String {
         text += &format!("{} (no less than ${bound} is possible)\n", family.family);
         text += &format!("{}\n\n", table(output, &family.players));
     }
-    text += &format!("all\n{}\n", table(output, &document.overall));
+    text += &format!("all\n{}\n\n", table(output, &document.overall));
+    text += &format!("{}\n", recoveries_table(output, &document.overall));
     text
 }
 
@@ -259,6 +329,7 @@ fn table(output: Output, standings: &[Standing]) -> String {
         ("useful GPU-hours", Align::Right),
         ("jobs done", Align::Right),
         ("lost runs", Align::Right),
+        ("work lost", Align::Right),
         ("instances", Align::Right),
     ];
     let rows = standings.iter().map(|standing| {
@@ -271,6 +342,9 @@ fn table(output: Output, standings: &[Standing]) -> String {
             format!("{:.1}", standing.useful_gpu_hours),
             standing.jobs_done.to_string(),
             standing.interruptions.to_string(),
+            standing
+                .lost_share
+                .map_or("-".to_owned(), |share| format!("{:.1} %", share * 100.0)),
             standing.starts.to_string(),
         ]
     });
@@ -280,6 +354,30 @@ fn table(output: Output, standings: &[Standing]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn recoveries_are_told_by_their_nearest_ranks() {
+        let of = |way, minutes: i64| Recovery {
+            way,
+            ms: minutes * 60_000,
+        };
+        let mut all: Vec<Recovery> = (1..=20).map(|minutes| of(Way::Moved, minutes)).collect();
+        all.push(of(Way::Raised, 100));
+        let told = recoveries(&all);
+        let told: Vec<_> = told
+            .iter()
+            .map(|one| (one.way, one.count, one.p50_minutes, one.p95_minutes))
+            .collect();
+        assert_eq!(
+            told,
+            [
+                (None, 21, 11.0, 20.0),
+                (Some(Way::Raised), 1, 100.0, 100.0),
+                (Some(Way::Moved), 20, 10.0, 19.0),
+            ]
+        );
+        assert!(recoveries(&[]).is_empty());
+    }
 
     #[test]
     fn everybody_works_on_the_same_market_and_is_charged_for_the_same_work() {
