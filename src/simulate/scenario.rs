@@ -422,6 +422,8 @@ async fn end(
     let mut daemon = rig.start(vec![Story::of(rig, accrued)])?;
     count(&daemon, outcome);
     outcome.begun_again = lock(&rig.checker).begun_again();
+    rig.server
+        .with_market(|market| lock(&rig.checker).look_for_leaks(market, daemon.state()));
     let ended = daemon.destroy_all(END_WITHIN).await?;
     for left in ended.remaining {
         outcome
@@ -468,6 +470,13 @@ fn compare(rig: &Rig, scenario: &Scenario, daemon: &Daemon, outcome: &mut Outcom
         outcome.starts = checker.made() as u64;
     });
     outcome.spend = daemon.state().usage(&Scope::Account).total;
+    if outcome.spend != outcome.billed {
+        let text = format!(
+            "the books say {} was spent, the bill {}",
+            outcome.spend, outcome.billed
+        );
+        outcome.violations.push(text);
+    }
     match rig.audit() {
         Ok((billed, problems)) => {
             if billed != outcome.billed {

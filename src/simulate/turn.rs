@@ -75,7 +75,8 @@ impl Turn {
             } => Some("policy-broken"),
             Self::Policy { policy: None, .. } => Some("policy-removed"),
             Self::Policy { .. } => Some("policy-edit"),
-            Self::WallClock(_) => Some("clock-jump"),
+            // By nothing: the clock is right again.
+            Self::WallClock(ahead_ms) => (*ahead_ms != 0).then_some("clock-jump"),
             Self::Disk { full } => full.then_some("disk-full"),
             Self::OtherAccount(other) => other.then_some("other-account"),
             Self::Faults(_) => Some("spell"),

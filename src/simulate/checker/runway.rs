@@ -86,10 +86,15 @@ impl Runway {
                 others: self.others,
             };
             let then = self.decided.get(&intent).copied().unwrap_or(now);
+            let left = credit.max(then.credit) - config.credit_reserve;
+            if left < Money::ZERO {
+                wrong.push(format!(
+                    "instance {id} was rented although the credit is {left} over its reserve"
+                ));
+            }
             let Some(least) = config.min_runway else {
                 continue;
             };
-            let left = credit.max(then.credit) - config.credit_reserve;
             let burn = i128::from((ours + then.others.min(self.others)).0);
             let lasts_ms = i128::from(left.0) * 3_600_000;
             if lasts_ms < burn * i128::from(millis(least)) {
@@ -140,6 +145,21 @@ mod tests {
         assert!(!is_wrong(None, (three, 0)));
         assert!(is_wrong(None, (three - 1, 0)));
         assert!(is_wrong(None, (three, 1)));
+    }
+
+    #[test]
+    fn a_rent_under_the_reserve_is_found_without_a_runway_too() {
+        let look = |credit| {
+            let config = EngineConfig {
+                min_runway: None,
+                credit_reserve: Money(100),
+                ..EngineConfig::default()
+            };
+            let new = [(1, IntentId(1))];
+            Runway::default().look(&config, &new, Rate(0), Money(credit))
+        };
+        assert_eq!(look(100), Vec::<String>::new());
+        assert_eq!(look(99).len(), 1);
     }
 
     #[test]
