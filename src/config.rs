@@ -231,14 +231,42 @@ impl Config {
         Self::from_layers(path, &variables, overrides)
     }
 
+    /// What the red button needs of a configuration that cannot be used as a whole: where the database and
+    /// the marketplace are, and where the token is found. Everything else is as by default.
+    ///
+    /// # Errors
+    /// These cannot be read: the file is no TOML, or what it or a variable says of them is wrong. They are not
+    /// guessed then, for a token must not be sent to a marketplace that was not meant.
+    pub fn load_for_ending(
+        path: Option<&Path>,
+        overrides: &[(&str, Value)],
+    ) -> Result<Self, ConfigError> {
+        let needed = |key: &str| key == "database" || key.starts_with("provider");
+        let variables = std::env::vars().filter(|(name, _)| {
+            let key = name.strip_prefix(PREFIX).unwrap_or_default();
+            needed(&key.replace("__", ".").to_ascii_lowercase())
+        });
+        Self::merged(path, &variables.collect(), overrides, &needed)
+    }
+
     fn from_layers(
         path: Option<&Path>,
         variables: &BTreeMap<String, String>,
         overrides: &[(&str, Value)],
     ) -> Result<Self, ConfigError> {
+        Self::merged(path, variables, overrides, &|_| true)
+    }
+
+    /// Of the file, the parts that are needed, by their first word.
+    fn merged(
+        path: Option<&Path>,
+        variables: &BTreeMap<String, String>,
+        overrides: &[(&str, Value)],
+        needed: &dyn Fn(&str) -> bool,
+    ) -> Result<Self, ConfigError> {
         let mut figment = Figment::from(layers::defaults()?);
         if let Some(layer) = layers::file_layer(path)? {
-            figment = figment.merge(layer);
+            figment = figment.merge(layer.only(needed));
         }
         for (name, value) in variables {
             if let Some(layer) = layers::variable_layer(name, value)? {

@@ -278,6 +278,63 @@ fn kill_refuses_where_it_cannot_know_whose_instances() {
     );
 }
 
+/// A daemon that lives elsewhere has its token, and destroys what it holds once it hears of the kill.
+#[test]
+fn a_kill_that_comes_to_nothing_forbids_spending_all_the_same() {
+    let directory = directory();
+    haggle(directory.path(), &["init"]);
+    let town = Town::open(directory.path());
+    let run = ["run", "--once", "--json"];
+    assert_eq!(
+        town.haggle(directory.path(), "at_right", &run)
+            .status
+            .code(),
+        Some(0)
+    );
+    let marked = directory.path().join("haggle.db.killed");
+    // No token is at hand.
+    let output = haggle(directory.path(), &["kill", "--yes"]);
+    assert_eq!(output.status.code(), Some(1));
+    let said = stderr(&output);
+    assert!(
+        said.contains("nothing was destroyed, and spending is forbidden"),
+        "{said}"
+    );
+    assert!(said.contains("HAGGLE_TOKEN"), "{said}");
+    assert!(marked.exists());
+    fs::remove_file(&marked).unwrap();
+    // The configuration has a word that nobody knows; where everything is, it says.
+    let config = directory.path().join("haggle.toml");
+    let before = fs::read_to_string(&config).unwrap_or_default();
+    fs::write(&config, format!("{before}\n[notiffy]\nx = 1\n")).unwrap();
+    let output = town.haggle(
+        directory.path(),
+        "at_right",
+        &["kill", "--yes", "--within", "1s", "--json"],
+    );
+    let said = stderr(&output);
+    assert!(
+        said.contains("going on with where the database and the marketplace are"),
+        "{said}"
+    );
+    assert!(
+        stdout(&output).contains("\"kill_file_written\": true"),
+        "{said}"
+    );
+    assert!(marked.exists());
+    fs::remove_file(&marked).unwrap();
+    // It is no TOML: where the marketplace is is not guessed.
+    fs::write(&config, "[provider\n").unwrap();
+    let output = haggle(directory.path(), &["kill", "--yes"]);
+    assert_eq!(output.status.code(), Some(1));
+    let said = stderr(&output);
+    assert!(
+        said.contains("spending is forbidden") && said.contains("haggle.toml"),
+        "{said}"
+    );
+    assert!(marked.exists());
+}
+
 #[test]
 fn a_missing_token_is_the_users_to_mend() {
     let directory = directory();

@@ -107,8 +107,31 @@ impl Context {
         self.config_with(Vec::new())
     }
 
+    /// The configuration as far as the red button needs it: one that cannot be used otherwise, for a word
+    /// in it that has nothing to do with that, must not be in its way.
+    pub(crate) fn config_for_ending(&self) -> Result<Config, Failure> {
+        self.config().or_else(|failure| {
+            let overrides = self.with_flags(Vec::new());
+            let config = Config::load_for_ending(self.global.config.as_deref(), &overrides);
+            let Ok(config) = config else {
+                return Err(failure);
+            };
+            self.output.note(&format!(
+                "warning: {}; going on with where the database and the marketplace are",
+                failure.in_short()
+            ));
+            Ok(config)
+        })
+    }
+
     /// The configuration with the global flags and a command's own laid over it.
-    pub(crate) fn config_with(&self, mut overrides: Vec<Override>) -> Result<Config, Failure> {
+    pub(crate) fn config_with(&self, overrides: Vec<Override>) -> Result<Config, Failure> {
+        let overrides = self.with_flags(overrides);
+        Config::load(self.global.config.as_deref(), &overrides)
+            .or_mendable("the configuration cannot be used")
+    }
+
+    fn with_flags(&self, mut overrides: Vec<Override>) -> Vec<Override> {
         let mut path = |key, value: &Option<PathBuf>| {
             if let Some(path) = value {
                 overrides.push((key, path.to_string_lossy().into_owned().into()));
@@ -116,8 +139,7 @@ impl Context {
         };
         path("database", &self.global.database);
         path("policies", &self.global.policies);
-        Config::load(self.global.config.as_deref(), &overrides)
-            .or_mendable("the configuration cannot be used")
+        overrides
     }
 
     /// The valid jobs, and a note on stderr for each policy that cannot be used.

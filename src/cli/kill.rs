@@ -3,7 +3,7 @@
 //! It needs neither daemon nor database: a token and the installation are enough.
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
@@ -59,7 +59,9 @@ struct KillDocument {
 }
 
 pub(crate) fn run(context: &Context, args: &KillArgs) -> Done {
-    let config = context.config()?;
+    let config = context
+        .config_for_ending()
+        .map_err(|failure| without_config(context, args, failure))?;
     let followed;
     let context = match args.clock {
         ClockChoice::System => context,
@@ -70,38 +72,48 @@ pub(crate) fn run(context: &Context, args: &KillArgs) -> Done {
     };
     let state = read_state(context.output, &config.database);
     let installation = installation(args, &config, state.as_ref())?;
+    // Nobody is asked, so spending is forbidden first, whatever comes of the rest: a daemon that lives and
+    // hears of it destroys by itself what this cannot.
+    let here = whose(&config.database, state.as_ref());
+    let other = here.filter(|here| *here != installation);
+    let recording = || record(context, &config.database, other.as_ref());
+    let early = args.yes.then(recording);
+    let after = |failure: Failure| in_vain(context.output, early.as_ref(), failure);
     let remembered = state.as_ref().map(|state| state.wire.clone());
-    let marketplace = context.connect(&config, &remembered.unwrap_or_default(), Patience::Retry)?;
+    let marketplace = context
+        .connect(&config, &remembered.unwrap_or_default(), Patience::Retry)
+        .map_err(after)?;
     let clock = context.clock.clone();
     block_on(async {
-        let account = account(&*marketplace, state.as_ref()).await?;
+        let account = account(&*marketplace, state.as_ref())
+            .await
+            .map_err(after)?;
         if state.is_none() {
             context.output.note(&told_account(account));
         }
-        // Nobody is asked, so spending is forbidden first, whatever comes of the rest.
-        let here = whose(&config.database, state.as_ref());
-        let other = here.filter(|here| *here != installation);
-        let recording = || record(context, &config.database, other.as_ref());
-        let early = args.yes.then(recording);
-        let listing = marketplace.instances().await.map_err(|error| {
-            let mut doing = "the instances cannot be listed; nothing was destroyed".to_owned();
-            if let Some(recorded) = &early {
-                warn_of_daemons(context.output, recorded);
-                if recorded.is_heard() {
-                    doing.push_str(", and spending is forbidden until `haggle resume --all`");
-                }
-            }
-            Failure::from(error).context(doing)
-        })?;
         let known: BTreeSet<InstanceId> = state
             .iter()
             .filter(|state| state.installation == installation)
             .flat_map(|state| state.held.keys().copied())
             .collect();
-        let ours = ours(&listing, &installation, &known);
-        show(context.output, &installation, &ours, &listing);
-        confirm(args, &installation, ours.len())?;
-        let recorded = early.unwrap_or_else(recording);
+        match marketplace.instances().await {
+            Ok(listing) => {
+                let ours = ours(&listing, &installation, &known);
+                show(context.output, &installation, &ours, &listing);
+                confirm(args, &installation, ours.len())?;
+            }
+            // It is tried again until the time is up, and what is known is asked for by its id.
+            Err(error) if args.yes && !matches!(error, ReadError::Unauthorized { .. }) => {
+                context
+                    .output
+                    .note(&format!("the instances cannot be listed now: {error}"));
+            }
+            Err(error) => {
+                let doing = "the instances cannot be listed";
+                return Err(after(Failure::from(error).context(doing)));
+            }
+        }
+        let recorded = early.clone().unwrap_or_else(recording);
         let mut down = WindDown::new(
             &*marketplace,
             &*clock,
@@ -131,6 +143,36 @@ pub(crate) fn run(context: &Context, args: &KillArgs) -> Done {
         warn_of_daemons(context.output, &recorded);
         finish(context.output, &document)
     })
+}
+
+/// Nothing was destroyed; what was achieved all the same.
+fn in_vain(output: Output, early: Option<&Recorded>, failure: Failure) -> Failure {
+    let mut so_far = "nothing was destroyed".to_owned();
+    if let Some(recorded) = early {
+        warn_of_daemons(output, recorded);
+        if recorded.is_heard() {
+            so_far.push_str(", and spending is forbidden until `haggle resume --all`");
+        }
+    }
+    failure.context(so_far)
+}
+
+/// Where the configuration does not even say where the marketplace is, a daemon can still be told by the
+/// file beside its database.
+fn without_config(context: &Context, args: &KillArgs, failure: Failure) -> Failure {
+    let named = context.global.database.clone();
+    let named = named.or_else(|| std::env::var_os("HAGGLE_DATABASE").map(PathBuf::from));
+    // As by default.
+    let database = named.unwrap_or_else(|| PathBuf::from("haggle.db"));
+    let here = whose(&database, read_state(context.output, &database).as_ref());
+    let other = here.filter(|here| {
+        args.installation
+            .as_ref()
+            .is_some_and(|asked| asked != here)
+    });
+    let known = args.yes && database.exists();
+    let recorded = known.then(|| record(context, &database, other.as_ref()));
+    in_vain(context.output, recorded.as_ref(), failure)
 }
 
 fn finish(output: Output, document: &KillDocument) -> Done {
@@ -232,8 +274,8 @@ async fn account(
         ))
         .hint("use the token of that account")),
         (Ok(found), _) => Ok(Some(found.id.0)),
-        (Err(error @ ReadError::Unauthorized { .. }), _) => Err(error.into()),
-        // Destroying works without the balance; the button must not hang on it.
+        // Destroying works without the balance, and a key may be allowed the one and not the other; the
+        // button must not hang on it. Labels carry the whole name of the installation.
         (Err(_), _) => Ok(None),
     }
 }
@@ -266,6 +308,7 @@ fn confirm(args: &KillArgs, installation: &Installation, count: usize) -> Result
 }
 
 /// Where a kill was recorded.
+#[derive(Clone, Debug)]
 struct Recorded {
     file: bool,
     database: bool,

@@ -17,6 +17,12 @@ pub(super) struct Layer {
 }
 
 impl Layer {
+    /// Without the parts that are not needed, by their first word.
+    pub(super) fn only(mut self, needed: &dyn Fn(&str) -> bool) -> Self {
+        self.values.retain(|key, _| needed(key));
+        self
+    }
+
     pub(super) fn nested(name: &str, key: &str, value: Value) -> Self {
         let values = figment::util::nest(key, value)
             .into_dict()

@@ -15,6 +15,7 @@ use crate::config::Config;
 use crate::ports::Marketplace;
 use crate::store::{read_installation, set_kill_file};
 use crate::types::ids::{AccountId, Installation, InstanceId};
+use crate::types::instance::{Instance, Listing};
 use crate::types::money::Rate;
 
 /// How ours are taken down.
@@ -123,6 +124,8 @@ impl Hands<'_> {
         // Only the whole prefix counts here: what else the daemon knows, it knows and not we.
         let nothing = BTreeSet::new();
         let ours = ours(&listing, installation, &nothing);
+        let held = self.memory.last.as_ref().map(|last| last.held.as_slice());
+        let strange = without_label(&listing, &ours, held.unwrap_or_default());
         // Reading took time, and it is the last moment at which nothing is lost.
         if self.is_back().await {
             return Ok(Acted::DaemonIsBack);
@@ -147,6 +150,15 @@ impl Hands<'_> {
             How::Park => parked(down.park_all(self.within).await),
         };
         wound.touched = numbers(down.touched().keys());
+        if !strange.is_empty() {
+            self.context.output.note(&format!(
+                "the daemon held {}, whose labels are not this installation's, or cannot be read: left as they \
+                 are, and billed; end them in the marketplace's console if they are yours",
+                list(strange.iter().copied())
+            ));
+            wound.left.extend(numbers(&strange));
+            wound.settled = false;
+        }
         wound.kill_file_written = kill_file_written;
         wound.daemon_came_back = self.is_back().await;
         Ok(Acted::Wound(wound))
@@ -196,6 +208,22 @@ impl Hands<'_> {
 
 fn numbers<'i>(ids: impl IntoIterator<Item = &'i InstanceId>) -> Vec<u64> {
     ids.into_iter().map(|id| id.0).collect()
+}
+
+/// What the daemon said that it holds, and is there, but without a label by which it may be touched.
+pub(super) fn without_label(
+    listing: &Listing,
+    ours: &[Instance],
+    held: &[InstanceId],
+) -> Vec<InstanceId> {
+    let there = |id: InstanceId| {
+        listing.rows.iter().any(|row| row.id == id) || listing.unreadable.contains(&id)
+    };
+    let is_ours = |id: InstanceId| ours.iter().any(|row| row.id == id);
+    held.iter()
+        .copied()
+        .filter(|&id| there(id) && !is_ours(id))
+        .collect()
 }
 
 fn destroyed(left: Option<BTreeSet<InstanceId>>) -> Wound {

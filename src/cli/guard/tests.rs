@@ -250,3 +250,30 @@ async fn the_database_of_another_installation_is_not_forbidden_to_spend() {
         assert_eq!(hands.is_of_the_daemon(&database), forbidden);
     }
 }
+
+#[test]
+fn what_the_daemon_held_and_has_no_label_of_ours_is_no_all_clear() {
+    use crate::cli::winddown::testing::Town;
+    use crate::types::instance::Listing;
+    let town = Town::default();
+    let label = format!("hg-{}-train-r0-1", town.installation);
+    let made = town.rent(&[
+        (Some(label.as_str()), None),
+        (Some("mine"), None),
+        (None, None),
+    ]);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .unwrap();
+    let listing: Listing = runtime.block_on(town.client.instances()).unwrap();
+    let ours = crate::cli::winddown::ours(
+        &listing,
+        &town.installation,
+        &std::collections::BTreeSet::new(),
+    );
+    let strange = |held: &[InstanceId]| act::without_label(&listing, &ours, held);
+    // The second one was relabelled by hand; what is gone, or was never held, is nobody's business.
+    assert_eq!(strange(&[made[0], made[1], InstanceId(1)]), [made[1]]);
+    assert_eq!(strange(&[made[0]]), []);
+}

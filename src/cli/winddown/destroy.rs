@@ -34,10 +34,20 @@ impl WindDown<'_> {
         let mut told_waiting = false;
         loop {
             let looked = self.now();
-            let mut seen = None;
+            let seen;
             let mut sent = Sent::default();
             match self.marketplace.instances().await {
-                Err(error) => self.output.note(&format!("cannot look: {error}")),
+                Err(error) => {
+                    self.output.note(&format!("cannot look: {error}"));
+                    // What is known can be asked for all the same.
+                    let late = looked.since(begun) >= LATE_CREATE;
+                    let nothing = BTreeSet::new();
+                    let again = self.ask_by_id(&nothing, late, looked, deadline).await;
+                    if again.any {
+                        last_request = self.now();
+                    }
+                    seen = Some(self.unlisted.clone());
+                }
                 Ok(listing) => {
                     let here = ours(&listing, self.installation, self.known);
                     let there = self.still_there(&listing, &here);

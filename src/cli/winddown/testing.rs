@@ -33,6 +33,8 @@ pub(in crate::cli) struct Way {
     pub(in crate::cli) bulk: bool,
     /// Destroying several at once destroys only half of them, and says that it did.
     pub(in crate::cli) half: bool,
+    /// For so long no listing is answered.
+    pub(in crate::cli) blind: Duration,
     pub(in crate::cli) faults: &'static str,
     pub(in crate::cli) seed: u64,
     pub(in crate::cli) disputed: Disputed,
@@ -44,6 +46,7 @@ impl Default for Way {
             native: false,
             bulk: true,
             half: false,
+            blind: Duration::ZERO,
             faults: "none",
             seed: 1,
             disputed: Disputed::default(),
@@ -114,6 +117,7 @@ impl Town {
             prefix: format!("hg-{installation}-"),
             account,
             half: way.half,
+            blind_until: clock.now() + way.blind,
         });
         let token = SecretString::from(TOKEN.to_owned());
         let nothing = std::collections::BTreeMap::new();
@@ -185,9 +189,17 @@ struct Watch {
     prefix: String,
     account: u64,
     half: bool,
+    blind_until: Time,
 }
 
 impl Watch {
+    /// Whether it is a listing that is not answered.
+    fn is_kept_back(&self, request: &Request) -> bool {
+        let path = request.path.trim_end_matches('/');
+        let lists = request.method == Method::Get && path.ends_with("/instances");
+        lists && self.clock.now() < self.blind_until
+    }
+
     /// Drops every second id of a request that destroys several.
     fn halve(&self, request: &mut Request) {
         let bulk = request.method == Method::Delete
@@ -207,6 +219,9 @@ impl Transport for Watch {
     async fn send(&self, mut request: Request) -> Result<Reply, TransportError> {
         self.clock.advance(LATENCY);
         self.halve(&mut request);
+        if self.is_kept_back(&request) {
+            return Err(TransportError::Broken("reset".to_owned()));
+        }
         if request.method != Method::Get {
             let ids = request.query.iter().filter(|(name, _)| name != "api_token");
             let ids: Vec<_> = ids.map(|(_, value)| value.as_str()).collect();

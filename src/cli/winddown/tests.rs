@@ -120,6 +120,33 @@ async fn a_hundred_are_gone_within_a_minute_in_bulk_and_settled_within_ten() {
     }
 }
 
+/// Their ids are known, and by them they can be asked for and destroyed.
+#[tokio::test]
+async fn what_is_known_is_destroyed_also_where_nothing_can_be_listed() {
+    for (blind, settled) in [
+        (Duration::from_mins(4), true),
+        (Duration::from_hours(24), false),
+    ] {
+        let town = Town::new(&Way {
+            native: true,
+            blind,
+            ..Way::default()
+        });
+        let known: BTreeSet<InstanceId> = rent(&town, 2).into_iter().collect();
+        let mut down = WindDown::new(
+            &*town.client,
+            &*town.clock,
+            Output::new(false),
+            &town.installation,
+            &known,
+        );
+        let left = down.destroy_all(Duration::from_mins(30)).await;
+        assert_eq!(town.left(), BTreeSet::new());
+        // That nothing else is there, only lists can prove.
+        assert_eq!(left.is_some(), settled, "{blind:?}");
+    }
+}
+
 #[tokio::test]
 async fn what_goes_wrong_on_the_way_is_settled_all_the_same() {
     let much = "5xx=12%,429=8%,timeout-after=3%,timeout-before=2%,partial=6%,empty=4%,garbage=4%,\
