@@ -19,11 +19,11 @@ use haggle::ports::{
     Charge, Clock, CreateRequest, Marketplace, OfferPage, Outcome, ReadError, RefusedWhy, Store,
 };
 use haggle::simulate::{FixedPolicies, PlaySecrets};
-use haggle::store::{Reader, SqliteStore, append_request};
+use haggle::store::{Reader, SqliteStore, append_request, set_kill_file};
 use haggle::types::ids::{AccountId, InstanceId, OfferId};
 use haggle::types::instance::{Account, DestroyWhy, Instance, Listing, Phase, RawState, Rental};
 use haggle::types::job::Job;
-use haggle::types::money::Rate;
+use haggle::types::money::{Money, Rate};
 use haggle::types::notification::{Notification, NotificationKind, PriceIncrease};
 use haggle::types::offer::{Bounds, Market as Kind, Offer, OfferQuery};
 use haggle::types::state::{Ask, Change, Event, Wish};
@@ -66,6 +66,10 @@ struct Twist {
     stops_lost_until: Option<Time>,
     /// Whose account the token opens, after so many more reads of that.
     opens: Option<(usize, AccountId)>,
+    /// What the account shows as its credit, after so many more reads of that.
+    credit: Option<(usize, Option<Money>)>,
+    /// What happens when the offer that is to be rented is looked at once more.
+    then: Option<Box<dyn FnOnce() + Send>>,
     starts: usize,
     destroys: Vec<InstanceId>,
     creates: usize,
@@ -113,6 +117,9 @@ impl Marketplace for Twisted {
     }
 
     async fn offer(&self, id: OfferId) -> Result<Option<Offer>, ReadError> {
+        if let Some(then) = self.with(|twist| twist.then.take()) {
+            then();
+        }
         self.inner.offer(id).await
     }
 
@@ -151,6 +158,12 @@ impl Marketplace for Twisted {
             if let Some((reads, opened)) = &mut twist.opens {
                 if *reads == 0 {
                     account.id = *opened;
+                }
+                *reads = reads.saturating_sub(1);
+            }
+            if let Some((reads, credit)) = &mut twist.credit {
+                if *reads == 0 {
+                    account.credit = *credit;
                 }
                 *reads = reads.saturating_sub(1);
             }
@@ -953,4 +966,51 @@ async fn what_was_rented_while_the_token_was_exchanged_is_destroyed_and_told_of(
     assert_eq!(told.len(), 1);
     assert_eq!(told[0].instance, Some(made));
     assert_eq!(town.there().await, []);
+}
+
+/// Others may spend it between the plan and the request.
+#[tokio::test(flavor = "current_thread")]
+async fn nothing_is_rented_once_the_credit_does_not_cover_it_any_more() {
+    for (credit, creates) in [
+        (Some(Money::dollars(1)), 0),
+        (None, 0),
+        (Some(Money::dollars(100)), 1),
+    ] {
+        let town = Town::new(1);
+        // The poll reads it, and then the last look before the create.
+        town.twisted.with(|twist| twist.credit = Some((1, credit)));
+        let mut daemon = town.daemon();
+        daemon.tick().await.unwrap();
+        let made = town.twisted.with(|twist| twist.creates);
+        assert_eq!(made, creates, "{credit:?}");
+    }
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn a_tick_under_way_begins_nothing_after_the_red_button_or_a_long_sleep() {
+    let town = Town::new(1);
+    let mut daemon = town.daemon();
+    let database = town.database();
+    town.twisted.with(|twist| {
+        twist.then = Some(Box::new(move || set_kill_file(&database).unwrap()));
+    });
+    daemon.tick().await.unwrap();
+    assert_eq!(town.twisted.with(|twist| twist.creates), 0);
+    daemon.tick().await.unwrap();
+    assert!(daemon.state().killed, "and the next one knows");
+
+    let town = Town::new(1);
+    let mut daemon = town.daemon();
+    let clock = town.clock.clone();
+    // The machine sleeps while the plan is carried out.
+    town.twisted.with(|twist| {
+        twist.then = Some(Box::new(move || clock.advance(Duration::from_hours(12))));
+    });
+    daemon.tick().await.unwrap();
+    daemon.tick().await.unwrap();
+    assert_eq!(
+        town.twisted.with(|twist| twist.creates),
+        1,
+        "at the next one"
+    );
 }

@@ -19,7 +19,7 @@ use crate::engine::lease::first_tail;
 use crate::engine::risk::Hazard;
 use crate::ports::{CreateRequest, Outcome, RefusedWhy};
 use crate::types::ids::{InstanceId, IntentId, Label, OfferId, Permit, Slot};
-use crate::types::instance::{DestroyWhy, Held, Phase, Rental, RunnerView};
+use crate::types::instance::{Account, DestroyWhy, Held, Phase, Rental, RunnerView};
 use crate::types::intent::{Effect, Intent, IntentState};
 use crate::types::job::{Job, RunType};
 use crate::types::money::{Money, Rate};
@@ -27,8 +27,8 @@ use crate::types::mutant::Mutant;
 use crate::types::offer::Offer;
 use crate::types::plan::Action;
 use crate::types::start::Asked;
-use crate::types::state::{Change, Event, Severity};
-use crate::types::time::Time;
+use crate::types::state::{Ask, Change, Event, Severity, UserRequest};
+use crate::types::time::{Time, human};
 use crate::types::world::World;
 
 /// How long nothing is rented after the account refused to spend.
@@ -44,6 +44,10 @@ impl Daemon {
     /// Records and carries out each action in turn.
     pub(super) async fn carry_out(&mut self, decision: &Decision) -> Result<(), DaemonError> {
         for action in &decision.plan.actions {
+            let planned_at = decision.world.now;
+            if self.begins_to_spend(&action.effect) && self.is_overtaken(planned_at)? {
+                continue;
+            }
             if self
                 .turns_out_otherwise(&action.effect, &decision.world)
                 .await
@@ -66,10 +70,44 @@ impl Daemon {
                 continue;
             }
             if let Some(intent) = self.record_rent(action, replica, job)? {
-                Box::pin(self.rent(intent, job, action)).await?;
+                Box::pin(self.rent(intent, job, action, planned_at)).await?;
             }
         }
         Ok(())
+    }
+
+    /// Whether an effect makes something run, or run at a higher price.
+    fn begins_to_spend(&self, effect: &Effect) -> bool {
+        match effect {
+            Effect::Rent { .. } | Effect::Start { .. } => true,
+            Effect::SetBid { instance, bid } => {
+                let held = self.state.held.get(instance);
+                held.is_none_or(|held| *bid > held.price)
+            }
+            Effect::Stop { .. }
+            | Effect::Destroy { .. }
+            | Effect::Relabel { .. }
+            | Effect::Copy { .. } => false,
+        }
+    }
+
+    /// Whether a plan is overtaken: the red button was pressed since, or the machine slept, and what is rented
+    /// has cost for longer than its reservation reaches. The next tick looks anew.
+    fn is_overtaken(&mut self, planned_at: Time) -> Result<bool, DaemonError> {
+        let killed = |request: &UserRequest| matches!(request.ask, Ask::Kill);
+        if self.parts.store.requests()?.iter().any(killed) {
+            tracing::info!("the kill came while a tick was under way: nothing more is begun in it");
+            return Ok(true);
+        }
+        let age = self.now().since(planned_at);
+        let old = age > self.settings.engine.outage_allowance;
+        if old {
+            tracing::warn!(
+                "what was decided is {} old, and is not begun any more",
+                human(age)
+            );
+        }
+        Ok(old)
     }
 
     /// Whether an instance that is to be destroyed turns out not to be what it was judged to be: the
@@ -140,6 +178,7 @@ impl Daemon {
         intent: Intent,
         job: &Job,
         action: &Action,
+        planned_at: Time,
     ) -> Result<(), DaemonError> {
         let Effect::Rent {
             ref replica,
@@ -198,12 +237,19 @@ impl Daemon {
         // Nothing comes between this and the create: whose account the token opens may change at any
         // time, and what is rented on another account is out of our sight.
         match self.poll_account().await {
-            Ok(Ok(_)) => {}
+            Ok(Ok(account)) => {
+                if !self.is_covered(account) {
+                    return self.refused(intent, "credit-fell");
+                }
+            }
             Ok(Err(_)) => return self.refused(intent, "account-unreadable"),
             Err(error) => {
                 self.refused(intent, "other-account")?;
                 return Err(error);
             }
+        }
+        if self.is_overtaken(planned_at)? {
+            return self.refused(intent, "overtaken");
         }
         // Empty listings from before it say nothing about what it makes.
         self.empties = super::poll::Empties::default();
@@ -215,6 +261,15 @@ impl Daemon {
             return Ok(());
         }
         self.confirm_account(id, &request.label).await
+    }
+
+    /// Whether the credit still covers, over its reserve, what is set aside for this and for all else that is
+    /// under way: others may have spent since it was planned. What cannot be read covers nothing.
+    fn is_covered(&self, account: Account) -> bool {
+        let aside: Money = self.state.reserved.values().copied().sum();
+        account
+            .credit
+            .is_some_and(|credit| credit - self.settings.engine.credit_reserve >= aside)
     }
 
     /// What a create was answered with.
