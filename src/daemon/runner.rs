@@ -25,7 +25,7 @@ const LOGS_A_TICK: usize = 8;
 
 /// And so many of those that stand still, after them: one that cannot be read any more takes nothing from what
 /// runs.
-const STOPPED_A_TICK: usize = 2;
+const STOPPED_A_TICK: usize = 8;
 
 /// So many lines are read of each: more than a runner writes between two reads, beside a command that
 /// writes some.
@@ -167,7 +167,9 @@ impl Daemon {
             .filter(|(phase, held)| match phase {
                 Phase::Running | Phase::Exited => true,
                 Phase::Stopped => self.may_have_said_more(held),
-                Phase::Provisioning | Phase::Offline | Phase::Unclear => false,
+                // Whether it works its row does not say; its log may.
+                Phase::Unclear => held.first_ran_at.is_some(),
+                Phase::Provisioning | Phase::Offline => false,
             })
             .filter(|(_, held)| held.runner.is_some() && held.destroying.is_none());
         in_turn(held.collect(), &self.logs_tried)
@@ -228,11 +230,11 @@ mod tests {
     #[test]
     fn logs_that_cannot_be_read_keep_no_others_from_their_turn() {
         let job = job("a");
-        let all: Vec<Held> = (1..=14)
+        let all: Vec<Held> = (1..=22)
             .map(|id| held(id, &job, &offer(id), usd(0.2)))
             .collect();
         let phase = |held: &Held| match held.id.0 {
-            1..=4 => Phase::Stopped,
+            1..=12 => Phase::Stopped,
             _ => Phase::Running,
         };
         let mut tried: BTreeMap<InstanceId, Mono> = BTreeMap::new();
@@ -245,12 +247,13 @@ mod tests {
             tried.extend(read.iter().map(|&id| (InstanceId(id), at)));
             turns.push(read);
         }
-        let first = [5, 6, 7, 8, 9, 10, 11, 12];
-        let second = [13, 14, 5, 6, 7, 8, 9, 10];
-        assert_eq!(turns[0], [&first[..], &[1, 2]].concat());
-        assert_eq!(turns[1], [&second[..], &[3, 4]].concat());
-        assert_eq!(turns[2][..4], [11, 12, 5, 6]);
-        assert_eq!(turns[2][8..], [1, 2]);
+        let numbers = |from: u64, to: u64| (from..=to).collect::<Vec<u64>>();
+        let first = [numbers(13, 20), numbers(1, 8)].concat();
+        let second = [vec![21, 22], numbers(13, 18), numbers(9, 12), numbers(1, 4)].concat();
+        assert_eq!(turns[0], first);
+        assert_eq!(turns[1], second);
+        assert_eq!(turns[2][..4], [19, 20, 13, 14]);
+        assert_eq!(turns[2][8..], [numbers(5, 8), numbers(1, 4)].concat());
     }
 
     #[test]

@@ -75,6 +75,8 @@ impl Part {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Cost {
     pub(crate) ms: i64,
+    /// Of these, for how many nobody looked.
+    pub(crate) unseen_ms: i64,
     pub(crate) gpu: Part,
     pub(crate) disk: Part,
 }
@@ -121,6 +123,7 @@ pub(crate) fn accrue(
     let (gpu_ms, disk_ms) = likely(asked, (before.phase, held.phase), sight, (ms, sure));
     Cost {
         ms,
+        unseen_ms: ms - sure,
         gpu: Part::of(gpu, billed_ms, gpu_ms),
         disk: Part::of(disk, ms, disk_ms),
     }

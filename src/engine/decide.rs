@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::types::deadline::Stance;
 use crate::types::ids::{HostId, InstanceId, JobName, MachineId, ReplicaId};
 use crate::types::instance::{DestroyWhy, Held, Rental};
-use crate::types::intent::Effect;
+use crate::types::intent::{Effect, Intent};
 use crate::types::job::{Job, RentalChoice};
 use crate::types::money::BID_PARKED;
 use crate::types::plan::{
@@ -283,9 +283,12 @@ impl<'a> Tick<'a> {
             let best = cheaper_elsewhere(world, job, (ranking, index), held, &record);
             best.is_some_and(|best| self.affords(job, id, best).is_ok())
         });
+        // One at a time: what there is elsewhere is there once.
+        let alone = !self.moves && !self.others_are_between(job, id);
         let no_dearer = held
             .first()
-            .is_some_and(|held| no_dearer_elsewhere(world, job, (ranking, index), held));
+            .filter(|_| alone)
+            .is_some_and(|held| no_dearer_elsewhere(world, job, (ranking, index), held, &record));
         let step = step(&mut Ground {
             world,
             job,
@@ -303,7 +306,10 @@ impl<'a> Tick<'a> {
             queued,
             purse: &mut self.purse,
         });
-        let is_move = |action: &Action| action.why == Why::CheaperElsewhere;
+        let is_move = |action: &Action| {
+            let leaves = matches!(action.effect, Effect::Destroy { .. });
+            action.why == Why::CheaperElsewhere || (no_dearer && leaves)
+        };
         self.moves |= step.actions.iter().any(is_move);
         self.actions
             .extend(step.actions.into_iter().map(|action| (order, action)));
@@ -560,6 +566,17 @@ impl<'a> Tick<'a> {
             };
             self.actions.extend(action.map(|action| (0, action)));
         }
+    }
+
+    /// Whether another replica of a job is between two machines, and takes what there is first.
+    fn others_are_between(&self, job: &Job, id: &ReplicaId) -> bool {
+        let state = &self.world.state;
+        let other = |replica: &ReplicaId| replica.job == job.name && replica != id;
+        let goes = |held: &Held| held.destroying.is_some() && other(&held.replica);
+        let comes = |intent: &Intent| matches!(&intent.effect, Effect::Rent { replica, .. } if other(replica));
+        state.held.values().any(goes)
+            || state.intents.values().any(comes)
+            || self.needs.iter().any(|need| other(&need.replica))
     }
 
     fn wanted(&self, held: &Held) -> bool {

@@ -5,6 +5,7 @@
 //! quarter of an hour.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::runner::{Kept, Told};
@@ -89,6 +90,12 @@ impl Fold<'_> {
             let worked = view.worked;
             let kept = view.checkpoint.clone();
             let news = view.take_up(&heard.lines, heard.at);
+            let once = |job: Arc<Job>| job.finish != Finish::Never;
+            if news.ended_well && self.job(&held.replica.job).is_some_and(once) {
+                // What its container was started with once more is of no use.
+                view.state = Some("ended".to_owned());
+                view.exit = Some(0);
+            }
             if held.phase == Phase::Running && !held.is_behind_gate() && view.checkpoint != kept {
                 // Its disk works: what was not copied from it some time ago may be now.
                 held.copies_failed = 0;
@@ -141,7 +148,8 @@ impl Fold<'_> {
         // What stands still may have ended before: what it said last of its end is true, and would be paid
         // for again if it were not believed. Nothing else is expected of it.
         let well = view.exit == Some(0);
-        let stands = held.phase == Phase::Stopped || (held.phase == Phase::Exited && well);
+        let unseen = matches!(held.phase, Phase::Exited | Phase::Unclear);
+        let stands = held.phase == Phase::Stopped || (unseen && well);
         if !may || !(held.phase == Phase::Running || (stands && view.has_ended())) {
             return;
         }

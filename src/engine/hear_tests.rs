@@ -232,6 +232,40 @@ fn a_command_that_ended_before_its_instance_was_stopped_is_not_paid_for_again() 
     assert_eq!(scene.hears(600, Some(silent)), None);
 }
 
+/// Its bid won again before anybody read how it had ended.
+#[test]
+fn a_command_that_ended_well_before_its_container_was_started_again_has_finished() {
+    let both = |exit: i32| {
+        vec![
+            line("1.1", 1, "running"),
+            result("1.1", 2, exit),
+            line("2.2", 1, "running"),
+        ]
+    };
+    let mut scene = Scene::new();
+    scene.hears(1, Some(vec![line("1.1", 1, "running")]));
+    assert_eq!(scene.hears(9, Some(both(0))), Some(Verdict::Ended));
+    assert_eq!(scene.ending(), Some(Ending::Finished));
+    let mut failed = Scene::new();
+    assert_eq!(failed.hears(9, Some(both(3))), None);
+    assert_eq!(failed.ending(), None, "it is tried again already");
+    let mut service = Scene::new();
+    service.job.finish = Finish::Never;
+    assert_eq!(service.hears(9, Some(both(0))), None);
+    assert_eq!(service.view().exit, None);
+}
+
+#[test]
+fn what_a_row_does_not_say_its_log_does() {
+    let mut scene = Scene::new();
+    scene.hears(1, Some(vec![line("1.1", 1, "running")]));
+    scene.row.cur_state = Some(RawState::Other);
+    scene.row.actual = Some(RawState::Other);
+    let last = vec![line("1.1", 1, "running"), result("1.1", 2, 0)];
+    assert_eq!(scene.hears(1, Some(last)), Some(Verdict::Ended));
+    assert_eq!(scene.ending(), Some(Ending::Finished));
+}
+
 #[test]
 fn one_that_fails_is_tried_again_and_its_next_start_is_another() {
     let mut scene = Scene::new();

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use crate::types::instance::{Held, Phase, Rental};
 
-use crate::types::job::{Finish, Job};
+use crate::types::job::{CheckpointPlace, Finish, Job};
 use crate::types::money::BID_PARKED;
 use crate::types::plan::Candidate;
 use crate::types::state::ReplicaRecord;
@@ -70,27 +70,39 @@ pub(super) fn cheaper_elsewhere<'a>(
     // What is paid once there, and what is done again; what is saved until it would be lost here, too.
     let stay = stay_gpu_hours(&scope, offered(world, best)?);
     let once = (best.parts.boot + best.parts.traffic) * stay;
-    let again = gpu_hours(record.volatile_gpu_ms) * here.total;
+    let again = gpu_hours(goes_with_disk(job, record)) * here.total;
     let running = best.parts.total() - best.parts.boot - best.parts.traffic;
     let saved = (here.total - running) * left.min(here.lasts);
     let pays = saved > (once + again) * TIMES_MIN;
     (pays && running < here.total * (1.0 - GAIN_MIN)).then_some(best)
 }
 
+/// Useful milliseconds of work that are done again where a replica leaves its disk: what is in no checkpoint,
+/// and, unless checkpoints are elsewhere, all the others. That a policy lets a disk be lost makes what is on
+/// it no cheaper to do once more.
+fn goes_with_disk(job: &Job, record: &ReplicaRecord) -> i64 {
+    let elsewhere = job.checkpoint_place == Some(CheckpointPlace::Remote);
+    let kept = if elsewhere { 0 } else { record.durable_gpu_ms };
+    record.volatile_gpu_ms.saturating_add(kept)
+}
+
 /// Whether what an instance was outbid of is to be had elsewhere at no more than it was, with a new start:
 /// there is nothing to wait for then. Where its disk carries work, that is not asked: it would have to be
-/// brought along.
+/// brought along, or done again.
 pub(super) fn no_dearer_elsewhere(
     world: &World,
     job: &Job,
     (ranking, index): (&Ranking, &MarketIndex<'_>),
     held: &Held,
+    record: &ReplicaRecord,
 ) -> bool {
     let is_outbid = held.phase == Phase::Stopped
         && held.rental == Rental::Bid
         && held.outbid_at.is_some()
         && held.price > BID_PARKED;
-    if !is_outbid || !expendable(world, job, held) {
+    let carries =
+        job.finish != Finish::Never && goes_with_disk(job, record) > record.volatile_gpu_ms;
+    if !is_outbid || carries || !expendable(world, job, held) {
         return false;
     }
     let mut elsewhere = ranking.candidates.iter();
@@ -111,7 +123,6 @@ mod tests {
     use super::*;
     use crate::types::instance::DestroyWhy;
     use crate::types::intent::Effect;
-    use crate::types::job::CheckpointPlace;
     use crate::types::machine::Odds;
     use crate::types::money::Rate;
     use crate::types::offer::Offer;
@@ -179,6 +190,15 @@ mod tests {
             job.checkpoint_every = Some(Duration::from_hours(9));
             let mut record = world.state.replica(&held.replica);
             record.volatile_gpu_ms = millis(Duration::from_hours(6));
+            world.state.replicas.insert(record.id.clone(), record);
+        });
+        // Hours of work are on its disk alone, which its policy lets go.
+        stays(&|world, job, held| {
+            (job.checkpoint_place, job.disposable) = (Some(CheckpointPlace::Disk), true);
+            job.finish = Finish::Work;
+            job.work_mgpu_h = Some(16_000);
+            let mut record = world.state.replica(&held.replica);
+            record.durable_gpu_ms = millis(Duration::from_hours(10));
             world.state.replicas.insert(record.id.clone(), record);
         });
         // There is nothing else, or nothing that the limits leave.

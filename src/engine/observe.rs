@@ -65,6 +65,9 @@ pub struct Observation<'a> {
 /// How long a listing may show a bid from before its last raise. A raised bid counts until then.
 const BID_LAG_MS: i64 = 120_000;
 
+/// What is adopted is no older than this by its label: another number there is no moment of a clock.
+const ADOPTED_AGE_MAX: std::time::Duration = std::time::Duration::from_hours(24 * 366);
+
 /// After so long an unbroken run, a lost slot may be raised for again.
 const RAISE_AGAIN_AFTER_MS: i64 = 3_600_000;
 
@@ -350,7 +353,11 @@ impl Fold<'_> {
             self.offer(|offer| offer.machine == machine)
                 .and_then(|offer| offer.disk_rate(disk_gb))
         });
-        let created_at = row.started_at.filter(|&at| at <= now).unwrap_or(now);
+        // A rent's number is the moment of the clock at which it was asked for, or a little more.
+        let asked_at = i64::try_from(label.intent.0).ok().map(Time);
+        let asked_at = asked_at.filter(|&at| at <= now && now.since(at) <= ADOPTED_AGE_MAX);
+        let started_at = row.started_at.filter(|&at| at <= now);
+        let created_at = started_at.or(asked_at).unwrap_or(now);
         // An instance that is older than another of its replica must not pass for the newer one.
         let superseded = self
             .draft
@@ -424,7 +431,10 @@ impl Fold<'_> {
         let again = !known && self.seen.ended.contains_key(&held.id);
         let sight = if again { Sight::Again } else { sight(row) };
         let no_fault = self.watch_start(&mut held, row);
-        let ran_ms = self.account(&mut held, before, known, (sight, self.seen.now));
+        let (ran_ms, unseen_ms) = self.account(&mut held, before, known, (sight, self.seen.now));
+        if known {
+            self.may_have_worked(&mut held, before.phase, unseen_ms);
+        }
         self.settle_changes(&held, row);
         if held.destroying.is_some() {
             held.destroying_since.get_or_insert(self.seen.now);
@@ -505,14 +515,15 @@ impl Fold<'_> {
 
     /// Posts what the time since the last sight cost, up to a moment, and books what it achieved.
     /// What it may have cost beyond the estimate is posted beside it: money that may be spent is not
-    /// free before the bill gives it back. Returns for how long, at most, it ran without a break.
+    /// free before the bill gives it back. Returns for how long, at most, it ran without a break, and for
+    /// how long nobody looked.
     pub(crate) fn account(
         &mut self,
         held: &mut Held,
         before: Before,
         known: bool,
         (sight, until): (Sight, Time),
-    ) -> i64 {
+    ) -> (i64, i64) {
         let now = self.seen.now;
         let unchanged = self.seen.unchanged.get(&held.id).copied();
         let cost = accrue(held, before, unchanged, sight, until);
@@ -542,7 +553,7 @@ impl Fold<'_> {
         if let (true, Some(job)) = (at_work, self.job(&held.replica.job)) {
             self.book(&job, held, cost.ms);
         }
-        ran_ms
+        (ran_ms, cost.unseen_ms)
     }
 
     fn book(&mut self, job: &Job, held: &mut Held, ms: i64) {
@@ -1177,6 +1188,24 @@ mod tests {
         }
     }
 
+    /// Its bid stands: it may have won its slot and lost it again.
+    #[test]
+    fn what_stands_still_again_after_we_were_blind_may_hold_work_unless_it_is_parked() {
+        for (blind, parked, ran) in [(4, false, false), (6, false, true), (6, true, false)] {
+            let mut scene = Scene::new(job("a"));
+            scene.minute(RawState::Running, Some(RawState::Loading));
+            if parked {
+                scene.state.held.get_mut(&InstanceId(5)).unwrap().stop_asked = true;
+                scene.row.price = Some(BID_PARKED);
+            }
+            scene.minute(RawState::Stopped, Some(RawState::Exited));
+            assert_eq!(scene.held().first_ran_at, None);
+            scene.now = Time(scene.now.0 + (blind - 1) * MINUTE);
+            scene.minute(RawState::Stopped, Some(RawState::Exited));
+            assert_eq!(scene.held().first_ran_at.is_some(), ran, "{blind} {parked}");
+        }
+    }
+
     #[test]
     fn provisioning_bills_disk_alone_and_a_stop_as_asked_is_no_outbid() {
         let mut scene = Scene::new(job("a"));
@@ -1351,6 +1380,27 @@ mod tests {
         // It is newer than the one that was known, so it carries the next generation.
         assert_eq!(scene.state.held[&InstanceId(8)].generation, 1);
         assert_eq!(scene.events, ["adopted"]);
+    }
+
+    /// What it cost so far counts against limits long before a bill shows it.
+    #[test]
+    fn what_is_adopted_without_a_start_is_as_old_as_its_label() {
+        let age = |hours: Option<u64>| {
+            let mut scene = Scene::new(job("a"));
+            let asked_at = hours.map_or(77, |hours| (scene.now - Duration::from_hours(hours)).0);
+            let label = rent(&mut scene, asked_at.cast_unsigned());
+            scene.state.intents.clear();
+            let mut row = labelled(&scene, 8, &label);
+            row.started_at = None;
+            scene.see(Some((vec![row], true)), &[], &[]);
+            let adopted = &scene.state.held[&InstanceId(8)];
+            (
+                scene.now.since(adopted.created_at),
+                adopted.spent() > Money::ZERO,
+            )
+        };
+        assert_eq!(age(Some(20)), (Duration::from_hours(20), true));
+        assert_eq!(age(None).0, Duration::ZERO, "no moment of a clock");
     }
 
     #[test]

@@ -24,7 +24,7 @@ use super::lease::may_wake;
 use super::means::{can_move, cost};
 use super::price::stay_gpu_hours;
 use super::rank;
-use super::replica::{Ground, PARKED_MAX, Step, due, finds_sure, leave};
+use super::replica::{Ground, PARKED_MAX, Step, due, failed_before, finds_sure, leave};
 
 /// So long a raised bid may take to win the slot back before the next step is taken.
 pub(super) const RAISE_TAKES: Duration = Duration::from_mins(5);
@@ -60,6 +60,9 @@ pub(super) fn stopped(
     if let Some((why @ (Why::RentalEnding | Why::OverCeiling), destroy_why)) = due(ground, held) {
         return leave(ground, held, why, destroy_why, count, step);
     }
+    if let Some(situation) = failed_before(ground, held, step) {
+        return situation;
+    }
     if let Some(action) = lower(ground.world, ground.job, held) {
         step.actions.push(action);
         return Situation::Outbid { until };
@@ -92,7 +95,14 @@ fn ladder(
             Ok((bid, on_demand))
         }
     });
-    let goes = ground.no_dearer && alone && count == 1 && moves.is_ok() && spendable(ground);
+    // With its bid standing it may yet run again; without, it would wait for what it may not rent.
+    let goes = ground.no_dearer
+        && alone
+        && count == 1
+        && moves.is_ok()
+        && spendable(ground)
+        && ground.record.retry_at.is_none_or(|at| at <= world.now)
+        && can_move(ground, held).is_ok();
     let is_waited_for = has_time && !goes && (!given_up(held) || world.now < until);
     let mut tell = |recourse, turn| step.recourses.push((recourse, turn));
     if is_waited_for {

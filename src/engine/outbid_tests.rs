@@ -350,6 +350,79 @@ fn nothing_is_waited_for_that_is_to_be_had_elsewhere_at_no_more() {
     assert!(destroys(&unheard));
 }
 
+fn goes(world: &World) -> usize {
+    let effects = effects(world);
+    let gone = effects
+        .iter()
+        .filter(|effect| matches!(effect, Effect::Destroy { .. }));
+    gone.count()
+}
+
+#[test]
+fn nothing_leaves_for_what_it_may_not_rent_or_would_do_again() {
+    let world = light(1, 0.15, rival(0.25, 0.8));
+    assert_eq!(goes(&world), 1);
+    // Its policy lets the disk be lost, and hours of work with it: they would be paid for once more.
+    let mut carried = world.clone();
+    let mut job = (*carried.jobs[0]).clone();
+    (job.checkpoint_place, job.disposable) = (Some(CheckpointPlace::Disk), true);
+    carried.jobs = vec![Arc::new(job)];
+    assert_eq!(goes(&carried), 1, "it has done nothing yet");
+    let id = carried.state.held[&InstanceId(5)].replica.clone();
+    let mut record = carried.state.replica(&id);
+    record.durable_gpu_ms = 3_600_000;
+    carried.state.replicas.insert(id.clone(), record);
+    assert_eq!(goes(&carried), 0);
+    // It has to wait before it begins anew.
+    let mut waits = world.clone();
+    let mut record = waits.state.replica(&id);
+    record.retry_at = Some(NOW + Duration::from_mins(9));
+    waits.state.replicas.insert(id, record);
+    assert_eq!(goes(&waits), 0);
+}
+
+#[test]
+fn of_those_that_are_outbid_together_one_leaves_for_what_is_cheap() {
+    let mut world = light(1, 0.15, rival(0.25, 0.8));
+    let mut job = (*world.jobs[0]).clone();
+    job.replicas = 3;
+    for id in 6..=7 {
+        let mut other = world.state.held[&InstanceId(5)].clone();
+        other.id = InstanceId(id);
+        other.intent = crate::types::ids::IntentId(id);
+        other.replica.index = u32::try_from(id).unwrap() - 5;
+        other.slot.machine = crate::types::ids::MachineId(100 + id);
+        let mut record = world.state.replica(&other.replica);
+        record.generation = other.generation;
+        world.state.replicas.insert(record.id.clone(), record);
+        world.state.held.insert(other.id, other);
+    }
+    world.jobs = vec![Arc::new(job)];
+    list(&mut world, true);
+    assert_eq!(goes(&world), 1);
+    // And no other one before that has found its place.
+    let left = world.state.held.get_mut(&InstanceId(5)).unwrap();
+    left.destroying = Some(DestroyWhy::Moved);
+    left.destroy_sent_at = Some(NOW);
+    assert_eq!(goes(&world), 0);
+}
+
+#[test]
+fn what_was_heard_to_fail_after_it_was_outbid_is_not_won_back_before_its_time() {
+    let mut world = light(61, 0.3, rival(0.25, 0.8));
+    assert_eq!(effects(&world), [bid(0.2625)]);
+    let mut view = RunnerView::of(&runner("true"));
+    view.verdict = Some(crate::types::instance::Verdict::Ended);
+    view.exit = Some(1);
+    let held = world.state.held.get_mut(&InstanceId(5)).unwrap();
+    held.runner = Some(view);
+    let id = held.replica.clone();
+    let mut record = world.state.replica(&id);
+    record.retry_at = Some(NOW + Duration::from_mins(60));
+    world.state.replicas.insert(id, record);
+    assert_eq!(goes(&world), 1);
+}
+
 #[test]
 fn a_raise_is_not_paid_for_where_another_machine_costs_less() {
     let raised = |elsewhere| {

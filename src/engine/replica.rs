@@ -18,7 +18,7 @@ use crate::types::state::{Ending, ReplicaRecord, Severity, Wish};
 use crate::types::world::World;
 
 use super::act::{
-    at_rest, destroy, destroy_again, does_nothing, expendable, given_up, lets_go, lower,
+    at_rest, destroy, destroy_again, does_nothing, expendable, given_up, heard_out, lets_go, lower,
     overpriced, park, wound_down,
 };
 use super::back::{keep_running, rest_or_resume, spendable};
@@ -264,10 +264,12 @@ fn run(ground: &mut Ground<'_, '_>, standing: &[&Held], clearing: bool, step: &m
         _ if current.parked => rest_or_resume(ground, current, alone, standing.len(), step),
         Phase::Running => running(ground, current, alone, standing.len(), step),
         Phase::Stopped => stopped(ground, current, alone, standing.len(), step),
+        // It may have ended well: what it said last says.
+        Phase::Exited if !heard_out(world, current) => Situation::Clearing,
         Phase::Exited if !names_fault(current) => begin_anew(ground, current, ENDED, step),
         // What a message says of a start has to be said for a while.
         Phase::Provisioning | Phase::Exited => provisioning(ground, current, standing.len(), step),
-        Phase::Offline | Phase::Unclear => silent(ground, current, step),
+        Phase::Offline | Phase::Unclear => silent(ground, current, standing.len(), step),
     };
 }
 
@@ -519,6 +521,22 @@ fn provisioning(ground: &Ground<'_, '_>, held: &Held, count: usize, step: &mut S
     Situation::Provisioning { until }
 }
 
+/// What was heard to have failed, or to hang, only after its instance was stopped: it is not begun again before
+/// its time, at whatever price.
+pub(super) fn failed_before(
+    ground: &Ground<'_, '_>,
+    held: &Held,
+    step: &mut Step,
+) -> Option<Situation> {
+    let verdict = held.runner.as_ref().and_then(|view| view.verdict);
+    let failed = matches!(verdict, Some(Verdict::Ended | Verdict::Hung));
+    let waits = ground
+        .record
+        .retry_at
+        .is_some_and(|at| at > ground.world.now);
+    (failed && waits).then(|| begin_anew(ground, held, ENDED, step))
+}
+
 /// What it runs has ended, or hangs, and is begun anew: its container on the same disk, where that is
 /// kept, by stopping and starting it.
 fn begin_anew(
@@ -540,7 +558,11 @@ fn begin_anew(
 
 /// Its host is not heard from, or its record says nothing: it may be at work, so nothing takes
 /// its place unless its disk may be lost and it can be destroyed.
-fn silent(ground: &Ground<'_, '_>, held: &Held, step: &mut Step) -> Situation {
+fn silent(ground: &Ground<'_, '_>, held: &Held, count: usize, step: &mut Step) -> Situation {
+    // What has to be left whatever it does is left also where nobody knows that.
+    if let Some((why, destroy_why)) = due(ground, held) {
+        return leave(ground, held, why, destroy_why, count, step);
+    }
     let until = held.phase_since + ground.world.config.offline_patience;
     if held.stop_asked && given_up(held) {
         // It may be at work, at a price that was not asked for.
@@ -624,6 +646,64 @@ mod tests {
                 "{phase:?} {cut:?}"
             );
         }
+    }
+
+    /// Nothing but its money's limits would end what is billed on behind a row that says nothing.
+    #[test]
+    fn what_has_to_be_left_is_left_also_where_its_row_says_nothing() {
+        let mut job = job("a");
+        job.checkpoint_place = Some(CheckpointPlace::Remote);
+        let mut world = world(vec![offer(1)]);
+        let mut plans = |phase, lifetime_max| {
+            job.lifetime_max = lifetime_max;
+            let mut held = held(1, &job, &offer(1), usd(0.3));
+            (held.phase, held.created_at) = (phase, world.now - Duration::from_mins(61));
+            held.phase_since = world.now;
+            world.jobs = vec![Arc::new(job.clone())];
+            world.state.held.insert(held.id, held);
+            list(&mut world, true);
+            let actions = decide(&world).0.actions;
+            actions.iter().any(|action| action.why == Why::MaxLifetime)
+        };
+        for phase in [Phase::Unclear, Phase::Offline, Phase::Running] {
+            assert!(!plans(phase, None), "{phase:?}");
+            assert!(plans(phase, Some(Duration::from_mins(60))), "{phase:?}");
+        }
+    }
+
+    /// Its command may have ended well, which its log says.
+    #[test]
+    fn what_exited_is_heard_out_before_it_is_begun_anew() {
+        let mut job = job("a");
+        job.checkpoint_place = Some(CheckpointPlace::Remote);
+        let given = runner("true");
+        job.run.runner = Some(Box::new(given.clone()));
+        let mut exited = held(1, &job, &offer(1), usd(0.3));
+        let mut view = RunnerView::of(&given);
+        view.worked = true;
+        exited.runner = Some(view);
+        exited.phase = Phase::Exited;
+        let mut world = world(vec![offer(1)]);
+        exited.phase_since = world.now - Duration::from_mins(1);
+        world.jobs = vec![Arc::new(job)];
+        let mut destroys = |read_at, phase_since| {
+            let mut exited = exited.clone();
+            exited.runner.as_mut().unwrap().read_at = read_at;
+            exited.phase_since = phase_since;
+            world.state.held.insert(exited.id, exited);
+            list(&mut world, true);
+            let actions = decide(&world).0.actions;
+            let destroys = |action: &Action| matches!(action.effect, Effect::Destroy { .. });
+            actions.iter().any(destroys)
+        };
+        let since = exited.phase_since;
+        let now = since + Duration::from_mins(1);
+        assert!(!destroys(None, since));
+        assert!(destroys(Some(now), since));
+        assert!(
+            destroys(None, since - Duration::from_mins(3)),
+            "it cannot be read"
+        );
     }
 
     #[test]

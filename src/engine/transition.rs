@@ -7,7 +7,7 @@ use crate::types::instance::{DestroyWhy, Held, Phase, Rental, RunnerView};
 use crate::types::intent::{Effect, Intent, IntentState};
 use crate::types::job::{Finish, Job};
 use crate::types::ledger::{Component, EntryKind, Line, month_of};
-use crate::types::money::Money;
+use crate::types::money::{BID_PARKED, Money};
 use crate::types::start::StartFault;
 use crate::types::state::{Ending, Severity};
 use crate::types::time::{Time, human, millis};
@@ -90,6 +90,15 @@ impl Fold<'_> {
             self.tell(Severity::Warning, "offline", held, text);
         }
         self.finish_when_done(held);
+    }
+
+    /// What waits with its bid standing may win its slot, work, and lose it again, while nobody looks.
+    pub(crate) fn may_have_worked(&self, held: &mut Held, before: Phase, unseen_ms: i64) {
+        let could = !held.parked && !held.stop_asked && held.price > BID_PARKED;
+        let lay = before == Phase::Stopped && held.phase == Phase::Stopped && could;
+        if lay && unseen_ms >= millis(UNSEEN_WORK_AFTER) {
+            held.first_ran_at.get_or_insert(self.seen.now);
+        }
     }
 
     fn started(&mut self, held: &mut Held, before: Phase, since: Time) {
@@ -377,7 +386,7 @@ impl Fold<'_> {
         let destroyed = held.destroyed_at.filter(|_| held.destroying.is_some());
         let until = destroyed.map_or(now, |at| at.max(held.accrued_to).min(now));
         let sight = destroyed.map_or(Sight::Gone, |_| Sight::Answered);
-        let ran_ms = self.account(&mut held, before, false, (sight, until));
+        let (ran_ms, _) = self.account(&mut held, before, false, (sight, until));
         let at_work = matches!(before.phase, Phase::Running | Phase::Unclear);
         // Its echo may be seen for a while from now on, and not from when the moment was last written.
         self.remember_bid(&held, 0);

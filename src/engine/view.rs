@@ -44,6 +44,8 @@ pub(super) struct News {
     pub(super) waits: bool,
     /// Another run's checkpoint that it was brought, and found to be right.
     pub(super) brought: Option<Brought>,
+    /// Whether its command had ended with exit code 0 when its container was started again.
+    pub(super) ended_well: bool,
 }
 
 impl RunnerView {
@@ -69,6 +71,7 @@ impl RunnerView {
                 self.boots.push(told.boot.clone());
                 let over = self.boots.len().saturating_sub(BOOTS_KEPT);
                 self.boots.drain(..over);
+                news.ended_well |= self.has_ended() && self.exit == Some(0);
                 self.begins_anew();
             }
             self.take_up_one(told, now, &mut news);
