@@ -39,6 +39,7 @@ mod restore;
 mod run;
 mod schema;
 mod scribe;
+mod service;
 mod show_limits;
 mod show_plan;
 mod simulate;

@@ -1,0 +1,370 @@
+//! What it is operated with: units for systemd, tried with systemd's own tools and with the real
+//! program in the environment that they make; pages for man; the Containerfile.
+
+#![cfg(unix)]
+#![allow(clippy::unwrap_used, reason = "a test may stop")]
+#![allow(clippy::print_stdout, reason = "a test says what it did")]
+
+mod support;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use support::{Gateway, POLICY, Running, haggle, set_up};
+
+/// Exposure that is still well, in tenths, as `systemd-analyze security --threshold` takes it.
+const EXPOSURE_MAX: f64 = 1.5;
+
+/// No message is waited for longer.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Nor through so many others: life is told of ten times a second.
+const MESSAGES_MAX: usize = 1200;
+
+fn deploy(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("deploy")
+        .join(path)
+}
+
+/// Whether a tool is here; where not, it is said what is skipped.
+fn is_here(tool: &str, what: &str) -> bool {
+    let found = Command::new(tool).arg("--version").output().is_ok();
+    if !found {
+        println!("skipped: {what}, for there is no {tool} here");
+    }
+    found
+}
+
+// --------------------------------------------------------------------------------------- systemd
+
+const UNITS: &[&str] = &[
+    "haggle.service",
+    "haggle-guard.service",
+    "haggle-guard.timer",
+];
+
+/// The units, with the program that was built in the place of the installed one.
+fn installed(directory: &Path) {
+    for unit in UNITS {
+        let text = fs::read_to_string(deploy("systemd").join(unit)).unwrap();
+        let built = text.replace("/usr/local/bin/haggle", env!("CARGO_BIN_EXE_haggle"));
+        assert!(
+            built != text || unit.ends_with(".timer"),
+            "{unit} starts what?"
+        );
+        fs::write(directory.join(unit), built).unwrap();
+    }
+}
+
+#[test]
+fn the_units_are_what_systemd_understands_without_a_word() {
+    if !is_here("systemd-analyze", "the units are not verified") {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    installed(directory.path());
+    let output = Command::new("systemd-analyze")
+        .args(["verify", "--man=no"])
+        .args(UNITS.iter().map(|unit| directory.path().join(unit)))
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    // What it says of units that are none of ours is the machine's.
+    let of_ours: Vec<&str> = said
+        .lines()
+        .filter(|line| line.contains("haggle") || !line.contains(".service"))
+        .collect();
+    assert!(output.status.success(), "{said}");
+    assert_eq!(of_ours, Vec::<&str>::new());
+}
+
+#[test]
+fn the_services_are_exposed_to_little() {
+    if !is_here(
+        "systemd-analyze",
+        "how far the units are exposed is not reckoned",
+    ) {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    installed(directory.path());
+    for unit in UNITS.iter().filter(|unit| unit.ends_with(".service")) {
+        let output = Command::new("systemd-analyze")
+            .args(["security", "--offline=true", "--no-pager"])
+            .arg(directory.path().join(unit))
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        let said = format!("{said}{}", String::from_utf8_lossy(&output.stderr));
+        let level = said
+            .lines()
+            .find_map(|line| line.split("exposure level for ").nth(1))
+            .and_then(|rest| rest.split_whitespace().nth(1))
+            .and_then(|level| level.parse::<f64>().ok());
+        println!("{unit}: exposure {level:?}, at most {EXPOSURE_MAX}");
+        assert!(level.is_some_and(|level| level <= EXPOSURE_MAX), "{said}");
+    }
+}
+
+/// A machine on which a unit runs: directories in the place of systemd's.
+struct Host {
+    directory: tempfile::TempDir,
+}
+
+impl Host {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        for name in ["etc/haggle/policies", "var/haggle", "credentials"] {
+            fs::create_dir_all(directory.path().join(name)).unwrap();
+        }
+        fs::write(directory.path().join("etc/haggle/haggle.toml"), "").unwrap();
+        fs::write(directory.path().join("credentials/token"), "at_play\n").unwrap();
+        Self { directory }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// What a unit starts, as systemd starts it: its specifiers, environment, arguments and directory.
+    fn command(&self, unit: &str) -> Command {
+        let text = fs::read_to_string(deploy("systemd").join(unit)).unwrap();
+        let at = |name: &str| self.path(name).display().to_string();
+        let text = text
+            .replace("%S", &at("var"))
+            .replace("%E", &at("etc"))
+            .replace("%d", &at("credentials"));
+        let all = |key: &str| -> Vec<String> {
+            let lines = text.lines().filter_map(|line| line.strip_prefix(key));
+            lines.map(|value| unquoted(value).to_owned()).collect()
+        };
+        let mut environment: Vec<(String, String)> = Vec::new();
+        for pair in all("Environment=") {
+            let (name, value) = pair.split_once('=').unwrap();
+            environment.push((name.to_owned(), value.to_owned()));
+        }
+        let [start] = &all("ExecStart=")[..] else {
+            panic!("{unit} starts more than one thing");
+        };
+        let mut arguments = Vec::new();
+        for word in start.split_whitespace().skip(1) {
+            let name = word.trim_matches(['$', '{', '}']);
+            let known = environment.iter().find(|(known, _)| known == name);
+            match known {
+                Some((_, value)) if word.starts_with("${") => arguments.push(value.clone()),
+                Some((_, value)) => {
+                    arguments.extend(value.split_whitespace().map(str::to_owned));
+                }
+                None => arguments.push(word.to_owned()),
+            }
+        }
+        let mut command = haggle(&self.path("var/haggle"));
+        command.envs(environment).args(arguments);
+        command
+    }
+}
+
+/// A value of a unit without the quotes around it.
+fn unquoted(value: &str) -> &str {
+    let inside = |quote| value.strip_prefix(quote)?.strip_suffix(quote);
+    inside('"').or_else(|| inside('\'')).unwrap_or(value)
+}
+
+/// What a manager hears, message by message.
+struct Manager {
+    socket: UnixDatagram,
+    path: PathBuf,
+    heard: Vec<String>,
+}
+
+impl Manager {
+    fn new(directory: &Path) -> Self {
+        let path = directory.join("notify");
+        let socket = UnixDatagram::bind(&path).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        Self {
+            socket,
+            path,
+            heard: Vec::new(),
+        }
+    }
+
+    /// Where what is heard from now on begins.
+    fn mark(&self) -> usize {
+        self.heard.len()
+    }
+
+    /// The first message since a mark that is so; listens until there is one.
+    fn hear(&mut self, since: usize, what: &str, is_so: impl Fn(&str) -> bool) -> String {
+        let mut bytes = [0; 4096];
+        let mut looked = since;
+        loop {
+            if let Some(found) = self.heard[looked..].iter().find(|message| is_so(message)) {
+                return found.clone();
+            }
+            looked = self.heard.len();
+            assert!(
+                looked < since + MESSAGES_MAX,
+                "no {what}: {:#?}",
+                self.heard
+            );
+            let length = self.socket.recv(&mut bytes);
+            let length = length.unwrap_or_else(|error| panic!("no {what}: {error}"));
+            let message = String::from_utf8(bytes[..length].to_vec()).unwrap();
+            self.heard.push(message);
+        }
+    }
+}
+
+fn signal(process: &Running, name: &str) {
+    let id = process.id().to_string();
+    let sent = Command::new("kill").args([name, &id]).status().unwrap();
+    assert!(sent.success());
+}
+
+#[test]
+fn a_manager_is_told_of_the_real_daemon_from_its_start_to_its_end() {
+    let gateway = Gateway::plain(Some("at_play"));
+    let host = Host::new();
+    set_up(&host.path("etc/haggle"), &gateway.base_url, POLICY);
+    let config = host.path("etc/haggle/haggle.toml");
+    let slow = fs::read_to_string(&config)
+        .unwrap()
+        .replace("\"10s\"", "\"10m\"");
+    fs::write(&config, &slow).unwrap();
+    let mut manager = Manager::new(&host.path(""));
+    let mut command = host.command("haggle.service");
+    command
+        .env("NOTIFY_SOCKET", &manager.path)
+        .env("WATCHDOG_USEC", "300000");
+    let mut daemon = Running::start(&mut command, &host.path(""), "daemon");
+    let is_ready = |message: &str| message == "READY=1\n";
+    let lives = |message: &str| message == "WATCHDOG=1\n";
+    manager.hear(0, "READY", is_ready);
+    manager.hear(0, "WATCHDOG", lives);
+    let status = manager.hear(0, "STATUS of a tick", |message| {
+        message.starts_with("STATUS=dry run, tick ")
+    });
+    let expected = ": 1 jobs, 0 instances at $0.0000/h, credit $";
+    assert!(status.contains(expected), "{status}");
+    assert!(!status.contains("cannot be used"), "{status}");
+    // That it is alive is told again and again, not once.
+    let mark = manager.mark();
+    manager.hear(mark, "second WATCHDOG", lives);
+
+    // A policy is broken, and read anew long before the next poll is due.
+    fs::write(host.path("etc/haggle/policies/bad.toml"), "name = ").unwrap();
+    let mark = manager.mark();
+    signal(&daemon, "-HUP");
+    let reloading = manager.hear(mark, "RELOADING", |message| message.contains("RELOADING=1"));
+    assert!(reloading.contains("MONOTONIC_USEC="), "{reloading}");
+    manager.hear(mark, "READY again", is_ready);
+    let between = &manager.heard[mark..];
+    assert!(
+        between
+            .iter()
+            .any(|message| message.contains("1 policy files cannot be used")),
+        "{between:#?}"
+    );
+    assert!(daemon.is_alive(), "a hangup ends nothing");
+
+    // What is not read anew is said.
+    fs::write(&config, format!("timezone = \"Europe/Berlin\"\n{slow}")).unwrap();
+    let mark = manager.mark();
+    signal(&daemon, "-HUP");
+    daemon.wait_to_say("the configuration was changed");
+    manager.hear(mark, "READY a third time", is_ready);
+
+    let mark = manager.mark();
+    signal(&daemon, "-TERM");
+    let stopping = manager.hear(mark, "STOPPING", |message| message.contains("STOPPING=1"));
+    assert!(stopping.contains("STATUS=ending"), "{stopping}");
+    assert!(daemon.wait().success());
+    let leaked = manager
+        .heard
+        .iter()
+        .any(|message| message.contains("at_play"));
+    assert!(!leaked, "the token is in what is told");
+    assert!(host.path("var/haggle/haggle.db").exists());
+}
+
+#[test]
+fn without_a_manager_a_hangup_ends_nothing_either() {
+    let gateway = Gateway::plain(Some("at_play"));
+    let host = Host::new();
+    set_up(&host.path("etc/haggle"), &gateway.base_url, POLICY);
+    let mut command = host.command("haggle.service");
+    command
+        .env_remove("NOTIFY_SOCKET")
+        .env_remove("WATCHDOG_USEC");
+    let mut daemon = Running::start(&mut command, &host.path(""), "daemon");
+    daemon.wait_to_say("page at http://");
+    signal(&daemon, "-HUP");
+    daemon.wait_to_say("the policies were read anew");
+    daemon.terminate();
+    assert!(daemon.wait().success());
+}
+
+#[test]
+fn the_guards_unit_looks_at_the_heartbeat_that_the_daemons_unit_writes() {
+    let gateway = Gateway::plain(Some("at_play"));
+    let host = Host::new();
+    set_up(&host.path("etc/haggle"), &gateway.base_url, POLICY);
+    let looked = |host: &Host| {
+        let output = host.command("haggle-guard.service").output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        let shown = String::from_utf8_lossy(&output.stdout).into_owned();
+        (output.status.code(), format!("{said}{shown}"))
+    };
+    let mut command = host.command("haggle.service");
+    let mut daemon = Running::start(&mut command, &host.path(""), "daemon");
+    daemon.wait_to_say("page at http://");
+    assert!(host.path("var/haggle/haggle.db.heartbeat").exists());
+    gateway.wait_until("a first look", |requests| requests > 0);
+    let (code, said) = looked(&host);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(
+        said.contains("the daemon is heard for the first time"),
+        "{said}"
+    );
+    assert!(host.path("var/haggle/guard.json").exists());
+    daemon.terminate();
+    assert!(daemon.wait().success());
+}
+
+#[test]
+fn the_timer_comes_often_enough_for_the_guard() {
+    let timer = fs::read_to_string(deploy("systemd/haggle-guard.timer")).unwrap();
+    let every = timer
+        .lines()
+        .find_map(|line| line.strip_prefix("OnUnitInactiveSec="))
+        .unwrap();
+    let service = fs::read_to_string(deploy("systemd/haggle-guard.service")).unwrap();
+    let after = service.split("--after=").nth(1).unwrap();
+    let minutes = |text: &str| -> u32 { text.split_once('m').unwrap().0.parse().unwrap() };
+    assert!(minutes(every) * 3 <= minutes(after), "{every} is too rare");
+}
+
+/// Lines of hardening of a unit.
+fn hardening(unit: &str) -> BTreeSet<String> {
+    let text = fs::read_to_string(deploy("systemd").join(unit)).unwrap();
+    let from = text.find("UMask=").unwrap();
+    text[from..]
+        .lines()
+        .take_while(|line| !line.is_empty() && !line.starts_with("LimitNOFILE"))
+        .map(str::to_owned)
+        .collect()
+}
+
+#[test]
+fn the_guard_is_as_hardened_as_the_daemon() {
+    assert_eq!(
+        hardening("haggle.service"),
+        hardening("haggle-guard.service")
+    );
+}
