@@ -368,3 +368,66 @@ fn the_guard_is_as_hardened_as_the_daemon() {
         hardening("haggle-guard.service")
     );
 }
+
+// ----------------------------------------------------------------------------------------- pages
+
+#[test]
+fn the_pages_are_what_troff_understands_without_a_word() {
+    let directory = tempfile::tempdir().unwrap();
+    let written = haggle(directory.path())
+        .args(["man", "made/man1", "--json"])
+        .output()
+        .unwrap();
+    assert!(written.status.success(), "{written:?}");
+    let document: serde_json::Value = serde_json::from_slice(&written.stdout).unwrap();
+    let pages: Vec<PathBuf> = document["pages"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|page| {
+            directory
+                .path()
+                .join("made/man1")
+                .join(page.as_str().unwrap())
+        })
+        .collect();
+    let there = fs::read_dir(directory.path().join("made/man1"))
+        .unwrap()
+        .count();
+    assert_eq!(pages.len(), there);
+    let commands = haggle::cli::command();
+    assert!(pages.len() > commands.get_subcommands().count());
+    if !is_here("groff", "the pages are not set") {
+        return;
+    }
+    for page in pages {
+        let set = Command::new("groff")
+            .args(["-K", "utf8", "-man", "-Tutf8", "-ww", "-z"])
+            .arg(&page)
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&set.stderr);
+        assert!(
+            set.status.success() && said.is_empty(),
+            "{}: {said}",
+            page.display()
+        );
+    }
+}
+
+#[test]
+fn each_shell_is_told_how_to_complete_the_commands() {
+    let directory = tempfile::tempdir().unwrap();
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let output = haggle(directory.path())
+            .args(["completions", shell])
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{shell}");
+        let script = String::from_utf8(output.stdout).unwrap();
+        for command in haggle::cli::command().get_subcommands() {
+            let name = command.get_name();
+            assert!(script.contains(name), "{shell} does not know {name}");
+        }
+    }
+}

@@ -29,6 +29,7 @@ mod kill;
 mod ledger;
 mod logging;
 mod logs;
+mod man;
 mod market;
 mod notify;
 mod output;
@@ -142,6 +143,8 @@ enum Command {
     Api(api::ApiArgs),
     /// Print a script by which a shell completes commands.
     Completions(completions::CompletionsArgs),
+    /// Write a page for `man` of each command.
+    Man(man::ManArgs),
 }
 
 /// The command line as it is read, so that what documents say of it can be held against it.
@@ -213,5 +216,6 @@ fn dispatch(context: &Context, command: Command) -> Done {
         Command::Doctor(args) => doctor::run(context, &args),
         Command::Api(args) => api::run(context, &args),
         Command::Completions(args) => completions::run(context, &args),
+        Command::Man(args) => man::run(context, &args),
     }
 }
