@@ -431,3 +431,156 @@ fn each_shell_is_told_how_to_complete_the_commands() {
         }
     }
 }
+
+// ------------------------------------------------------------------------------------- container
+
+/// The instructions of the Containerfile, each on one line.
+fn instructions() -> Vec<(String, String)> {
+    let text = fs::read_to_string(deploy("Containerfile")).unwrap();
+    let joined = text.replace("\\\n", " ");
+    let lines = joined.lines().map(str::trim);
+    lines
+        .filter(|line| !line.is_empty() && !line.starts_with('#'))
+        .map(|line| {
+            let (word, rest) = line.split_once(' ').unwrap();
+            (word.to_owned(), rest.trim().to_owned())
+        })
+        .collect()
+}
+
+#[test]
+fn a_container_is_built_of_what_is_there_and_runs_as_nobody() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let ignored = fs::read_to_string(root.join(".dockerignore")).unwrap();
+    let all = instructions();
+    let stages: Vec<usize> = (0..all.len()).filter(|&at| all[at].0 == "FROM").collect();
+    let [_, last] = stages[..] else {
+        panic!("a stage that builds, and one that is kept: {all:?}");
+    };
+    let made: &str = &all
+        .iter()
+        .find(|(word, rest)| word == "RUN" && rest.contains("cargo build"))
+        .unwrap()
+        .1;
+    assert!(
+        made.contains("--locked") && made.contains("--release"),
+        "{made}"
+    );
+    let mut copied = BTreeSet::new();
+    for (at, (word, rest)) in all
+        .iter()
+        .enumerate()
+        .filter(|(_, (word, _))| word == "COPY")
+    {
+        let paths: Vec<&str> = rest
+            .split_whitespace()
+            .filter(|p| !p.starts_with("--"))
+            .collect();
+        let (to, from) = paths.split_last().unwrap();
+        for from in from {
+            if at < last {
+                assert!(
+                    root.join(from).exists(),
+                    "{word} {rest}: there is no {from}"
+                );
+                let name = from.trim_end_matches('/');
+                assert!(
+                    !ignored.lines().any(|line| line == name),
+                    "{name} is not sent"
+                );
+                copied.insert(name.to_owned());
+            } else {
+                // What is kept was made by the other stage, and lands where it is said to be.
+                assert!(rest.contains("--from=build"), "{rest}");
+                assert!(made.contains(from), "{from} is not made");
+                assert_eq!(from.strip_prefix("/out"), Some(*to), "{rest}");
+            }
+        }
+    }
+    // All that the program is compiled of, and that the manifest names, is sent.
+    for path in compiled_in(&root.join("src")) {
+        let first = path.split('/').next().unwrap().to_owned();
+        assert!(
+            copied.contains(&first),
+            "{path} is compiled in and not copied"
+        );
+    }
+    for named in ["benches", "migrations"] {
+        assert!(copied.contains(named), "{named} is needed to compile");
+    }
+    let kept = &all[last..];
+    let has = |word: &str, text: &str| {
+        kept.iter()
+            .any(|(w, rest)| w == word && rest.contains(text))
+    };
+    assert!(has("USER", "65532"), "{kept:?}");
+    assert!(
+        !kept.iter().any(|(word, _)| word == "RUN"),
+        "there is no shell to run it"
+    );
+    // What it starts, and asks for its health, is what the command line takes.
+    for word in ["ENTRYPOINT", "HEALTHCHECK"] {
+        let (_, rest) = kept.iter().find(|(w, _)| w == word).unwrap();
+        let list: Vec<String> = serde_json::from_str(&rest[rest.find('[').unwrap()..]).unwrap();
+        assert_eq!(list[0], "/usr/local/bin/haggle");
+        if word == "HEALTHCHECK" {
+            let read = haggle::cli::command().try_get_matches_from(list);
+            assert!(read.is_ok(), "{read:?}");
+        }
+    }
+}
+
+/// What sources take in at compile time from outside `src`, by paths from the root.
+fn compiled_in(directory: &Path) -> Vec<String> {
+    let taken = regex::Regex::new(r#"include_(?:str|bytes)!\(\s*"((?:\.\./)+)([^"]+)""#).unwrap();
+    let mut found = Vec::new();
+    for entry in fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(compiled_in(&path));
+            continue;
+        }
+        let Ok(text) = fs::read_to_string(&path) else {
+            continue;
+        };
+        // What only tests take in is not compiled into the program.
+        let text = text.split("#[cfg(test)]").next().unwrap();
+        let source = path.strip_prefix(env!("CARGO_MANIFEST_DIR")).unwrap();
+        if source.to_string_lossy().contains("tests") {
+            continue;
+        }
+        let depth = source.components().count() - 1;
+        for one in taken.captures_iter(text) {
+            if one[1].matches("../").count() >= depth {
+                found.push(one[2].to_owned());
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn the_containers_health_is_that_its_tick_moves() {
+    let gateway = Gateway::plain(Some("at_play"));
+    let host = Host::new();
+    set_up(&host.path("etc/haggle"), &gateway.base_url, POLICY);
+    let (_, check) = instructions()
+        .into_iter()
+        .find(|(word, _)| word == "HEALTHCHECK")
+        .unwrap();
+    let list: Vec<String> = serde_json::from_str(&check[check.find('[').unwrap()..]).unwrap();
+    let state = host.path("var/haggle").display().to_string();
+    let asked = || {
+        let args = list[1..]
+            .iter()
+            .map(|arg| arg.replace("/var/lib/haggle", &state));
+        haggle(&host.path("")).args(args).output().unwrap()
+    };
+    let mut command = host.command("haggle.service");
+    let mut daemon = Running::start(&mut command, &host.path(""), "daemon");
+    daemon.wait_to_say("page at http://");
+    let asked = asked();
+    assert!(asked.status.success(), "{asked:?}");
+    daemon.terminate();
+    assert!(daemon.wait().success());
+}
