@@ -584,3 +584,132 @@ fn the_containers_health_is_that_its_tick_moves() {
     daemon.terminate();
     assert!(daemon.wait().success());
 }
+
+// -------------------------------------------------------------------------------------- terminal
+
+/// A database that a dry run made, with its configuration.
+fn ticked() -> (Gateway, tempfile::TempDir) {
+    let gateway = Gateway::plain(Some("at_play"));
+    let directory = tempfile::tempdir().unwrap();
+    set_up(directory.path(), &gateway.base_url, POLICY);
+    let mut command = haggle(directory.path());
+    command
+        .args(["run", "--once"])
+        .env("HAGGLE_TOKEN", "at_play");
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    (gateway, directory)
+}
+
+#[test]
+fn a_frame_is_printed_where_no_terminal_is() {
+    let (_gateway, directory) = ticked();
+    let top = |args: &[&str], size: (&str, &str)| {
+        let mut command = haggle(directory.path());
+        command.arg("top").args(args);
+        command.env("COLUMNS", size.0).env("LINES", size.1);
+        command.output().unwrap()
+    };
+    let output = top(&["--once"], ("80", "24"));
+    assert!(output.status.success(), "{output:?}");
+    let shown = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(shown.lines().count(), 24, "{shown}");
+    for text in [
+        "haggle dry run",
+        "tick 1, ",
+        "credit $",
+        "JOBS 1",
+        "train",
+        "q quits",
+    ] {
+        assert!(shown.contains(text), "no {text}:\n{shown}");
+    }
+    assert!(!shown.contains('\u{1b}'), "{shown}");
+    // It says what the job waits for, in words, and not only that it waits.
+    let train = shown
+        .lines()
+        .find(|line| line.starts_with("train"))
+        .unwrap();
+    println!("{shown}");
+    assert!(train.split_whitespace().count() > 5, "{train}");
+    let small = top(&["--once"], ("40", "12"));
+    let shown = String::from_utf8(small.stdout).unwrap();
+    assert!(
+        shown.lines().all(|line| line.chars().count() <= 40),
+        "{shown}"
+    );
+    let json = top(&["--json"], ("80", "24"));
+    let board: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
+    assert_eq!(board["jobs"][0]["job"], "train");
+    let refused = top(&[], ("80", "24"));
+    assert_eq!(refused.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(
+        said.contains("needs a terminal") && said.contains("--once"),
+        "{said}"
+    );
+}
+
+/// Runs it on a terminal of its own until it is told to end, and gives what the terminal was sent, and
+/// how it was set before and after.
+fn on_a_terminal(
+    directory: &Path,
+    end: impl Fn(&mut std::process::Child),
+) -> (String, String, String) {
+    use std::io::Read as _;
+    let program = env!("CARGO_BIN_EXE_haggle");
+    let script = format!("stty -a > before; echo $$ > shell; '{program}' top; stty -a > after");
+    let mut command = Command::new("script");
+    command
+        .current_dir(directory)
+        .args(["-q", "-c", &script, "typed"])
+        .env("TERM", "xterm")
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut sent = Vec::new();
+    let mut out = child.stdout.take().unwrap();
+    let mut bytes = [0; 4096];
+    while !String::from_utf8_lossy(&sent).contains("q quits") {
+        let count = out.read(&mut bytes).unwrap();
+        assert!(count > 0, "{}", String::from_utf8_lossy(&sent));
+        sent.extend(&bytes[..count]);
+    }
+    end(&mut child);
+    out.read_to_end(&mut sent).unwrap();
+    child.wait().unwrap();
+    let read = |name: &str| fs::read_to_string(directory.join(name)).unwrap();
+    (
+        String::from_utf8_lossy(&sent).into_owned(),
+        read("before"),
+        read("after"),
+    )
+}
+
+#[test]
+fn a_terminal_is_given_back_as_it_was() {
+    use std::io::Write as _;
+    if !is_here("script", "no terminal is tried") {
+        return;
+    }
+    let (_gateway, directory) = ticked();
+    let quits = |child: &mut std::process::Child| {
+        child.stdin.as_mut().unwrap().write_all(b"q").unwrap();
+    };
+    let is_told = |_: &mut std::process::Child| {
+        let shell = fs::read_to_string(directory.path().join("shell")).unwrap();
+        let sent = Command::new("pkill")
+            .args(["-TERM", "-P", shell.trim(), "haggle"])
+            .status()
+            .unwrap();
+        assert!(sent.success());
+    };
+    let ends: [&dyn Fn(&mut std::process::Child); 2] = [&quits, &is_told];
+    for end in ends {
+        let (sent, before, after) = on_a_terminal(directory.path(), end);
+        assert!(sent.contains("\u{1b}[?1049h"), "{sent:?}");
+        assert!(sent.contains("\u{1b}[?25h\u{1b}[?1049l"), "{sent:?}");
+        assert_eq!(before, after);
+        assert!(before.contains(" icanon"), "{before}");
+    }
+}

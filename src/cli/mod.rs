@@ -47,6 +47,7 @@ mod simulate;
 mod sources;
 mod spend;
 mod ssh;
+mod top;
 mod winddown;
 mod wish;
 
@@ -89,6 +90,8 @@ enum Command {
     Explain(wish::JobArg),
     /// Show what each job is doing and what it has cost.
     Jobs,
+    /// Watch it live in a terminal: money, jobs, instances, and what happened.
+    Top(top::TopArgs),
     /// Show what is rented, how to reach it, and what it costs.
     Instances(instances::InstancesArgs),
     /// Show what a job wrote, also after its machine is gone.
@@ -189,6 +192,7 @@ fn dispatch(context: &Context, command: Command) -> Done {
         Command::Offers(args) => plan::offers(context, &args),
         Command::Explain(arg) => explain::run(context, &arg),
         Command::Jobs => jobs::run(context),
+        Command::Top(args) => top::run(context, &args),
         Command::Instances(args) => instances::run(context, &args),
         Command::Logs(args) => logs::run(context, &args),
         Command::Ssh(args) => ssh::run(context, &args),
