@@ -369,6 +369,64 @@ fn the_guard_is_as_hardened_as_the_daemon() {
     );
 }
 
+/// Lines of the documents' shell that make other units of these.
+fn templates_of_the_documents() -> Vec<(String, String)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let text = fs::read_to_string(root.join("docs/operating.md")).unwrap();
+    let lines = text.lines().filter(|line| line.starts_with("sed -e"));
+    lines
+        .map(|line| {
+            let (made, name) = line.split_once(" > ").unwrap();
+            let made = Command::new("sh")
+                .args(["-c", made])
+                .current_dir(root)
+                .output();
+            (
+                name.to_owned(),
+                String::from_utf8(made.unwrap().stdout).unwrap(),
+            )
+        })
+        .collect()
+}
+
+#[test]
+fn units_of_several_accounts_share_nothing() {
+    let templates = templates_of_the_documents();
+    assert_eq!(templates.len(), 2, "{templates:#?}");
+    let directory = tempfile::tempdir().unwrap();
+    let mut units = Vec::new();
+    for (name, text) in templates {
+        for place in ["%S/haggle", "%E/haggle"] {
+            for (at, _) in text.match_indices(place) {
+                let rest = &text[at + place.len()..];
+                assert!(rest.starts_with("/%i"), "{name} shares {place}{rest:.20}");
+            }
+        }
+        assert!(text.contains("StateDirectory=haggle/%i\n"), "{name}");
+        assert!(
+            text.contains("ConfigurationDirectory=haggle/%i\n"),
+            "{name}"
+        );
+        let built = text.replace("/usr/local/bin/haggle", env!("CARGO_BIN_EXE_haggle"));
+        let unit = directory.path().join(name.replace('@', "@lab"));
+        fs::write(&unit, built).unwrap();
+        units.push(unit);
+    }
+    if !is_here("systemd-analyze", "the templates are not verified") {
+        return;
+    }
+    let output = Command::new("systemd-analyze")
+        .args(["verify", "--man=no"])
+        .args(units)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(
+        output.status.success() && !said.contains("haggle"),
+        "{said}"
+    );
+}
+
 // ----------------------------------------------------------------------------------------- pages
 
 #[test]
