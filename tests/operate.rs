@@ -42,23 +42,20 @@ fn is_here(tool: &str, what: &str) -> bool {
 
 // --------------------------------------------------------------------------------------- systemd
 
-const UNITS: &[&str] = &[
-    "haggle.service",
-    "haggle-guard.service",
-    "haggle-guard.timer",
-];
+const SERVICES: [&str; 2] = ["haggle.service", "haggle-guard.service"];
+const TIMER: &str = "haggle-guard.timer";
 
-/// The units, with the program that was built in the place of the installed one.
-fn installed(directory: &Path) {
-    for unit in UNITS {
+/// Puts the units into a directory, with the program that was built in the place of the installed one.
+fn installed(directory: &Path) -> Vec<PathBuf> {
+    let put = |unit: &str| {
         let text = fs::read_to_string(deploy("systemd").join(unit)).unwrap();
         let built = text.replace("/usr/local/bin/haggle", env!("CARGO_BIN_EXE_haggle"));
-        assert!(
-            built != text || unit.ends_with(".timer"),
-            "{unit} starts what?"
-        );
-        fs::write(directory.join(unit), built).unwrap();
-    }
+        assert!(built != text || unit == TIMER, "{unit} starts what?");
+        let path = directory.join(unit);
+        fs::write(&path, built).unwrap();
+        path
+    };
+    SERVICES.into_iter().chain([TIMER]).map(put).collect()
 }
 
 #[test]
@@ -67,10 +64,10 @@ fn the_units_are_what_systemd_understands_without_a_word() {
         return;
     }
     let directory = tempfile::tempdir().unwrap();
-    installed(directory.path());
+    let units = installed(directory.path());
     let output = Command::new("systemd-analyze")
         .args(["verify", "--man=no"])
-        .args(UNITS.iter().map(|unit| directory.path().join(unit)))
+        .args(units)
         .output()
         .unwrap();
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -93,7 +90,7 @@ fn the_services_are_exposed_to_little() {
     }
     let directory = tempfile::tempdir().unwrap();
     installed(directory.path());
-    for unit in UNITS.iter().filter(|unit| unit.ends_with(".service")) {
+    for unit in SERVICES {
         let output = Command::new("systemd-analyze")
             .args(["security", "--offline=true", "--no-pager"])
             .arg(directory.path().join(unit))
@@ -716,7 +713,9 @@ fn on_a_terminal(
 ) -> (String, String, String) {
     use std::io::Read as _;
     let program = env!("CARGO_BIN_EXE_haggle");
-    let script = format!("stty -a > before; echo $$ > shell; '{program}' top; stty -a > after");
+    // The shell that says its number becomes the program.
+    let start = format!("sh -c 'echo $$ > number; exec \"{program}\" top'");
+    let script = format!("stty -a > before; {start}; stty -a > after");
     let mut command = Command::new("script");
     command
         .current_dir(directory)
@@ -755,9 +754,9 @@ fn a_terminal_is_given_back_as_it_was() {
         child.stdin.as_mut().unwrap().write_all(b"q").unwrap();
     };
     let is_told = |_: &mut std::process::Child| {
-        let shell = fs::read_to_string(directory.path().join("shell")).unwrap();
-        let sent = Command::new("pkill")
-            .args(["-TERM", "-P", shell.trim(), "haggle"])
+        let number = fs::read_to_string(directory.path().join("number")).unwrap();
+        let sent = Command::new("kill")
+            .args(["-TERM", number.trim()])
             .status()
             .unwrap();
         assert!(sent.success());

@@ -158,7 +158,7 @@ fn a_frame_of_80_by_24() {
         "RTX 4090",
         "outbid: the floor is at $0.41/h",
     );
-    expect![[r#"
+    expect![[r"
         08:00 haggle live  tick 4711, 12s ago  no account yet
         cannot be used: policies/outbid: the floor is at $0.41/h.toml; `haggle check`
         credit $42.00  burn $0.8040/h  lasts 2d02h  today $0.00  month $0.00
@@ -182,7 +182,7 @@ fn a_frame_of_80_by_24() {
         07:54 train/0: outbid: the floor is at $0.41/h
         07:53 train/0: outbid: the floor is at $0.41/h
         07:52 train/0: outbid: the floor is at $0.41/h
-        q quits"#]]
+        q quits"]]
     .assert_eq(&sample.shown(80, 24));
     fits(&sample, 80, 24);
 }
@@ -194,19 +194,19 @@ fn a_frame_of_40_by_12() {
         "RTX 4090",
         "outbid: the floor is at $0.41/h",
     );
-    expect![[r#"
+    expect![[r"
         08:00 haggle live  tick 4711, 12s ago  …
         cannot be used: policies/outbid: the fl…
         credit $42.00  burn $0.8040/h
         lasts 2d02h  today $0.00  month $0.00
         [..........]   6 % of number of instanc…
-        JOBS 2   STATE
-        train    running on machine 4821 (2× RT…
-        INSTANC… STATE
-        9000 tr… running, 2× RTX 4090 on machin…
+        JOBS 2        STATE
+        train         running on machine 4821 (…
+        INSTANCES 2   STATE
+        9000 train/0  running, 2× RTX 4090 on m…
         WHAT HAPPENED
         08:00 train/0: outbid: the floor is at …
-        q quits"#]]
+        q quits"]]
     .assert_eq(&sample.shown(40, 12));
     fits(&sample, 40, 12);
 }
