@@ -24,7 +24,13 @@ use crate::types::time::Time;
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Global {
     /// Configuration file; `haggle.toml` where it is there.
-    #[arg(long, global = true, value_name = "FILE")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        env = "HAGGLE_CONFIG",
+        hide_env_values = true
+    )]
     pub(crate) config: Option<PathBuf>,
     /// Directory of the policies.
     #[arg(long, global = true, value_name = "DIR")]

@@ -25,7 +25,7 @@ use crate::types::offer::Snapshot;
 use crate::types::plan::{JobReport, Plan};
 use crate::types::state::{Event, State};
 use crate::types::time::{Time, human};
-use crate::types::world::World;
+use crate::types::world::{EngineConfig, World};
 use crate::view::jobs::held_word;
 use crate::view::plan::{self, ReasonsDocument};
 use crate::view::words;
@@ -131,40 +131,7 @@ fn decide_anew(
             ago(context.now(), snapshot.at)
         ));
     }
-    let last = last_world(reader)?;
-    let credit = last
-        .as_ref()
-        .and_then(|world| world.account?.credit)
-        .unwrap_or(CREDIT_ASSUMED);
-    let mut jobs: Vec<Arc<Job>> = loaded
-        .jobs
-        .iter()
-        .map(|loaded| Arc::new(loaded.job.clone()))
-        .collect();
-    jobs.sort_by(|a, b| (-a.priority, &a.name).cmp(&(-b.priority, &b.name)));
-    let world = World {
-        now,
-        seed: 0,
-        config: engine,
-        jobs,
-        unreadable_jobs: loaded
-            .errors
-            .iter()
-            .filter_map(PolicyError::job_name)
-            .collect(),
-        last_policies: Vec::new(),
-        state: state.clone(),
-        market: Arc::new(snapshot),
-        listing: Some(as_listed(state)),
-        account: state.account.map(|id| Account {
-            id,
-            credit: Some(credit),
-        }),
-        credit_read: last.as_ref().and_then(|world| world.credit_read),
-        credit_slope: last.as_ref().and_then(|world| world.credit_slope),
-        can_bid: last.is_none_or(|world| world.can_bid),
-        wind_down: false,
-    };
+    let world = known_world(&engine, reader, state, loaded, (now, snapshot))?;
     let (plan, report) = decide(&world);
     let mut found = report
         .jobs
@@ -185,6 +152,51 @@ fn decide_anew(
                 })
                 .collect(),
         },
+    })
+}
+
+/// The world as the database knows it, to be decided on anew. Where the balance is not known it is assumed
+/// to be ample, for nothing is spent.
+pub(crate) fn known_world(
+    engine: &EngineConfig,
+    reader: &Reader,
+    state: &State,
+    loaded: &Loaded,
+    (now, snapshot): (Time, Snapshot),
+) -> Result<World, Failure> {
+    let last = last_world(reader)?;
+    let credit = last
+        .as_ref()
+        .and_then(|world| world.account?.credit)
+        .unwrap_or(CREDIT_ASSUMED);
+    let mut jobs: Vec<Arc<Job>> = loaded
+        .jobs
+        .iter()
+        .map(|loaded| Arc::new(loaded.job.clone()))
+        .collect();
+    jobs.sort_by(|a, b| (-a.priority, &a.name).cmp(&(-b.priority, &b.name)));
+    Ok(World {
+        now,
+        seed: 0,
+        config: engine.clone(),
+        jobs,
+        unreadable_jobs: loaded
+            .errors
+            .iter()
+            .filter_map(PolicyError::job_name)
+            .collect(),
+        last_policies: Vec::new(),
+        state: state.clone(),
+        market: Arc::new(snapshot),
+        listing: Some(as_listed(state)),
+        account: state.account.map(|id| Account {
+            id,
+            credit: Some(credit),
+        }),
+        credit_read: last.as_ref().and_then(|world| world.credit_read),
+        credit_slope: last.as_ref().and_then(|world| world.credit_slope),
+        can_bid: last.is_none_or(|world| world.can_bid),
+        wind_down: false,
     })
 }
 

@@ -29,6 +29,7 @@ mod kill;
 mod ledger;
 mod logging;
 mod logs;
+mod man;
 mod market;
 mod notify;
 mod output;
@@ -39,6 +40,7 @@ mod restore;
 mod run;
 mod schema;
 mod scribe;
+mod service;
 mod sheet;
 mod show_limits;
 mod show_plan;
@@ -46,6 +48,7 @@ mod simulate;
 mod sources;
 mod spend;
 mod ssh;
+mod top;
 mod winddown;
 mod wish;
 
@@ -88,6 +91,8 @@ enum Command {
     Explain(wish::JobArg),
     /// Show what each job is doing and what it has cost.
     Jobs,
+    /// Watch it live in a terminal: money, jobs, instances, and what happened.
+    Top(top::TopArgs),
     /// Show what is rented, how to reach it, and what it costs.
     Instances(instances::InstancesArgs),
     /// Show what a job wrote, also after its machine is gone.
@@ -142,6 +147,8 @@ enum Command {
     Api(api::ApiArgs),
     /// Print a script by which a shell completes commands.
     Completions(completions::CompletionsArgs),
+    /// Write a page for `man` of each command.
+    Man(man::ManArgs),
 }
 
 /// The command line as it is read, so that what documents say of it can be held against it.
@@ -186,6 +193,7 @@ fn dispatch(context: &Context, command: Command) -> Done {
         Command::Offers(args) => plan::offers(context, &args),
         Command::Explain(arg) => explain::run(context, &arg),
         Command::Jobs => jobs::run(context),
+        Command::Top(args) => top::run(context, &args),
         Command::Instances(args) => instances::run(context, &args),
         Command::Logs(args) => logs::run(context, &args),
         Command::Ssh(args) => ssh::run(context, &args),
@@ -213,5 +221,6 @@ fn dispatch(context: &Context, command: Command) -> Done {
         Command::Doctor(args) => doctor::run(context, &args),
         Command::Api(args) => api::run(context, &args),
         Command::Completions(args) => completions::run(context, &args),
+        Command::Man(args) => man::run(context, &args),
     }
 }

@@ -45,6 +45,11 @@ impl Output {
         self.styled
     }
 
+    /// Whether JSON was asked for.
+    pub(crate) fn is_json(self) -> bool {
+        self.json
+    }
+
     /// Whether a person looks at stdout.
     pub(crate) fn is_terminal(self) -> bool {
         io::stdout().is_terminal()

@@ -17,11 +17,14 @@ use super::failure::{Done, Exit, Failure, OrFail};
 use super::notify;
 use super::output::Output;
 use super::scribe::Scribe;
+use super::service::{Follower, Reloaded, Service};
 use super::sources::{PolicyDirectory, SystemSecrets};
+use crate::clock::SystemClock;
 use crate::config::{Config, Poll};
 use crate::daemon::Secrets;
 use crate::daemon::events::Mailbox;
 use crate::daemon::heartbeat::Pulse;
+use crate::daemon::life::Life;
 use crate::daemon::metrics::Metrics;
 use crate::daemon::watch::Watch;
 use crate::daemon::web::{self, Shared};
@@ -85,7 +88,7 @@ pub(crate) fn run(context: &Context, args: &RunArgs) -> Done {
     if let Some(listen) = args.listen {
         overrides.push(("listen", listen.to_string().into()));
     }
-    let config = context.config_with(overrides)?;
+    let config = context.config_with(overrides.clone())?;
     if args.destroy_on_exit && !config.live {
         return Err(Failure::mendable(
             "--destroy-on-exit changes what is rented, and this is a dry run",
@@ -141,7 +144,12 @@ pub(crate) fn run(context: &Context, args: &RunArgs) -> Done {
     } else {
         Patience::Retry
     };
-    let marketplace = context.connect(&config, &state.wire, patience)?;
+    // Whether it hangs is told by the system's clock, whatever the loop goes by.
+    let life = Life::new(Arc::new(SystemClock::new()), config.provider.timeout);
+    let life = Arc::new(life);
+    let watched = context.with_clock(life.watching(Arc::clone(&context.clock)));
+    let service = Service::new(life);
+    let marketplace = watched.connect(&config, &state.wire, patience)?;
     let scribe = Scribe::new(
         Book::of_database(&config.database),
         Arc::clone(&context.redactor),
@@ -151,6 +159,10 @@ pub(crate) fn run(context: &Context, args: &RunArgs) -> Done {
         Box::new(pulse),
         Box::new(scribe),
         Box::new(publisher),
+        Box::new(Follower {
+            service: Arc::clone(&service),
+            pace: pace(&config.poll),
+        }),
     ];
     let told = notify::start(context, &config, &metrics)?;
     let telling = told.map(|(herald, telling)| {
@@ -160,8 +172,11 @@ pub(crate) fn run(context: &Context, args: &RunArgs) -> Done {
     let parts = Parts {
         marketplace: Arc::new(Counted::new(marketplace, count(&metrics))),
         store: Box::new(store),
-        clock: context.clock.clone(),
-        policies: Box::new(PolicyDirectory(config.policies.clone())),
+        clock: watched.clock,
+        policies: Box::new(Reloaded {
+            directory: PolicyDirectory(config.policies.clone()),
+            service: Arc::clone(&service),
+        }),
         secrets: Box::new(SystemSecrets(Arc::clone(&context.redactor))),
         run_secret: run_secret(context, &config)?,
         observers,
@@ -178,8 +193,15 @@ pub(crate) fn run(context: &Context, args: &RunArgs) -> Done {
             ..Looking::default()
         },
     };
-    let daemon = Daemon::new(parts, settings)?.with_mailbox(mailbox);
-    let done = block_on(drive(context, args, &config, daemon, (shared, desk)));
+    let daemon = Daemon::new(parts, settings)?.with_mailbox(Arc::clone(&mailbox));
+    let outside = Outside {
+        shared,
+        desk,
+        mailbox,
+        service,
+        overrides,
+    };
+    let done = block_on(drive(context, args, &config, daemon, outside));
     // The daemon is gone, and with it who puts in more.
     if let Some(telling) = telling {
         // Who asked for a single tick sees how it ended.
@@ -276,13 +298,30 @@ fn lock(config: &Config) -> Result<DaemonLock, Failure> {
     })
 }
 
+/// What a run has to do with beside its loop.
+struct Outside {
+    shared: Arc<Shared>,
+    desk: Arc<Desk>,
+    mailbox: Arc<Mailbox>,
+    service: Arc<Service>,
+    /// What flags say over the configuration.
+    overrides: Vec<Override>,
+}
+
 async fn drive(
     context: &Context,
     args: &RunArgs,
     config: &Config,
     mut daemon: Daemon,
-    (shared, desk): (Arc<Shared>, Arc<Desk>),
+    outside: Outside,
 ) -> Done {
+    let Outside {
+        shared,
+        desk,
+        mailbox,
+        service,
+        overrides,
+    } = outside;
     if !config.live {
         context
             .output
@@ -299,8 +338,13 @@ async fn drive(
     let (first, second) = interruptions(context.output, told);
     let first = async {
         first.await;
+        service.stopping();
         desk.ends();
     };
+    let reloads = service.reload_when_asked(&mailbox, || {
+        note_other_configuration(context, config, &overrides);
+    });
+    let beating = service.ready()?;
     let work = async {
         if let Err(error) = daemon.run(None, first).await {
             if matches!(error, DaemonError::Store(_)) {
@@ -315,9 +359,25 @@ async fn drive(
         ended = work => ended,
         () = second => Err(Failure::world("quit at once; the next start settles what is open")
             .hint("`haggle instances` shows what goes on billing")),
+        never = reloads => match never {},
     };
-    drop(server);
+    drop((server, beating));
     ended
+}
+
+/// Says where the configuration is no longer the one that the daemon was started with: policies are
+/// read anew while it runs, the rest is not.
+fn note_other_configuration(context: &Context, config: &Config, overrides: &[Override]) {
+    match context.config_with(overrides.to_vec()) {
+        Ok(now) if now == *config => {}
+        Ok(_) => context.output.note(
+            "the configuration was changed: the policies are read anew, but the rest holds as it was \
+             until the daemon is started again",
+        ),
+        Err(failure) => context.output.note(&format!(
+            "the configuration cannot be used any more, and the daemon would not start again: {failure}"
+        )),
+    }
 }
 
 async fn end(context: &Context, args: &RunArgs, mut daemon: Daemon) -> Done {

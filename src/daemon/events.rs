@@ -129,6 +129,11 @@ impl Mailbox {
         Taken::New
     }
 
+    /// Wakes the loop, so that its next tick comes early.
+    pub fn wake(&self) {
+        self.urgent.notify_one();
+    }
+
     /// Remembers an id without telling of it.
     fn pass_over(&self, id: &str) {
         self.lock().remember(id);

@@ -16,6 +16,7 @@ mod inputs;
 mod inputs_need;
 mod inputs_work;
 mod journal;
+pub mod life;
 pub mod metrics;
 pub mod older;
 pub mod plan_searches;
