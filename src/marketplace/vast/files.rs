@@ -148,7 +148,7 @@ fn is_page(body: &[u8]) -> bool {
         text.get(..page.len())
             .is_some_and(|start| start.eq_ignore_ascii_case(page.as_bytes()))
     };
-    PAGES.iter().any(|page| begins(page))
+    PAGES.iter().any(begins)
 }
 
 /// The end of a log that is too long, from the beginning of a line.
