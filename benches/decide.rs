@@ -235,6 +235,7 @@ fn world() -> World {
         jobs: jobs.into_iter().map(Arc::new).collect(),
         unreadable_jobs: Vec::new(),
         last_policies: Vec::new(),
+        unreadable_secrets: BTreeMap::new(),
         state,
         market: Arc::new(Snapshot {
             at: NOW,

@@ -427,7 +427,7 @@ fn a_job_with_secrets_waits_until_the_user_agrees_that_the_gateway_sees_them() {
     let policy = fs::read_to_string(&path).unwrap();
     let with_secret = policy.replacen(
         "[run]\n",
-        "[run]\nsecrets = { HF_TOKEN = { env = \"MY_SECRET\" } }\n",
+        "[run]\nsecrets = { HF_TOKEN = { file = \"my-secret\" } }\n",
         1,
     );
     assert_ne!(with_secret, policy);
@@ -454,6 +454,20 @@ fn a_job_with_secrets_waits_until_the_user_agrees_that_the_gateway_sees_them() {
     plan("false", &["run", "--once", "--listen", "127.0.0.1:0"]);
     let text = stdout(&plan("false", &["explain", "my-job"]));
     assert!(text.contains("provider.share_job_secrets"), "{text}");
+    // Where it cannot be read nothing is rented either, and it is said which, and where it was looked for.
+    let unread = json(&plan("true", &["plan", "--json"]));
+    assert_eq!(unread["actions"], serde_json::json!([]), "{unread:#}");
+    let why = unread["jobs"][0]["replicas"].to_string();
+    assert!(
+        why.contains("`run.secrets.HF_TOKEN` cannot be read: the secret's file my-secret"),
+        "{why}"
+    );
+    let told = stderr(&plan("true", &["check"]));
+    assert!(
+        told.contains("`my-job` is not rented by a daemon"),
+        "{told}"
+    );
+    fs::write(directory.path().join("my-secret"), "hunter2").unwrap();
     let agreed = json(&plan("true", &["plan", "--json"]));
     assert_eq!(agreed["actions"][0]["action"], "rent", "{agreed:#}");
 }

@@ -72,6 +72,7 @@ fn world(market: Snapshot) -> World {
         jobs: Vec::new(),
         unreadable_jobs: Vec::new(),
         last_policies: Vec::new(),
+        unreadable_secrets: BTreeMap::new(),
         state: haggle::types::state::State::new(haggle::types::ids::Installation::from_seed(1)),
         market: Arc::new(market),
         listing: None,

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use clap::Args;
 use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme};
@@ -11,7 +12,10 @@ use super::check_inputs::{self, InputDocument};
 use super::context::{Context, load_policies};
 use super::failure::{Done, Exit, OrFail};
 use super::show_limits;
+use super::sources::SystemSecrets;
 use crate::config::Config;
+use crate::daemon::unreadable_secrets;
+use crate::marketplace::redact::Redactor;
 use crate::policy::{self, LoadedJob, PolicyError};
 use crate::types::ledger::Scope;
 
@@ -66,6 +70,42 @@ pub(crate) fn withheld(config: &Config, jobs: &[LoadedJob]) -> Option<String> {
             waiting.join(", ")
         )
     })
+}
+
+/// What lets supervised jobs run.
+pub(crate) const HEAR_ADVICE: &str =
+    "provider.kind = \"vast\" shows logs; or give the command without run.supervised";
+
+/// Which jobs wait because the gateway shows no logs, by which their runners are heard, if any do.
+pub(crate) fn unheard(config: &Config, jobs: &[LoadedJob]) -> Option<String> {
+    let engine = config.engine();
+    let waiting: Vec<&str> = jobs
+        .iter()
+        .filter(|loaded| engine.shows_no_logs && loaded.job.run.runner.is_some())
+        .map(|loaded| loaded.job.name.as_str())
+        .collect();
+    (!waiting.is_empty()).then(|| {
+        format!(
+            "not rented, for they are supervised, and the gateway shows no logs, by which a runner is \
+             heard: {}",
+            waiting.join(", ")
+        )
+    })
+}
+
+/// Which secrets of jobs cannot be read from here: which job's, where they were looked for, and what
+/// would be right.
+pub(crate) fn without_secrets(redactor: &Arc<Redactor>, jobs: &[LoadedJob]) -> Vec<String> {
+    let secrets = SystemSecrets(Arc::clone(redactor));
+    jobs.iter()
+        .filter_map(|loaded| {
+            let what = unreadable_secrets(&secrets, &loaded.job.run)?;
+            Some(format!(
+                "`{}` is not rented by a daemon that sees what is seen here: {what}",
+                loaded.job.name
+            ))
+        })
+        .collect()
 }
 
 /// Jobs that work whatever happens to haggle.
@@ -126,23 +166,33 @@ pub(crate) fn run(context: &Context, args: &CheckArgs) -> Done {
     let (jobs, errors) = load(context, args)?;
     // Files can be checked without a configuration that can be used.
     let config = context.config().ok();
-    let warning = config.as_ref().and_then(|config| withheld(config, &jobs));
+    let of_gateway = |of: fn(&Config, &[LoadedJob]) -> Option<String>| {
+        config.as_ref().and_then(|config| of(config, &jobs))
+    };
+    let by_gateway: Vec<(String, &str)> = [
+        of_gateway(withheld).map(|warning| (warning, SHARE_ADVICE)),
+        of_gateway(unheard).map(|warning| (warning, HEAR_ADVICE)),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
     // Only the whole directory says which names no policy has.
     let unmatched = config
         .filter(|_| args.files.is_empty() && errors.is_empty())
         .map_or_else(Vec::new, |config| unmatched(&config, &jobs));
     let (inputs, not_there) = check_inputs::look(&jobs);
-    let of_jobs = [unfenced(&jobs), keeping_disks(&jobs), not_there].concat();
+    let secrets = without_secrets(&context.redactor, &jobs);
+    let of_jobs = [unfenced(&jobs), keeping_disks(&jobs), not_there, secrets].concat();
     for warning in unmatched.iter().chain(&of_jobs) {
         context.output.note(&format!("warning: {warning}"));
     }
     for input in &inputs {
         context.output.note(&input.text());
     }
-    if let Some(warning) = &warning {
+    for (warning, advice) in &by_gateway {
         context
             .output
-            .note(&format!("warning: {warning}\nhint: {SHARE_ADVICE}"));
+            .note(&format!("warning: {warning}\nhint: {advice}"));
     }
     let document = CheckDocument {
         valid: jobs
@@ -162,8 +212,9 @@ pub(crate) fn run(context: &Context, args: &CheckArgs) -> Done {
                 help: error.help().map(|help| help.to_string()),
             })
             .collect(),
-        warnings: warning
+        warnings: by_gateway
             .into_iter()
+            .map(|(warning, _)| warning)
             .chain(unmatched)
             .chain(of_jobs)
             .collect(),
@@ -287,6 +338,26 @@ mod tests {
         let told = unfenced(&[free]);
         assert_eq!(told.len(), 1);
         assert!(told[0].contains("`a` has run.fenced = false"), "{told:?}");
+    }
+
+    #[test]
+    fn a_secret_that_cannot_be_read_is_warned_of_by_job_name_and_place() {
+        let text = "name = \"a\"\n[price]\nmax = \"$1/gpu-hour\"\n[run]\nimage = \"x\"\n\
+                    secrets = { HF_TOKEN = { env = \"HAGGLE_TEST_NOWHERE\" } }\n";
+        let job = LoadedJob {
+            path: PathBuf::from("a.toml"),
+            job: policy::parse("a.toml", text).unwrap(),
+        };
+        let told = without_secrets(&Arc::default(), &[job]);
+        assert_eq!(told.len(), 1);
+        for part in [
+            "`a` is not rented",
+            "`run.secrets.HF_TOKEN`",
+            "the environment variable HAGGLE_TEST_NOWHERE is not set",
+            "set it where `haggle run` is started",
+        ] {
+            assert!(told[0].contains(part), "{part}: {told:?}");
+        }
     }
 
     #[test]

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use clap::ValueEnum;
+use clap::{Args, ValueEnum};
 use serde::Deserialize;
 
-use super::context::block_on;
+use super::context::{Context, block_on};
 use super::failure::{Failure, OrFail};
 use crate::clock::ScaledClock;
 use crate::config::ProviderConfig;
@@ -24,6 +24,28 @@ pub(crate) enum ClockChoice {
     System,
     /// That of an embedded marketplace on this machine, however fast it runs.
     Market,
+}
+
+/// The choice, for commands that only look.
+#[derive(Args, Clone, Copy, Debug)]
+pub(crate) struct ClockArgs {
+    /// Whose time ages are reckoned by: `market` follows a `haggle market` on this machine, however fast.
+    #[arg(long, value_name = "WHOSE", default_value = "system")]
+    clock: ClockChoice,
+}
+
+impl ClockArgs {
+    /// The context, going by the clock that was chosen.
+    pub(crate) fn of(
+        self,
+        context: &Context,
+        provider: &ProviderConfig,
+    ) -> Result<Context, Failure> {
+        Ok(context.with_clock(match self.clock {
+            ClockChoice::System => Arc::clone(&context.clock),
+            ClockChoice::Market => of_market(provider)?,
+        }))
+    }
 }
 
 /// What an embedded marketplace says at `/clock`.

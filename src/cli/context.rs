@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::future::Future;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
@@ -204,11 +204,21 @@ pub(crate) fn load_policies(config: &Config) -> Result<Loaded, Failure> {
 
 /// There is no database where it is looked for.
 pub(crate) fn no_database(config: &Config) -> Failure {
-    Failure::mendable(format!(
-        "there is no database at {}",
-        config.database.display()
-    ))
-    .hint("`haggle run` makes it; name another with --database")
+    let mut text = format!("there is no database at {}", config.database.display());
+    if let Some(directory) = missing_directory(&config.database) {
+        text.push_str(&format!(
+            ", nor a directory {} that it could be in",
+            directory.display()
+        ));
+    }
+    Failure::mendable(text).hint("`haggle run` makes it; name another with --database")
+}
+
+/// The directory that a database is to be in, where that is not there.
+pub(crate) fn missing_directory(database: &Path) -> Option<&Path> {
+    let parent = database.parent()?;
+    // Of a name alone it is this one.
+    (parent != Path::new("") && !parent.is_dir()).then_some(parent)
 }
 
 /// Jobs that may be named: those of the policies, and those that were ever run.

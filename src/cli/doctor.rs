@@ -1,13 +1,15 @@
 //! `haggle doctor`: is everything in order, and what would be right where it is not.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use clap::Args;
 use serde::Serialize;
 
-use super::check::{SHARE_ADVICE, withheld};
+use super::check::{HEAR_ADVICE, SHARE_ADVICE, unheard, withheld, without_secrets};
 use super::connect::transport;
-use super::context::{Context, Patience, block_on, load_policies, open_reader};
+use super::context::{Context, Patience, block_on, load_policies, missing_directory, open_reader};
+use super::daemon;
 use super::failure::{Done, Exit, Failure};
 use super::output::Align;
 use crate::config::{Config, ProviderKind};
@@ -98,7 +100,7 @@ pub(crate) fn run(context: &Context, args: &DoctorArgs) -> Done {
         let state = database(&config, &mut findings);
         lock(&config, &mut findings);
         installation(&config, state.as_ref(), &mut findings);
-        policies(&config, &mut findings);
+        policies(context, &config, &mut findings);
         if !args.offline {
             marketplace(context, &config, state.as_ref(), &mut findings);
         }
@@ -157,12 +159,7 @@ fn line(failure: &Failure) -> String {
 fn configuration(context: &Context, findings: &mut Findings) -> Option<Config> {
     match context.config() {
         Ok(config) => {
-            let mode = if config.live {
-                "live: plans are executed"
-            } else {
-                "dry run: plans are shown, not executed"
-            };
-            findings.add("configuration", Health::Ok, mode);
+            findings.add("configuration", Health::Ok, mode(&config));
             Some(config)
         }
         Err(failure) => {
@@ -177,8 +174,40 @@ fn configuration(context: &Context, findings: &mut Findings) -> Option<Config> {
     }
 }
 
+/// Whether plans are executed: by the daemon, which may have been started with another word, or by one
+/// that would be started now.
+fn mode(config: &Config) -> &'static str {
+    let runs = config
+        .database
+        .exists()
+        .then(|| daemon::look(&config.database));
+    match (runs.and_then(|seen| seen.is_live()), config.live) {
+        (Some(true) | None, true) => "live: plans are executed",
+        (Some(true), false) => {
+            "the daemon was started live: plans are executed; another start without --live would be a \
+             dry run"
+        }
+        (Some(false), true) => {
+            "the daemon makes a dry run, although this configuration is live: start it anew"
+        }
+        (Some(false) | None, false) => "dry run: plans are shown, not executed",
+    }
+}
+
 fn database(config: &Config, findings: &mut Findings) -> Option<State> {
     let path = config.database.display();
+    if let Some(directory) = missing_directory(&config.database) {
+        findings.advise(
+            "database",
+            Health::Fail,
+            format!(
+                "is to be {path}, and there is no directory {}",
+                directory.display()
+            ),
+            format!("make it: `mkdir -p {}`", directory.display()),
+        );
+        return None;
+    }
     if !config.database.exists() {
         findings.advise(
             "database",
@@ -310,7 +339,7 @@ fn installation(config: &Config, state: Option<&State>, findings: &mut Findings)
     }
 }
 
-fn policies(config: &Config, findings: &mut Findings) {
+fn policies(context: &Context, config: &Config, findings: &mut Findings) {
     match load_policies(config) {
         Err(failure) => findings.advise(
             "policies",
@@ -342,6 +371,12 @@ fn policies(config: &Config, findings: &mut Findings) {
             );
             if let Some(waiting) = withheld(config, &loaded.jobs) {
                 findings.advise("secrets", Health::Warn, waiting, SHARE_ADVICE);
+            }
+            if let Some(waiting) = unheard(config, &loaded.jobs) {
+                findings.advise("runner", Health::Warn, waiting, HEAR_ADVICE);
+            }
+            for unread in without_secrets(&context.redactor, &loaded.jobs) {
+                findings.add("secrets", Health::Warn, unread);
             }
         }
     }
@@ -570,7 +605,7 @@ fn known_account(
 
 fn wire(
     marketplace: &dyn Marketplace,
-    remembered: &std::collections::BTreeMap<String, String>,
+    remembered: &BTreeMap<String, String>,
     findings: &mut Findings,
 ) {
     let mut known = remembered.clone();
@@ -580,19 +615,7 @@ fn wire(
             None => known.remove(&key),
         };
     }
-    let form: Vec<String> = known
-        .iter()
-        .map(|(key, value)| format!("{key}={value}"))
-        .collect();
-    if form.is_empty() {
-        findings.add(
-            "wire",
-            Health::Ok,
-            "nothing remembered yet; it is learnt from the first answers",
-        );
-    } else {
-        findings.add("wire", Health::Ok, form.join(" "));
-    }
+    findings.add("wire", Health::Ok, learnt(&known));
     if marketplace.can_bid() {
         findings.add("bids", Health::Ok, "can be placed, as far as is known");
     } else {
@@ -602,5 +625,48 @@ fn wire(
             "cannot be placed through this marketplace",
             "only on-demand rentals are made; jobs that take bids only wait",
         );
+    }
+}
+
+/// What was learnt of how the marketplace is spoken to, in words. What the daemon keeps beside it, such
+/// as policies, is left out.
+fn learnt(known: &BTreeMap<String, String>) -> String {
+    let forms: Vec<String> = known
+        .iter()
+        .filter_map(|(key, form)| {
+            let what = key.rsplit('.').next().unwrap_or(key);
+            match (key.split('.').next(), form.as_str()) {
+                (Some("vast"), "v0") => Some(format!("the {what} are listed whole, not by pages")),
+                (_, "new" | "old") => Some(format!("the {what} have the {form} addresses")),
+                _ => None,
+            }
+        })
+        .collect();
+    if forms.is_empty() {
+        return "nothing out of the ordinary".to_owned();
+    }
+    forms.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_learnt_of_the_wire_is_told_in_words_and_policies_are_not() {
+        let known = |of: &[(&str, &str)]| {
+            let of = of.iter();
+            learnt(
+                &of.map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+                    .collect(),
+            )
+        };
+        let kept = ("policy.first", "{\"name\":\"first\"}");
+        assert_eq!(
+            known(&[kept, ("bill.unknown.7", "2026-12-01")]),
+            "nothing out of the ordinary"
+        );
+        let told = known(&[kept, ("vast.instances", "v0")]);
+        assert_eq!(told, "the instances are listed whole, not by pages");
     }
 }

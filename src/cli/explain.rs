@@ -3,19 +3,25 @@
 //! It asks nothing of the marketplace: it decides anew on what the database holds, with the
 //! functions that the daemon decides with.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use clap::Args;
 use serde::Serialize;
 
+use super::clock::ClockArgs;
 use super::context::{Context, known_jobs, load_policies, open_reader, require_known};
+use super::daemon;
 use super::failure::{Done, Exit, Failure};
 use super::jobs::ago;
 use super::show_plan;
-use super::wish::{JobArg, daemon_running};
+use super::sources::SystemSecrets;
+use super::wish::JobArg;
 use crate::config::Config;
+use crate::daemon::unreadable_secrets;
 use crate::engine::decide::decide;
 use crate::engine::rank::MarketIndex;
-use crate::policy::{Loaded, PolicyError};
+use crate::policy::{Loaded, LoadedJob, PolicyError};
 use crate::store::Reader;
 use crate::types::ids::JobName;
 use crate::types::instance::{Account, Held, Instance, Listing, Phase, RawState};
@@ -60,8 +66,19 @@ struct ExplainDocument {
     events: Vec<EventDocument>,
 }
 
-pub(crate) fn run(context: &Context, arg: &JobArg) -> Done {
+/// Names the job to explain.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct ExplainArgs {
+    #[command(flatten)]
+    arg: JobArg,
+    #[command(flatten)]
+    clock: ClockArgs,
+}
+
+pub(crate) fn run(context: &Context, args: &ExplainArgs) -> Done {
+    let arg = &args.arg;
     let config = context.config()?;
+    let context = &args.clock.of(context, &config.provider)?;
     let reader = open_reader(&config)?;
     let state = reader.state()?;
     let loaded = load_policies(&config)?;
@@ -131,7 +148,7 @@ fn decide_anew(
             ago(context.now(), snapshot.at)
         ));
     }
-    let world = known_world(&engine, reader, state, loaded, (now, snapshot))?;
+    let world = known_world(context, &engine, reader, state, loaded, (now, snapshot))?;
     let (plan, report) = decide(&world);
     let mut found = report
         .jobs
@@ -158,6 +175,7 @@ fn decide_anew(
 /// The world as the database knows it, to be decided on anew. Where the balance is not known it is assumed
 /// to be ample, for nothing is spent.
 pub(crate) fn known_world(
+    context: &Context,
     engine: &EngineConfig,
     reader: &Reader,
     state: &State,
@@ -186,6 +204,7 @@ pub(crate) fn known_world(
             .filter_map(PolicyError::job_name)
             .collect(),
         last_policies: Vec::new(),
+        unreadable_secrets: secrets_as_seen(context, last.as_ref(), &loaded.jobs),
         state: state.clone(),
         market: Arc::new(snapshot),
         listing: Some(as_listed(state)),
@@ -198,6 +217,24 @@ pub(crate) fn known_world(
         can_bid: last.is_none_or(|world| world.can_bid),
         wind_down: false,
     })
+}
+
+/// Which secrets cannot be read: as the daemon saw it, whose environment is its own, or else as it is
+/// here.
+fn secrets_as_seen(
+    context: &Context,
+    last: Option<&World>,
+    jobs: &[LoadedJob],
+) -> BTreeMap<JobName, String> {
+    if let Some(last) = last {
+        return last.unreadable_secrets.clone();
+    }
+    let secrets = SystemSecrets(Arc::clone(&context.redactor));
+    let unread = |loaded: &LoadedJob| {
+        let what = unreadable_secrets(&secrets, &loaded.job.run)?;
+        Some((loaded.job.name.clone(), what))
+    };
+    jobs.iter().filter_map(unread).collect()
 }
 
 /// The last world that was journalled whole; an old form that cannot be read is passed over.
@@ -284,14 +321,16 @@ fn show(
             text.push_str(&held_line(held, now));
         }
         if let Some(explained) = &explained {
+            let seen = daemon::look(&config.database);
+            let is_done = seen.runs && seen.is_live() != Some(false);
             text.push_str(&show_plan::job_text(
                 context.output,
                 &explained.report,
                 explained.now,
-                SLOTS_SHOWN,
+                (SLOTS_SHOWN, is_done),
             ));
-            if !explained.plan.actions.is_empty() && !daemon_running(&config.database) {
-                text.push_str("no daemon runs, so nothing of this is done; start `haggle run`\n");
+            if !is_done {
+                text.push_str(&would_do(&explained.plan, seen.runs));
             }
         }
         if !events.is_empty() {
@@ -303,6 +342,24 @@ fn show(
         text
     })?;
     Ok(Exit::Success)
+}
+
+/// What would be done, and why it is not.
+fn would_do(plan: &Plan, runs: bool) -> String {
+    let mut text = String::new();
+    for action in &plan.actions {
+        let (effect, why) = (plan::effect_text(&action.effect), words::why(action.why));
+        text.push_str(&format!("  would {effect}: {why}\n"));
+    }
+    if plan.actions.is_empty() {
+        return text;
+    }
+    text.push_str(if runs {
+        "the daemon makes a dry run, so nothing of this is done; `haggle run --live` does it\n"
+    } else {
+        "no daemon runs, so nothing of this is done; start `haggle run`\n"
+    });
+    text
 }
 
 fn held_line(held: &Held, now: Time) -> String {

@@ -27,14 +27,15 @@ struct InitDocument {
 }
 
 pub(crate) fn run(context: &Context, args: &InitArgs) -> Done {
-    let path = if let Some(file) = &args.file {
-        file.clone()
-    } else {
-        let directory = context.config()?.policies;
-        std::fs::create_dir_all(&directory)
-            .or_mendable(format!("cannot make the directory {}", directory.display()))?;
-        directory.join("my-job.toml")
+    let path = match &args.file {
+        Some(file) => file.clone(),
+        None => context.config()?.policies.join("my-job.toml"),
     };
+    // Of a name alone the directory is this one.
+    if let Some(directory) = path.parent().filter(|parent| *parent != Path::new("")) {
+        std::fs::create_dir_all(directory)
+            .or_mendable(format!("cannot make the directory {}", directory.display()))?;
+    }
     // Made only where nothing is: a policy that a job runs by is never overwritten.
     let mut file = File::create_new(&path).map_err(|error| {
         let exists = error.kind() == ErrorKind::AlreadyExists;

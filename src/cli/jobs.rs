@@ -2,9 +2,12 @@
 
 use std::collections::BTreeSet;
 
+use clap::Args;
 use serde::Serialize;
 
+use super::clock::ClockArgs;
 use super::context::{Context, load_policies, state_if_any};
+use super::daemon;
 use super::failure::{Done, Exit};
 use super::output::Align;
 use crate::engine::projection::first_breach;
@@ -12,20 +15,42 @@ use crate::policy::PolicyError;
 use crate::types::ids::JobName;
 use crate::types::job::Job;
 use crate::types::money::Money;
+use crate::types::plan::Situation;
 use crate::types::state::State;
 use crate::types::time::Time;
-use crate::view::jobs::{JobDocument, document};
+use crate::types::world::EngineConfig;
+use crate::view::jobs::{JobDocument, document, is_closed};
 use crate::view::limits;
 use crate::view::rented::Rented;
+use crate::view::words;
 
 #[derive(Debug, Serialize)]
 struct JobsDocument {
     spending_forbidden: bool,
+    /// What cannot be rented by the way to the marketplace that is configured.
+    kept_back: Vec<KeptBackDocument>,
     jobs: Vec<JobDocument>,
 }
 
-pub(crate) fn run(context: &Context) -> Done {
+/// Shows jobs.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct JobsArgs {
+    #[command(flatten)]
+    clock: ClockArgs,
+}
+
+/// A job for which nothing is rented, whatever the market has.
+#[derive(Debug, Serialize)]
+struct KeptBackDocument {
+    job: String,
+    why: &'static str,
+    text: &'static str,
+}
+
+pub(crate) fn run(context: &Context, args: &JobsArgs) -> Done {
     let config = context.config()?;
+    let context = &args.clock.of(context, &config.provider)?;
+    daemon::note_trouble(context, &config);
     let state = state_if_any(&config)?;
     let loaded = if config.policies.is_dir() {
         load_policies(&config)?
@@ -75,6 +100,7 @@ pub(crate) fn run(context: &Context) -> Done {
     let output = context.output;
     let document = JobsDocument {
         spending_forbidden: killed,
+        kept_back: kept_back(&engine, &jobs),
         jobs: documents,
     };
     output.show(&document, || {
@@ -87,12 +113,40 @@ pub(crate) fn run(context: &Context) -> Done {
                 ));
             }
         }
+        for one in &document.kept_back {
+            text.push_str(&format!("\n{} is not rented: {}", one.job, one.text));
+        }
+        for job in jobs.iter().filter(|job| !killed && is_closed(job, now)) {
+            text.push_str(&format!("\n{} {}", job.name, opens(job, now)));
+        }
         if killed {
             text.push_str("\nspending is forbidden until `haggle resume --all`");
         }
         text
     })?;
     Ok(Exit::Success)
+}
+
+fn kept_back(engine: &EngineConfig, jobs: &[&Job]) -> Vec<KeptBackDocument> {
+    let of = |job: &&Job| {
+        let kept_back = engine.keeps_back(&job.run)?;
+        Some(KeptBackDocument {
+            job: job.name.to_string(),
+            why: kept_back.as_str(),
+            text: kept_back.text(),
+        })
+    };
+    jobs.iter().filter_map(of).collect()
+}
+
+/// When a job's windows open next, in words.
+fn opens(job: &Job, now: Time) -> String {
+    let next = job
+        .windows
+        .iter()
+        .filter_map(|window| window.next_opening(now));
+    let situation = Situation::WindowClosed { opens: next.min() };
+    format!("is {}", words::situation(&situation, now))
 }
 
 /// The status, and how far the command says that it is where there is one replica.

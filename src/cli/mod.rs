@@ -15,8 +15,10 @@ mod completions;
 mod connect;
 mod context;
 mod cp;
+mod daemon;
 mod demo;
 mod doctor;
+mod dry_run;
 mod explain;
 mod failure;
 mod fetch;
@@ -88,9 +90,9 @@ enum Command {
     /// Show the slots that jobs could take, with every part of the price.
     Offers(plan::OffersArgs),
     /// Say why a job runs where it runs, waits, or was passed over.
-    Explain(wish::JobArg),
+    Explain(explain::ExplainArgs),
     /// Show what each job is doing and what it has cost.
-    Jobs,
+    Jobs(jobs::JobsArgs),
     /// Watch it live in a terminal: money, jobs, instances, and what happened.
     Top(top::TopArgs),
     /// Show what is rented, how to reach it, and what it costs.
@@ -191,8 +193,8 @@ fn dispatch(context: &Context, command: Command) -> Done {
         Command::Run(args) => run::run(context, &args),
         Command::Plan => plan::plan(context),
         Command::Offers(args) => plan::offers(context, &args),
-        Command::Explain(arg) => explain::run(context, &arg),
-        Command::Jobs => jobs::run(context),
+        Command::Explain(args) => explain::run(context, &args),
+        Command::Jobs(args) => jobs::run(context, &args),
         Command::Top(args) => top::run(context, &args),
         Command::Instances(args) => instances::run(context, &args),
         Command::Logs(args) => logs::run(context, &args),

@@ -12,7 +12,8 @@ use tokio::sync::oneshot;
 
 use super::adapters::count;
 use super::clock::{self, ClockChoice};
-use super::context::{Context, Override, Patience, block_on, load_policies};
+use super::context::{Context, Override, Patience, block_on, load_policies, missing_directory};
+use super::dry_run::DryRun;
 use super::failure::{Done, Exit, Failure, OrFail};
 use super::notify;
 use super::output::Output;
@@ -164,6 +165,9 @@ pub(crate) fn run(context: &Context, args: &RunArgs) -> Done {
             pace: pace(&config.poll),
         }),
     ];
+    if !config.live {
+        observers.push(Box::new(DryRun::new(context.output)));
+    }
     let told = notify::start(context, &config, &metrics)?;
     let telling = told.map(|(herald, telling)| {
         observers.push(Box::new(herald));
@@ -287,6 +291,17 @@ pub(crate) fn pace(poll: &Poll) -> Pace {
 }
 
 fn lock(config: &Config) -> Result<DaemonLock, Failure> {
+    if let Some(directory) = missing_directory(&config.database) {
+        return Err(Failure::mendable(format!(
+            "the database is to be {}, and there is no directory {}",
+            config.database.display(),
+            directory.display()
+        ))
+        .hint(format!(
+            "make it (`mkdir -p {}`), or name another database with --database",
+            directory.display()
+        )));
+    }
     DaemonLock::acquire(&config.database).map_err(|error| {
         let held = matches!(error, LockError::Held { .. });
         let failure = Failure::new(Exit::Mendable, error.into());

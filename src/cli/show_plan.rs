@@ -26,7 +26,7 @@ pub(crate) fn plan_text(output: Output, plan: &Plan, report: &Report, now: Time)
     text.push_str(&super::show_limits::lines(&report.limits, now));
     for job in &report.jobs {
         text.push('\n');
-        text.push_str(&job_text(output, job, now, BEST_SHOWN));
+        text.push_str(&job_text(output, job, now, (BEST_SHOWN, false)));
     }
     text
 }
@@ -64,11 +64,21 @@ fn actions_table(output: Output, actions: &[Action]) -> String {
     output.table(&columns, rows)
 }
 
-/// A job's report for people: its replicas, the best `shown` slots, and why others were refused.
-pub(crate) fn job_text(output: Output, report: &JobReport, now: Time, shown: usize) -> String {
+/// A job's report for people: its replicas, the best `shown` slots, and why others were refused. It is
+/// told as what is done, or as what would be.
+pub(crate) fn job_text(
+    output: Output,
+    report: &JobReport,
+    now: Time,
+    (shown, is_done): (usize, bool),
+) -> String {
     let mut text = format!("{}\n", report.job);
     for (first, last) in report.grouped() {
-        let doing = words::situation(&first.situation, now);
+        let doing = if is_done {
+            words::situation(&first.situation, now)
+        } else {
+            words::situation_planned(&first.situation, now)
+        };
         let _ = if first.replica == last.replica {
             writeln!(text, "  {}: {doing}", first.replica)
         } else {
@@ -308,7 +318,7 @@ mod tests {
             held back: rent 2 GPUs of machine 71 at a bid of $0.4012/h with 40 GB of disk (the total limit of job train)
 
             train
-              train/0: being rented now
+              train/0: would be rented now
               2 of 45 slots suit
               machine  gpus  model     rental     price/h  landed/gpu-h  compute     disk  traffic     boot  lost work  waiting
                    71     2  RTX 4090  bid        $0.4012       $0.2142  $0.2006  $0.0010  $0.0020  $0.0005    $0.0100  $0.0001

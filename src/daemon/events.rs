@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 
 use super::{Daemon, DaemonError};
 use crate::ports::ReadError;
-use crate::types::instance::Listing;
+use crate::types::instance::{Held, Listing};
 use crate::types::notification::{Notification, NotificationKind, PriceIncrease};
 use crate::types::spelling::is_obeyed;
 use crate::types::state::{Change, Event, Severity};
@@ -206,6 +206,17 @@ impl Spacing {
 
 // ------------------------------------------------------------------------- the daemon's own reading
 
+/// Whether what happened to an instance is what we asked for.
+fn was_asked_for(held: &Held, kind: NotificationKind) -> bool {
+    match kind {
+        NotificationKind::Deleted => held.destroying.is_some(),
+        NotificationKind::Stopped | NotificationKind::Outbid => {
+            held.destroying.is_some() || held.stop_asked
+        }
+        _ => false,
+    }
+}
+
 /// What the marketplace says of itself where it can, and when it was asked.
 #[derive(Debug, Default)]
 pub(super) struct Hints {
@@ -314,8 +325,13 @@ impl Daemon {
         if let Some(bid) = notification.winning_bid {
             text.push_str(&format!("; the bid that won is {bid}/h"));
         }
+        let asked = held.is_some_and(|held| was_asked_for(held, notification.kind));
+        if asked {
+            text.push_str("; that was asked for");
+        }
         let severity = match notification.kind {
             NotificationKind::LowCredit | NotificationKind::PaymentFailed => Severity::Alarm,
+            _ if asked => Severity::Info,
             kind if kind.is_urgent() => Severity::Warning,
             _ => Severity::Info,
         };

@@ -229,7 +229,8 @@ impl Daemon {
         let request = match self.create_request(&intent, job, control.as_ref()) {
             Ok(request) => request,
             Err(message) => {
-                let warning = self.warn("not-sendable", message, None);
+                let text = format!("{replica} is not rented: {message}");
+                let warning = self.warn("not-sendable", text, None);
                 self.commit(&[warning])?;
                 return self.refused_for_its_own(intent, job, "not-sendable");
             }

@@ -47,7 +47,7 @@ use crate::engine::leaks::Told;
 use crate::ports::{Clock, Marketplace, ReadError, Store, StoreError};
 use crate::types::ids::{AccountId, InstanceId, JobName, MachineId, OfferId, ReplicaId};
 use crate::types::instance::Held;
-use crate::types::job::{Job, SecretRef};
+use crate::types::job::{Job, Run, SecretRef};
 use crate::types::money::Rate;
 use crate::types::mutant::Mutant;
 use crate::types::notification::NotificationKind;
@@ -87,6 +87,24 @@ pub trait Policies: Send {
 pub trait Secrets: Send {
     /// The secret, or why it cannot be had. The reason never holds the secret.
     fn resolve(&self, reference: &SecretRef) -> Result<SecretString, String>;
+}
+
+/// Which secrets of a job cannot be read, where they were looked for, and what would be right; `None`: all
+/// can. No secret is kept.
+pub fn unreadable_secrets(secrets: &dyn Secrets, run: &Run) -> Option<String> {
+    let places = run.secret_places().into_iter();
+    let unread: Vec<String> = places
+        .filter_map(|(name, place)| {
+            let why = secrets.resolve(place).err()?;
+            Some(format!("its secret `{name}` cannot be read: {why}"))
+        })
+        .collect();
+    (!unread.is_empty()).then(|| {
+        format!(
+            "{}; set it where `haggle run` is started, or let the policy name a file that haggle can read",
+            unread.join("; ")
+        )
+    })
 }
 
 /// When to poll.

@@ -14,10 +14,11 @@ use crate::engine::decide::decide;
 use crate::engine::hear::Heard;
 use crate::engine::leaks::leaks;
 use crate::engine::observe::{Observation, observe};
-use crate::engine::reconcile::{BILL_BACK_MAX, Books, bill_from, reconcile};
+use crate::engine::reconcile::{BILL_BACK_MAX, Books, bill_from, reconcile, records_begin};
 use crate::ports::ReadError;
 use crate::types::ids::{InstanceId, IntentId, JobName, Label, ReplicaId};
 use crate::types::instance::{Account, Held, Listing};
+use crate::types::job::Job;
 use crate::types::money::{Money, Rate};
 use crate::types::mutant::Mutant;
 use crate::types::plan::{Action, Limit, Notice, Plan, Report};
@@ -67,6 +68,9 @@ impl Daemon {
     /// that; only a store that fails and an account that is not ours end it.
     pub async fn tick(&mut self) -> Result<Vec<ReadError>, DaemonError> {
         let begun = self.now();
+        if let Some(begins) = records_begin(&self.state, begun) {
+            self.commit(&[begins])?;
+        }
         self.take_requests()?;
         self.record_notifications()?;
         self.read_price_increases().await?;
@@ -348,6 +352,16 @@ impl Daemon {
         self.commit(&told)
     }
 
+    /// What keeps jobs from being rented for whose secrets cannot be read.
+    fn unreadable_secrets(&self, jobs: &Jobs) -> BTreeMap<JobName, String> {
+        let secrets = &*self.parts.secrets;
+        let unread = |job: &Arc<Job>| {
+            let what = super::unreadable_secrets(secrets, &job.run)?;
+            Some((job.name.clone(), what))
+        };
+        jobs.valid.iter().filter_map(unread).collect()
+    }
+
     fn decide(&mut self, jobs: &Jobs, polled: &Polled) -> Decision {
         let now = self.now();
         // An account that refused to spend has nothing to spend until the wait is over.
@@ -361,6 +375,7 @@ impl Daemon {
             jobs: jobs.valid.clone(),
             unreadable_jobs: jobs.unreadable.clone(),
             last_policies: jobs.last.clone(),
+            unreadable_secrets: self.unreadable_secrets(jobs),
             state: self.state.clone(),
             market: Arc::clone(&self.market),
             listing: polled.listing.clone(),

@@ -91,12 +91,8 @@ impl Observer for Watch {
 
 /// Why the daemon cannot be relied on right now; empty where it can.
 pub(crate) fn unready(view: &TickView<'_>) -> Vec<String> {
-    let mut reasons: Vec<String> = view
-        .polled
-        .failures
-        .iter()
-        .map(ToString::to_string)
-        .collect();
+    let failures = view.polled.failures.iter();
+    let mut reasons = each_once(failures.map(ToString::to_string));
     if view.live
         && let Some(why) = view.state.wire.get(super::older::COMPARING)
     {
@@ -110,9 +106,26 @@ pub(crate) fn unready(view: &TickView<'_>) -> Vec<String> {
     reasons
 }
 
+/// Several reads may fail for one reason, which is told once.
+fn each_once(reasons: impl Iterator<Item = String>) -> Vec<String> {
+    let mut all: Vec<String> = Vec::new();
+    for reason in reasons {
+        if !all.contains(&reason) {
+            all.push(reason);
+        }
+    }
+    all
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_reason_is_told_once() {
+        let reasons = ["no route", "refused", "no route"].map(str::to_owned);
+        assert_eq!(each_once(reasons.into_iter()), ["no route", "refused"]);
+    }
 
     #[test]
     fn a_store_that_fails_is_told_to_whoever_asks_until_it_works_again() {

@@ -324,7 +324,7 @@ impl<'a> Checker<'a> {
             return Err(Limit::Consent);
         }
         if job.run.runner.is_some() && self.world.config.shows_no_logs {
-            return Err(Limit::Consent);
+            return Err(Limit::Unheard);
         }
         if !self.world.listing.as_ref().is_some_and(|l| l.complete) {
             return Err(Limit::Fence);

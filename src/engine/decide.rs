@@ -365,7 +365,7 @@ impl<'a> Tick<'a> {
                 text: format!("{id} is not rented: {}", kept_back.text()),
             });
             return Situation::OverLimit {
-                limit: Limit::Consent,
+                limit: kept_back.limit(),
             };
         }
         let mut limit = None;
@@ -451,6 +451,9 @@ impl<'a> Tick<'a> {
         let given = assign(&needs, most);
         let mut machines: BTreeSet<MachineId> =
             given.iter().map(|(_, given)| given.slot.machine).collect();
+        if given.len() >= most {
+            self.waits_for_next_tick(&needs, &given, &machines);
+        }
         for (replica, first) in given {
             let Some(order) = self
                 .world
@@ -493,6 +496,32 @@ impl<'a> Tick<'a> {
             } else if let Some(limit) = refused {
                 self.situation(&replica, Situation::OverLimit { limit });
             }
+        }
+    }
+
+    /// Says of those that would have a slot, were more rented in a tick, that they wait for the next one.
+    fn waits_for_next_tick(
+        &mut self,
+        needs: &[Need],
+        given: &[(ReplicaId, Candidate)],
+        machines: &BTreeSet<MachineId>,
+    ) {
+        let is_free = |candidate: &Candidate| !machines.contains(&candidate.slot.machine);
+        let waits: BTreeSet<&ReplicaId> = needs
+            .iter()
+            .filter(|need| need.candidates.iter().any(is_free))
+            .map(|need| &need.replica)
+            .filter(|replica| given.iter().all(|(got, _)| got != *replica))
+            .collect();
+        let reports = self
+            .report
+            .jobs
+            .iter_mut()
+            .flat_map(|job| &mut job.replicas);
+        for report in reports.filter(|report| waits.contains(&report.replica)) {
+            report.situation = Situation::OverLimit {
+                limit: Limit::RentsPerTick,
+            };
         }
     }
 

@@ -645,6 +645,7 @@ pub(crate) mod samples {
             jobs: Vec::new(),
             unreadable_jobs: Vec::new(),
             last_policies: Vec::new(),
+            unreadable_secrets: BTreeMap::new(),
             state: State::new(Installation::from_seed(1)),
             market: Arc::new(Snapshot {
                 at: NOW,

@@ -116,6 +116,11 @@ pub(super) fn failed_start(world: &World, job: &Job, held: &Held) -> Option<Acti
 /// What a job waits for before anything is rented: its inputs, or, where its starts came to nothing, the
 /// end of what holds it back.
 pub(super) fn cannot_start(world: &World, job: &Job) -> Option<Situation> {
+    if world.config.keeps_back(&job.run).is_none()
+        && let Some(what) = world.unreadable_secrets.get(&job.name)
+    {
+        return Some(Situation::WaitsForSecrets { what: what.clone() });
+    }
     let runner = job.run.runner.as_deref();
     if let Some(what) = runner.and_then(|runner| runner.inputs_wait.clone()) {
         return Some(Situation::WaitsForInputs { what });

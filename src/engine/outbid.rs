@@ -39,8 +39,23 @@ fn is_replaced(held: &Held) -> bool {
     held.runner.as_ref().is_some_and(RunnerView::is_replaced)
 }
 
-/// It is stopped and could run again by itself: outbid, or stopped by somebody else.
+/// It is stopped and could run again by itself: outbid, or stopped or parked by somebody else.
 pub(super) fn stopped(
+    ground: &mut Ground<'_, '_>,
+    held: &Held,
+    alone: bool,
+    count: usize,
+    step: &mut Step,
+) -> Situation {
+    match waits(ground, held, alone, count, step) {
+        Situation::Outbid { until } if held.is_parked_by_others() => {
+            Situation::ParkedByOthers { until }
+        }
+        other => other,
+    }
+}
+
+fn waits(
     ground: &mut Ground<'_, '_>,
     held: &Held,
     alone: bool,

@@ -511,6 +511,9 @@ impl<'a> Scene<'a> {
             Some(Situation::WaitsForInputs { what }) => {
                 return Some(format!("its inputs are not ready: {what}"));
             }
+            Some(Situation::WaitsForSecrets { what }) => {
+                return Some(format!("nothing is rented: {what}"));
+            }
             Some(Situation::CannotStart { fault, .. }) => {
                 return Some(format!("it is held back, for {}", fault.what()));
             }

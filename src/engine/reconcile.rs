@@ -315,14 +315,45 @@ fn tell(
     }
 }
 
+/// Where it is remembered since when there are records: a moment, in milliseconds.
+const RECORDS_SINCE: &str = "bill.records-since";
+
+/// Before the day on which it was told, where all that was billed was from before the database.
+const OLD: &str = "before ";
+
+/// What a database that has just been made remembers, so that what the account used before is not
+/// taken for a mistake; `None`: it remembers that, or it is older than this is known.
+pub fn records_begin(state: &State, now: Time) -> Option<Change> {
+    let new = state.ticks == 0 && state.last_intent.is_none();
+    (new && !state.wire.contains_key(RECORDS_SINCE)).then(|| Change::Wire {
+        key: RECORDS_SINCE.to_owned(),
+        value: Some(now.0.to_string()),
+    })
+}
+
+/// Since when there are records, where that is known.
+fn records_since(state: &State) -> Option<Time> {
+    let text = state.wire.get(RECORDS_SINCE)?;
+    text.parse().ok().map(Time)
+}
+
 /// Tells of instances on the bill that nobody knows, each once and for ever: it is remembered
-/// beside the marketplace's wire.
+/// beside the marketplace's wire. What ended before there were records is no mistake, and told as one
+/// sum; where more of such a one is billed later, it did not end.
 fn unknown(draft: &mut Draft<'_>, bills: &BTreeMap<InstanceId, Bill>, now: Time) {
-    let news: Vec<(InstanceId, Money)> = bills
-        .iter()
-        .filter(|(id, _)| !draft.state.wire.contains_key(&unknown_key(**id)))
-        .map(|(&id, bill)| (id, bill.days.values().copied().sum()))
-        .collect();
+    let since = records_since(&draft.state);
+    let is_old = |bill: &Bill| since.is_some_and(|since| bill.last.is_some_and(|end| end <= since));
+    let (mut news, mut old) = (Vec::new(), Vec::new());
+    for (&id, bill) in bills {
+        let told = draft.state.wire.get(&unknown_key(id));
+        let total: Money = bill.days.values().copied().sum();
+        match told {
+            None if is_old(bill) => old.push((id, total)),
+            None => news.push((id, total)),
+            Some(told) if told.starts_with(OLD) && !is_old(bill) => news.push((id, total)),
+            Some(_) => {}
+        }
+    }
     // What a lost request made is billed before a listing shows it: it may be ours.
     let mut open = draft.state.intents.values();
     if open.any(|intent| matches!(intent.effect, Effect::Rent { .. })) {
@@ -336,6 +367,21 @@ fn unknown(draft: &mut Draft<'_>, bills: &BTreeMap<InstanceId, Bill>, now: Time)
         let subject = (None, Some(id));
         draft.event(now, Severity::Alarm, "unknown-charges", subject, text);
         draft.remember(unknown_key(id), now.day(Tz::UTC).to_string());
+    }
+    if !old.is_empty() {
+        let total: Money = old.iter().map(|&(_, total)| total).sum();
+        let text = format!(
+            "the bill holds {total:.4} for {} that ended before this database was made; that is not \
+             counted against any limit",
+            match old.len() {
+                1 => "1 instance".to_owned(),
+                count => format!("{count} instances"),
+            }
+        );
+        draft.event(now, Severity::Info, "charges-before", (None, None), text);
+        for (id, _) in old {
+            draft.remember(unknown_key(id), format!("{OLD}{}", now.day(Tz::UTC)));
+        }
     }
     // What has left the bill for good need not be remembered.
     let Some(old) = now
@@ -351,6 +397,7 @@ fn unknown(draft: &mut Draft<'_>, bills: &BTreeMap<InstanceId, Bill>, now: Time)
         .filter(|(key, told)| {
             let id = key.strip_prefix(UNKNOWN_KEY).and_then(|id| id.parse().ok());
             let listed = id.is_some_and(|id| bills.contains_key(&InstanceId(id)));
+            let told = told.strip_prefix(OLD).unwrap_or(told);
             id.is_some() && !listed && told.parse().is_ok_and(|told: NaiveDate| told < old)
         })
         .map(|(key, _)| key.clone())
@@ -799,6 +846,50 @@ mod tests {
             [false, true],
             "what left the bill long ago is forgotten"
         );
+    }
+
+    #[test]
+    fn what_ended_before_the_database_was_made_is_one_note() {
+        let of = |id: u64, from: u64, to: u64| Charge {
+            instance: Some(InstanceId(id)),
+            start: NOW + Duration::from_hours(from),
+            end: NOW + Duration::from_hours(to),
+            ..charge(Component::Gpu, 1, 250_000_000)
+        };
+        let mut state = world(Vec::new()).state;
+        let made = NOW + Duration::from_hours(2);
+        state.apply(&records_begin(&state, made).unwrap());
+        assert_eq!(records_begin(&state, made), None, "once");
+        let told = |state: &mut State, charges: &[Charge]| {
+            let changes = run(state, &mut [], charges);
+            let events = changes.into_iter().filter_map(|change| match change {
+                Change::Event(event) => Some((event.kind, event.instance, event.text)),
+                _ => None,
+            });
+            events.collect::<Vec<_>>()
+        };
+        let bill = [of(70, 0, 1), of(71, 1, 2), of(72, 1, 3)];
+        let first = told(&mut state, &bill);
+        let kinds: Vec<(&str, Option<u64>)> = first
+            .iter()
+            .map(|(kind, id, _)| (&kind[..], id.map(|id| id.0)))
+            .collect();
+        let expected = [("unknown-charges", Some(72)), ("charges-before", None)];
+        assert_eq!(kinds, expected);
+        assert!(
+            first[1]
+                .2
+                .starts_with("the bill holds $0.5000 for 2 instances that ended before"),
+            "{first:?}"
+        );
+        assert_eq!(told(&mut state, &bill), [], "once");
+        // One of them did not end.
+        let later = told(&mut state, &[of(70, 0, 1), of(70, 1, 3)]);
+        assert_eq!((later.len(), later[0].1), (1, Some(InstanceId(70))));
+        // A database that has had ticks does not begin now.
+        state.wire.clear();
+        state.ticks = 3;
+        assert_eq!(records_begin(&state, made), None);
     }
 
     #[test]

@@ -297,6 +297,15 @@ fn set_aside(ground: &Ground<'_, '_>, held: &Held, step: &mut Step) {
 pub(super) fn want(ground: &Ground<'_, '_>, step: &mut Step) -> Situation {
     let now = ground.world.now;
     if let Some(situation) = cannot_start(ground.world, ground.job) {
+        if let Situation::WaitsForSecrets { what } = &situation {
+            let id = &ground.record.id;
+            step.notices.push(Notice {
+                severity: Severity::Warning,
+                kind: "secret-unread".to_owned(),
+                replica: Some(id.clone()),
+                text: format!("{id} is not rented: {what}"),
+            });
+        }
         return situation;
     }
     // That hosts let starts come to nothing is reckoned with: there is no time to wait for better ones.

@@ -101,6 +101,8 @@ mod tests {
     use super::super::watched::{MINUTE, Scene};
     use crate::types::instance::RawState;
     use crate::types::machine::{Odds, Tally, Track};
+    use crate::types::money::BID_PARKED;
+    use crate::types::plan::Situation;
 
     const ODDS: Odds = Odds {
         outbid_ppm_h: 60_000,
@@ -196,6 +198,27 @@ mod tests {
         scene.held_mut().ends_at = Some(scene.now);
         scene.look(&[scene.row.id]);
         assert_eq!(track(&scene).losses.met_ppm, 0, "its rental ended");
+    }
+
+    #[test]
+    fn what_the_guard_parked_was_outbid_by_nobody() {
+        let mut scene = running();
+        scene.row.price = Some(BID_PARKED);
+        shows(&mut scene, RawState::Stopped, RawState::Exited);
+        assert_eq!(scene.events.last().unwrap().kind, "parked-by-others");
+        assert_eq!((scene.count("outbid"), scene.replica().outbids), (0, 0));
+        assert_eq!(scene.held().outbid_at, None);
+        let situation = scene.situation();
+        assert!(
+            matches!(situation, Situation::ParkedByOthers { .. }),
+            "{situation:?}"
+        );
+        // Somebody lets it go on: that says nothing of rivals either.
+        scene.row.price = Some(crate::engine::eligible::samples::usd(0.2));
+        shows(&mut scene, RawState::Running, RawState::Running);
+        let track = track(&scene);
+        assert_eq!(track.outbids_in_all().met_ppm, 0);
+        assert_eq!(track.recoveries, 0);
     }
 
     #[test]

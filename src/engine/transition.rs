@@ -104,7 +104,7 @@ impl Fold<'_> {
     fn started(&mut self, held: &mut Held, before: Phase, since: Time) {
         let now = self.seen.now;
         held.run_ms = 0;
-        held.outbid_at = None;
+        let was_outbid = held.outbid_at.take().is_some();
         if held.first_ran_at.is_none() {
             held.first_ran_at = Some(now);
             let image = held.asked.as_ref().map(|asked| asked.image.as_str());
@@ -126,7 +126,9 @@ impl Fold<'_> {
                 self.leave_old_disk(held);
             }
         } else if before == Phase::Stopped {
-            self.recovered(held, since);
+            if was_outbid {
+                self.recovered(held, since);
+            }
             let text = format!("instance {} runs again", held.id);
             self.tell(Severity::Info, "resumed", held, text);
         }
@@ -207,6 +209,14 @@ impl Fold<'_> {
         } else if ended {
             let text = format!("the rental of instance {} ended; {after}", held.id);
             self.tell(Severity::Warning, "rental-ended", held, text);
+        } else if held.bids_nothing() {
+            // No rival has to bid more than that, and it was not we who bid so little.
+            let text = format!(
+                "instance {} was parked by the guard or by somebody else: its bid was set to {:.4}/h, \
+                 nobody outbid it; {after}",
+                held.id, held.price
+            );
+            self.tell(Severity::Warning, "parked-by-others", held, text);
         } else if held.rental == Rental::Bid {
             held.outbid_at = Some(self.seen.now);
             let mut replica = self.draft.state.replica(&held.replica);

@@ -751,6 +751,21 @@ impl Held {
         }
     }
 
+    /// Whether its bid is a parked one: so little that no rival has to outbid it. A price of nothing is one
+    /// that was not told.
+    pub fn bids_nothing(&self) -> bool {
+        self.rental == Rental::Bid && self.price > Rate::ZERO && self.price <= BID_PARKED
+    }
+
+    /// Whether its bid was cut to a parked one by somebody else, such as the guard: we asked for no stop.
+    pub fn is_parked_by_others(&self) -> bool {
+        self.bids_nothing()
+            && self.phase == Phase::Stopped
+            && !self.stop_asked
+            && self.outbid_at.is_none()
+            && self.bid_before_park.is_none_or(|bid| bid <= BID_PARKED)
+    }
+
     /// A bid is asked for at which it may run. What is raised for is given up no more: it would else be
     /// parked while it comes up again.
     pub fn asked_to_run_at(&mut self, bid: Rate, now: Time) {

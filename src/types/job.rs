@@ -83,6 +83,22 @@ impl Run {
         runner.is_some_and(|runner| runner.storage.is_some())
     }
 
+    /// Where the secrets are that are sent with a rent for it, by their places in its policy.
+    pub fn secret_places(&self) -> Vec<(String, &SecretRef)> {
+        let named = self.secrets.iter();
+        let mut all: Vec<_> = named
+            .map(|(name, place)| (format!("run.secrets.{name}"), place))
+            .collect();
+        let login = self.login.as_ref();
+        all.extend(login.map(|login| ("run.login.password".to_owned(), &login.password)));
+        let runner = self.runner.as_ref();
+        if let Some(storage) = runner.and_then(|runner| runner.storage.as_ref()) {
+            all.push(("data.storage.access_key".to_owned(), &storage.access_key));
+            all.push(("data.storage.secret_key".to_owned(), &storage.secret_key));
+        }
+        all
+    }
+
     /// Whether renting for it sends a secret: of the environment, or the registry's password.
     pub fn has_secrets(&self) -> bool {
         let stores = self.keeps_in_storage();

@@ -200,6 +200,12 @@ pub enum Situation {
         /// Then it is moved.
         until: Time,
     },
+    /// Its bid was cut to a parked one, and not by the daemon: nobody outbid it, and it is waited for
+    /// until this time.
+    ParkedByOthers {
+        /// Then it is bid for again, or moved.
+        until: Time,
+    },
     /// Its instance waits behind its gate for the checkpoint on the disk that it left.
     Bringing {
         /// That disk's instance.
@@ -257,6 +263,11 @@ pub enum Situation {
         /// What is done about it, in words.
         what: String,
     },
+    /// A secret that is sent with its rent cannot be read.
+    WaitsForSecrets {
+        /// Which, where it was looked for, and what would be right, in words.
+        what: String,
+    },
     /// An element of an array that is not begun before another one gets on: too many failed in a row.
     HeldBack,
     /// Outside its windows.
@@ -303,8 +314,12 @@ pub enum Limit {
     OwnSlots,
     /// One instance at work per replica.
     Fence,
+    /// So many new rentals in a tick.
+    RentsPerTick,
     /// The job's secrets may not go through the gateway.
     Consent,
+    /// The gateway shows no logs, by which the runner of a supervised job is heard.
+    Unheard,
     /// So many elements of an array at work at once.
     MaxRunning,
     /// One replica of a service a host.
@@ -363,7 +378,9 @@ impl Limit {
             Self::OnDemandRate => "on-demand-rate",
             Self::OwnSlots => "own-slots",
             Self::Fence => "fence",
+            Self::RentsPerTick => "rents-per-tick",
             Self::Consent => "consent",
+            Self::Unheard => "unheard",
             Self::MaxRunning => "max-running",
             Self::OneHost => "one-host",
             Self::BaseOnDemand => "base-on-demand",

@@ -144,6 +144,11 @@ pub const KINDS: &[Kind] = &[
         true,
         "The marketplace refused to rent to the account",
     ),
+    happens(
+        "charges-before",
+        false,
+        "The bill has instances that ended before the database was made",
+    ),
     shown(
         "idle-billing",
         true,
@@ -159,6 +164,11 @@ pub const KINDS: &[Kind] = &[
         "stopped-by-others",
         true,
         "An instance was stopped by somebody else",
+    ),
+    happens(
+        "parked-by-others",
+        true,
+        "An instance was parked by the guard or by somebody else",
     ),
     happens("rental-ended", true, "A rental ended"),
     happens("destroyed", false, "An instance was destroyed"),
@@ -285,6 +295,11 @@ pub const KINDS: &[Kind] = &[
         "runner-unheard",
         true,
         "A supervised job waits because its runner could not be heard",
+    ),
+    shown(
+        "secret-unread",
+        true,
+        "A job waits because a secret of it cannot be read",
     ),
     happens("not-sendable", true, "A rent could not be sent"),
     // The database.

@@ -14,6 +14,7 @@ use super::limit::Bounds;
 use super::money::{Money, Rate};
 use super::mutant::Mutant;
 use super::offer::Snapshot;
+use super::plan::Limit;
 use super::state::State;
 use super::time::Time;
 
@@ -129,6 +130,14 @@ impl KeptBack {
         }
     }
 
+    /// As a limit that an action may not pass.
+    pub fn limit(self) -> Limit {
+        match self {
+            Self::Secrets => Limit::Consent,
+            Self::Unheard => Limit::Unheard,
+        }
+    }
+
     /// Why, and what would be right.
     pub fn text(self) -> &'static str {
         match self {
@@ -202,6 +211,10 @@ pub struct World {
     /// What the policies of those jobs last said, as far as it is known: their budgets go on to bind.
     #[serde(default)]
     pub last_policies: Vec<Arc<Job>>,
+    /// Jobs that have secrets which cannot be read: which, where they were looked for, and what would be
+    /// right, in words. Nothing is rented for them.
+    #[serde(default)]
+    pub unreadable_secrets: BTreeMap<super::ids::JobName, String>,
     /// What was known before this poll, with this poll's observations taken up.
     pub state: State,
     /// The market as last seen, with its coverage. Left out of the journal; its number is kept.

@@ -119,7 +119,15 @@ pub(crate) fn document(
     let wanted: BTreeSet<u32> = wanted.iter().map(|one| one.index).collect();
     // Without its policy nothing is rented anyway.
     let hold = job.and_then(|job| record.held_by_fault(&job.run, now));
-    let held_back = hold.map_or("waiting", |_| "cannot start");
+    let waits = match job {
+        _ if state.killed => "spending forbidden",
+        Some(job) if is_closed(job, now) => "outside its windows",
+        _ => "waiting",
+    };
+    let held_back = match hold {
+        Some(_) if !state.killed => "cannot start",
+        _ => waits,
+    };
     let replicas: Vec<ReplicaDocument> = all
         .into_values()
         .map(|one| ReplicaDocument {
@@ -178,6 +186,11 @@ pub(crate) fn document(
     }
 }
 
+/// Whether none of a job's windows is open.
+pub(crate) fn is_closed(job: &Job, now: Time) -> bool {
+    !job.windows.is_empty() && !job.windows.iter().any(|window| window.is_open(now))
+}
+
 /// What an instance is billed per hour now: its disk, and its GPUs where they run.
 pub(crate) fn burn(held: &Held) -> Rate {
     burn_now(held)
@@ -227,7 +240,7 @@ pub(crate) fn held_word(held: &Held) -> &'static str {
         return "clearing";
     }
     match held.phase {
-        Phase::Stopped if held.parked => "parked",
+        Phase::Stopped if held.parked || held.is_parked_by_others() => "parked",
         Phase::Stopped if !held.stop_asked => "outbid",
         phase => phase.as_str(),
     }
@@ -255,7 +268,9 @@ fn status(wish: Wish, policy: &str, replicas: &[&ReplicaDocument]) -> String {
         Wish::Done => "done",
     };
     match doing.as_str() {
-        "" | "waiting" | "cannot start" => wish.into(),
+        "" | "waiting" | "cannot start" | "spending forbidden" | "outside its windows" => {
+            wish.into()
+        }
         doing => format!("{wish}: {doing}"),
     }
 }
@@ -316,6 +331,31 @@ mod tests {
             row("sweep/4", "4", false),
         ];
         assert_eq!(all, wanted);
+    }
+
+    #[test]
+    fn what_keeps_a_job_waiting_is_named_where_it_is_not_the_market() {
+        let text = "name = \"a\"\n[run]\nimage = \"x\"\n[price]\nmax = \"$1/gpu-hour\"\n\
+                    [[window]]\ncron = \"0 22 * * *\"\nlasts = \"1h\"\n";
+        let job = crate::policy::parse("a.toml", text).unwrap();
+        let mut state = State::new(Installation::from_seed(1));
+        let status = |state: &State, hour: i64| {
+            let at = Time(hour * 3_600_000 + 1);
+            let today = at.day(chrono_tz::Tz::UTC);
+            document(
+                &Rented::of(state),
+                &job.name,
+                Some(&job),
+                "valid",
+                (at, today),
+            )
+            .status
+        };
+        assert_eq!(status(&state, 22), "waiting");
+        assert_eq!(status(&state, 12), "outside its windows");
+        state.killed = true;
+        assert_eq!(status(&state, 22), "spending forbidden");
+        assert_eq!(status(&state, 12), "spending forbidden");
     }
 
     use crate::types::start::{Asked, Hold, StartFault};

@@ -93,6 +93,7 @@ pub(crate) fn tone(situation: &Situation) -> Tone {
         | Situation::Queued
         | Situation::WindowClosed { opens: Some(_) } => Tone::Wait,
         Situation::Outbid { .. }
+        | Situation::ParkedByOthers { .. }
         | Situation::NoOffer
         | Situation::WaitsForInputs { .. }
         | Situation::OverLimit { .. }
@@ -100,6 +101,7 @@ pub(crate) fn tone(situation: &Situation) -> Tone {
         | Situation::BackingOff { .. }
         | Situation::HeldBack => Tone::Warn,
         Situation::CannotStart { .. }
+        | Situation::WaitsForSecrets { .. }
         | Situation::SourceAway { .. }
         | Situation::NotCopied { .. }
         | Situation::Killed
@@ -138,6 +140,10 @@ fn sentence(situation: &Situation, held: Option<&Held>, (now, zone): (Time, Tz))
         }
         Situation::Outbid { until } => format!(
             "paused: outbid{there}, waiting until {}, then reclaiming or moving",
+            by(*until)
+        ),
+        Situation::ParkedByOthers { until } => format!(
+            "paused: parked by the guard or by somebody else{there}, bid for again at {}",
             by(*until)
         ),
         Situation::Clearing => format!(
@@ -282,6 +288,7 @@ fn kind(text: &str) -> String {
     let begin = begin.split(" until ").next().unwrap_or(begin);
     match begin {
         "paused" if text.starts_with("paused: outbid") => "outbid".to_owned(),
+        "paused" if text.starts_with("paused: parked") => "parked".to_owned(),
         other => other.to_owned(),
     }
 }
@@ -351,6 +358,10 @@ mod tests {
         assert_eq!(
             says(Situation::Outbid { until }),
             "paused: outbid on machine 4821, waiting until 10:20, then reclaiming or moving"
+        );
+        assert_eq!(
+            says(Situation::ParkedByOthers { until }),
+            "paused: parked by the guard or by somebody else on machine 4821, bid for again at 10:20"
         );
         assert_eq!(
             says(Situation::Running),

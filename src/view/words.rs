@@ -60,6 +60,14 @@ pub(crate) fn limit(limit: &Limit) -> String {
         Limit::OnDemandRate => "the slot's on-demand rate".to_owned(),
         Limit::OwnSlots => "one rental a machine, never against our own".to_owned(),
         Limit::Fence => "one instance at work per replica".to_owned(),
+        Limit::RentsPerTick => {
+            "limits.rents_per_tick_max: the next ones are rented at the next tick".to_owned()
+        }
+        Limit::Unheard => {
+            "the gateway: it shows no logs, by which the runner of a supervised job is \
+             heard (provider.kind = \"vast\" does)"
+                .to_owned()
+        }
         Limit::Consent => "the configuration: the job's secrets may not go through the gateway \
              (provider.share_job_secrets)"
             .to_owned(),
@@ -115,6 +123,10 @@ pub(crate) fn situation(situation: &Situation, now: Time) -> String {
         }
         Situation::Settling => "a rental was sent and is not settled".into(),
         Situation::Outbid { until } => format!("outbid, waited for {} more", left(*until)),
+        Situation::ParkedByOthers { until } => format!(
+            "parked by the guard or by somebody else, bid for again in {}",
+            left(*until)
+        ),
         Situation::Bringing { from, until: None } => {
             format!("waits behind its gate for the checkpoint of instance {from}")
         }
@@ -153,6 +165,7 @@ pub(crate) fn situation(situation: &Situation, now: Time) -> String {
             format!("cannot start: {} (\"{message}\"); {ends}", fault.what())
         }
         Situation::WaitsForInputs { what } => format!("waits for its inputs: {what}"),
+        Situation::WaitsForSecrets { what } => format!("not rented: {what}"),
         Situation::HeldBack => "waits until another element gets on: too many failed in a row \
              (`haggle resume` lets it begin)"
             .into(),
@@ -169,6 +182,14 @@ pub(crate) fn situation(situation: &Situation, now: Time) -> String {
             ending: Ending::Failed,
         } => "failed".into(),
         Situation::Killed => "spending is forbidden until `haggle resume --all`".into(),
+    }
+}
+
+/// The same of a plan that is only looked at: nothing of it is done.
+pub(crate) fn situation_planned(what: &Situation, now: Time) -> String {
+    match what {
+        Situation::Renting => "would be rented now".into(),
+        other => situation(other, now),
     }
 }
 
@@ -205,7 +226,7 @@ pub(crate) fn spare(view: &DeadlineView) -> String {
 /// What a replica with a deadline takes, in words.
 pub(crate) fn takes(stance: Stance) -> &'static str {
     match stance {
-        Stance::Wait => "it waits for a bid",
+        Stance::Wait => "it takes bids only",
         Stance::Ride => "it takes what is cheapest",
         Stance::Sure => "it takes what nobody takes away",
     }

@@ -168,7 +168,8 @@ fn look(context: &Context, config: &Config) -> Result<Looked, Failure> {
         Some((_, snapshot)) => {
             // What is decided holds for what was seen, and not for what was not looked at since.
             let then = now.min(snapshot.at + engine.poll_every);
-            let mut world = known_world(&engine, &reader, &state, &loaded, (then, snapshot))?;
+            let mut world =
+                known_world(context, &engine, &reader, &state, &loaded, (then, snapshot))?;
             if let (Some(account), Some(credit)) = (&mut world.account, credit) {
                 account.credit = Some(credit);
             }
