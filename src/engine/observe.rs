@@ -30,7 +30,6 @@ use super::draft::Draft;
 use super::hear::Heard;
 use super::idle::is_at_work;
 pub use super::moved::Moved;
-use super::outbid::takes_effect;
 use super::risk::Hazard;
 use super::transition::UNSEEN_WORK_AFTER;
 
@@ -624,23 +623,6 @@ impl Fold<'_> {
             let done = IntentState::Done { instance: held.id };
             self.draft
                 .intent(self.config.timezone, self.seen.now, &intent, done);
-        }
-    }
-
-    /// Marks an instance that was waited for long enough: there is no bid to bring it back to, so
-    /// once it is parked it is left for another.
-    fn give_up_waiting(&self, held: &mut Held) {
-        let Some(job) = self.job(&held.replica.job) else {
-            return;
-        };
-        let patience = match held.phase {
-            Phase::Stopped if !held.stop_asked => job.patience,
-            Phase::Provisioning if held.first_ran_at.is_some() => job.provision_timeout,
-            _ => return,
-        };
-        let raised = held.phase == Phase::Stopped && takes_effect(held, self.seen.now);
-        if self.seen.now >= held.phase_since + patience && !raised {
-            held.bid_before_park = Some(Rate::ZERO);
         }
     }
 

@@ -7,7 +7,7 @@ use crate::types::instance::{DestroyWhy, Held, Phase, Rental, RunnerView};
 use crate::types::intent::{Effect, Intent, IntentState};
 use crate::types::job::{Finish, Job};
 use crate::types::ledger::{Component, EntryKind, Line, month_of};
-use crate::types::money::{BID_PARKED, Money};
+use crate::types::money::{BID_PARKED, Money, Rate};
 use crate::types::start::StartFault;
 use crate::types::state::{Ending, Severity};
 use crate::types::time::{Time, human, millis};
@@ -17,6 +17,7 @@ use super::act::given_up;
 use super::budget::unbilled_traffic;
 use super::ladder::names_fault;
 use super::observe::Fold;
+use super::outbid::takes_effect;
 use super::track::Ill;
 
 /// A wait that doubles with each failure in a row, to a longest.
@@ -98,6 +99,23 @@ impl Fold<'_> {
         let lay = before == Phase::Stopped && held.phase == Phase::Stopped && could;
         if lay && unseen_ms >= millis(UNSEEN_WORK_AFTER) {
             held.first_ran_at.get_or_insert(self.seen.now);
+        }
+    }
+
+    /// Marks an instance that was waited for long enough: there is no bid to bring it back to, so
+    /// once it is parked it is left for another.
+    pub(super) fn give_up_waiting(&self, held: &mut Held) {
+        let Some(job) = self.job(&held.replica.job) else {
+            return;
+        };
+        let patience = match held.phase {
+            Phase::Stopped if !held.stop_asked => job.patience,
+            Phase::Provisioning if held.first_ran_at.is_some() => job.provision_timeout,
+            _ => return,
+        };
+        let raised = held.phase == Phase::Stopped && takes_effect(held, self.seen.now);
+        if self.seen.now >= held.phase_since + patience && !raised {
+            held.bid_before_park = Some(Rate::ZERO);
         }
     }
 

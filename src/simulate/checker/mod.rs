@@ -6,6 +6,7 @@
 mod bids;
 mod books;
 mod disks;
+mod end;
 mod limits;
 mod runners;
 mod runway;
@@ -16,11 +17,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::market::{ExactBill, Happening, Market, RawInstance};
-use crate::types::ids::{Installation, InstanceId, IntentId, JobName, Label, ReplicaId};
+use crate::types::ids::{Installation, IntentId, JobName, Label, ReplicaId};
 use crate::types::intent::{Effect, Intent};
 use crate::types::job::{CheckpointPlace, Finish, Job, RentalChoice};
 use crate::types::money::{BID_PARKED, Money, Rate};
-use crate::types::state::{Event, State};
+use crate::types::state::Event;
 use crate::types::time::Time;
 use crate::types::world::EngineConfig;
 
@@ -723,44 +724,6 @@ impl Checker {
         if ours > billed + rate.cost(SHORT_FOR) {
             self.violations
                 .insert("spending goes on while the credit is under its reserve".to_owned());
-        }
-    }
-
-    /// What is rented, and the daemon does not know of, or knows to be of no use, although nothing but the
-    /// daemon acted for a while: before the red button finds all there is by its label.
-    pub fn look_for_leaks(&mut self, market: &Market, state: &State) {
-        for row in market.instances(self.account) {
-            let Some(replica) = self.ours.get(&row.id).cloned().flatten() else {
-                continue;
-            };
-            if !state.held.contains_key(&InstanceId(row.id)) {
-                self.violations.insert(format!(
-                    "instance {} of {replica} is rented, and the daemon does not know it",
-                    row.id
-                ));
-            }
-            let stands = market.standing(self.account, row.id);
-            let ended = state.replica(&replica).ending.is_some();
-            if ended && stands.is_some_and(|stands| stands.wants) {
-                self.violations.insert(format!(
-                    "instance {} of {replica}, which has ended, still runs or waits for its slot",
-                    row.id
-                ));
-            }
-        }
-    }
-
-    /// What must hold once everything was destroyed and settled.
-    pub fn look_at_the_end(&mut self, market: &Market) {
-        self.look(market);
-        for row in market.instances(self.account) {
-            if !self.foreign.contains(&row.id) {
-                self.violations.insert(format!(
-                    "instance {} ({}) is left rented",
-                    row.id,
-                    row.label.as_deref().unwrap_or("no label")
-                ));
-            }
         }
     }
 
