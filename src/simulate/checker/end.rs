@@ -3,6 +3,7 @@
 use super::Checker;
 use crate::market::Market;
 use crate::types::ids::InstanceId;
+use crate::types::money::{BID_PARKED, Rate};
 use crate::types::state::State;
 
 impl Checker {
@@ -21,7 +22,9 @@ impl Checker {
             }
             let stands = market.standing(self.account, row.id);
             let ended = state.replica(&replica).ending.is_some();
-            if ended && stands.is_some_and(|stands| stands.wants) {
+            // A parked bid is one that waits, and cannot win.
+            let waits = |bid: Option<Rate>| bid.is_none_or(|bid| bid > BID_PARKED);
+            if ended && stands.is_some_and(|stands| stands.wants && waits(stands.bid)) {
                 self.violations.insert(format!(
                     "instance {} of {replica}, which has ended, still runs or waits for its slot",
                     row.id
