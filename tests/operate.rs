@@ -58,6 +58,17 @@ fn installed(directory: &Path) -> Vec<PathBuf> {
     SERVICES.into_iter().chain([TIMER]).map(put).collect()
 }
 
+/// Whether systemd understands units, and what it says of them.
+fn verified(units: &[PathBuf]) -> (bool, String) {
+    let output = Command::new("systemd-analyze")
+        .args(["verify", "--man=no"])
+        .args(units)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    (output.status.success(), said)
+}
+
 #[test]
 fn the_units_are_what_systemd_understands_without_a_word() {
     if !is_here("systemd-analyze", "the units are not verified") {
@@ -65,18 +76,13 @@ fn the_units_are_what_systemd_understands_without_a_word() {
     }
     let directory = tempfile::tempdir().unwrap();
     let units = installed(directory.path());
-    let output = Command::new("systemd-analyze")
-        .args(["verify", "--man=no"])
-        .args(units)
-        .output()
-        .unwrap();
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    let (fine, said) = verified(&units);
     // What it says of units that are none of ours is the machine's.
     let of_ours: Vec<&str> = said
         .lines()
         .filter(|line| line.contains("haggle") || !line.contains(".service"))
         .collect();
-    assert!(output.status.success(), "{said}");
+    assert!(fine, "{said}");
     assert_eq!(of_ours, Vec::<&str>::new());
 }
 
@@ -412,16 +418,8 @@ fn units_of_several_accounts_share_nothing() {
     if !is_here("systemd-analyze", "the templates are not verified") {
         return;
     }
-    let output = Command::new("systemd-analyze")
-        .args(["verify", "--man=no"])
-        .args(units)
-        .output()
-        .unwrap();
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(
-        output.status.success() && !said.contains("haggle"),
-        "{said}"
-    );
+    let (fine, said) = verified(&units);
+    assert!(fine && !said.contains("haggle"), "{said}");
 }
 
 // ----------------------------------------------------------------------------------------- pages

@@ -41,9 +41,20 @@ impl ClockArgs {
         context: &Context,
         provider: &ProviderConfig,
     ) -> Result<Context, Failure> {
-        Ok(context.with_clock(match self.clock {
-            ClockChoice::System => Arc::clone(&context.clock),
-            ClockChoice::Market => of_market(provider)?,
+        self.clock.of(context, provider)
+    }
+}
+
+impl ClockChoice {
+    /// The context, going by the clock that was chosen.
+    pub(crate) fn of(
+        self,
+        context: &Context,
+        provider: &ProviderConfig,
+    ) -> Result<Context, Failure> {
+        Ok(context.with_clock(match self {
+            Self::System => Arc::clone(&context.clock),
+            Self::Market => of_market(provider)?,
         }))
     }
 }
@@ -59,7 +70,7 @@ struct MarketTime {
 
 /// The clock of an embedded marketplace, read once and followed from then on. Only one on this
 /// machine is believed: whoever sets the clock decides when money is spent.
-pub(crate) fn of_market(provider: &ProviderConfig) -> Result<Arc<dyn Clock>, Failure> {
+fn of_market(provider: &ProviderConfig) -> Result<Arc<dyn Clock>, Failure> {
     let origin = loopback_origin(&provider.base_url).ok_or_else(|| {
         Failure::mendable(
             "--clock market follows an embedded marketplace on this machine only, and \

@@ -9,7 +9,7 @@ use std::time::Duration;
 use clap::Args;
 use serde::Serialize;
 
-use super::clock::{self, ClockChoice};
+use super::clock::ClockChoice;
 use super::context::{Context, Patience, block_on};
 use super::failure::{Done, Exit, Failure};
 use super::output::{self, Output};
@@ -62,14 +62,7 @@ pub(crate) fn run(context: &Context, args: &KillArgs) -> Done {
     let config = context
         .config_for_ending()
         .map_err(|failure| without_config(context, args, failure))?;
-    let followed;
-    let context = match args.clock {
-        ClockChoice::System => context,
-        ClockChoice::Market => {
-            followed = context.with_clock(clock::of_market(&config.provider)?);
-            &followed
-        }
-    };
+    let context = &args.clock.of(context, &config.provider)?;
     let state = read_state(context.output, &config.database);
     let installation = installation(args, &config, state.as_ref())?;
     // Nobody is asked, so spending is forbidden first, whatever comes of the rest: a daemon that lives and
@@ -274,8 +267,11 @@ async fn account(
         ))
         .hint("use the token of that account")),
         (Ok(found), _) => Ok(Some(found.id.0)),
-        // Destroying works without the balance, and a key may be allowed the one and not the other; the
-        // button must not hang on it. Labels carry the whole name of the installation.
+        // Of a token that is refused nobody knows whose it is, and another account's empty list would prove
+        // nothing of ours.
+        (Err(error @ ReadError::Unauthorized { .. }), Some(_)) => Err(error.into()),
+        // Destroying works without the balance; the button must not hang on it. Labels carry the whole name of
+        // the installation.
         (Err(_), _) => Ok(None),
     }
 }
@@ -374,6 +370,39 @@ mod tests {
         let failure = account(&*town.client, Some(&state)).await.unwrap_err();
         assert_eq!(failure.exit(), Exit::Mendable);
         assert!(failure.to_string().contains("nothing was destroyed"));
+    }
+
+    /// Where it is known which account it should be, one that cannot be told is no proof.
+    #[tokio::test]
+    async fn a_token_that_is_refused_is_believed_nothing_where_the_account_is_known() {
+        let town = Town::default();
+        let wrong = crate::marketplace::lowcode::LowCode::new(
+            std::sync::Arc::new(Refusing),
+            town.clock.clone(),
+            crate::marketplace::lowcode::LowCodeOptions::new("at_x".into()),
+            &std::collections::BTreeMap::new(),
+        );
+        let mut state = State::new(Installation::from_seed(7));
+        state.account = Some(crate::types::ids::AccountId(1));
+        assert!(account(&wrong, Some(&state)).await.is_err());
+        assert_eq!(account(&wrong, None).await.unwrap(), None);
+    }
+
+    /// A way on which every token is refused.
+    struct Refusing;
+
+    #[async_trait::async_trait]
+    impl crate::ports::Transport for Refusing {
+        async fn send(
+            &self,
+            _: crate::ports::Request,
+        ) -> Result<crate::ports::Reply, crate::ports::TransportError> {
+            Ok(crate::ports::Reply {
+                status: 401,
+                headers: Vec::new(),
+                body: "{\"error\":\"unauthorized\"}".into(),
+            })
+        }
     }
 
     #[test]

@@ -46,6 +46,7 @@ mod service;
 mod sheet;
 mod show_limits;
 mod show_plan;
+mod signals;
 mod simulate;
 mod sources;
 mod spend;

@@ -11,7 +11,7 @@ use serde::Serialize;
 use tokio::sync::oneshot;
 
 use super::adapters::count;
-use super::clock::{self, ClockChoice};
+use super::clock::ClockChoice;
 use super::context::{Context, Override, Patience, block_on, load_policies, missing_directory};
 use super::dry_run::DryRun;
 use super::failure::{Done, Exit, Failure, OrFail};
@@ -96,14 +96,7 @@ pub(crate) fn run(context: &Context, args: &RunArgs) -> Done {
         )
         .hint("add --live; `haggle kill` destroys everything of ours without a daemon"));
     }
-    let followed;
-    let context = match args.clock {
-        ClockChoice::System => context,
-        ClockChoice::Market => {
-            followed = context.with_clock(clock::of_market(&config.provider)?);
-            &followed
-        }
-    };
+    let context = &args.clock.of(context, &config.provider)?;
     // A directory that is not there is a mistake to tell before anything starts.
     let loaded = load_policies(&config)?;
     context.note_broken(&loaded);

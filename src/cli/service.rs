@@ -9,6 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::failure::{Failure, OrFail};
+use super::signals::Signals;
 use super::sources::PolicyDirectory;
 use crate::daemon::events::Mailbox;
 use crate::daemon::life::Life;
@@ -145,7 +146,7 @@ impl Service {
         mailbox: &Mailbox,
         mut note: impl FnMut(),
     ) -> Infallible {
-        let mut hangups = Hangups::watch();
+        let mut hangups = Signals::hangups();
         loop {
             hangups.next().await;
             (self.tell)(&[Word::Reloading]);
@@ -286,39 +287,6 @@ fn watchdog() -> Option<Duration> {
 #[cfg(not(unix))]
 fn watchdog() -> Option<Duration> {
     None
-}
-
-/// Wishes that what can be read anew is read anew. Where they cannot be watched, there are none.
-pub(crate) struct Hangups {
-    #[cfg(unix)]
-    signal: Option<tokio::signal::unix::Signal>,
-}
-
-impl Hangups {
-    /// Watches from now on.
-    #[cfg(unix)]
-    pub(crate) fn watch() -> Self {
-        use tokio::signal::unix::{SignalKind, signal};
-        Self {
-            signal: signal(SignalKind::hangup()).ok(),
-        }
-    }
-
-    #[cfg(not(unix))]
-    pub(crate) fn watch() -> Self {
-        Self {}
-    }
-
-    /// Ready at the next one.
-    pub(crate) async fn next(&mut self) {
-        #[cfg(unix)]
-        if let Some(signal) = &mut self.signal
-            && signal.recv().await.is_some()
-        {
-            return;
-        }
-        std::future::pending::<()>().await;
-    }
 }
 
 #[cfg(test)]

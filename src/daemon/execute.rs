@@ -14,6 +14,7 @@ use super::tick::Decision;
 use super::verify::mismatch;
 use super::{Daemon, DaemonError};
 use crate::engine::bring::bringing;
+use crate::engine::budget::rise;
 use crate::engine::ladder::still_fails;
 use crate::engine::lease::first_tail;
 use crate::engine::risk::Hazard;
@@ -82,7 +83,7 @@ impl Daemon {
             Effect::Rent { .. } | Effect::Start { .. } => true,
             Effect::SetBid { instance, bid } => {
                 let held = self.state.held.get(instance);
-                held.is_none_or(|held| *bid > held.price)
+                held.is_none_or(|held| rise(held, *bid) > Rate::ZERO)
             }
             Effect::Stop { .. }
             | Effect::Destroy { .. }

@@ -42,7 +42,7 @@ pub fn forgotten(state: &State, charges: &[Charge]) -> BTreeMap<InstanceId, Held
 }
 
 /// Intents are numbered by the wall clock, which may be off, but hardly by more than this.
-const CLOCK_OFF_MAX: Duration = Duration::from_hours(24 * 366);
+pub(super) const CLOCK_OFF_MAX: Duration = Duration::from_hours(24 * 366);
 
 /// The latest rent that labels of this installation name. A number that no clock can have given out
 /// is none: somebody wrote that label by hand, and counting on from it would leave no numbers.

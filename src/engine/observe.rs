@@ -27,6 +27,7 @@ use super::accrue::{Before, Sight, accrue, work};
 use super::act::given_up;
 use super::bid::ECHO_LASTS;
 use super::draft::Draft;
+use super::forgotten::CLOCK_OFF_MAX;
 use super::hear::Heard;
 use super::idle::is_at_work;
 pub use super::moved::Moved;
@@ -63,9 +64,6 @@ pub struct Observation<'a> {
 
 /// How long a listing may show a bid from before its last raise. A raised bid counts until then.
 const BID_LAG_MS: i64 = 120_000;
-
-/// What is adopted is no older than this by its label: another number there is no moment of a clock.
-const ADOPTED_AGE_MAX: std::time::Duration = std::time::Duration::from_hours(24 * 366);
 
 /// After so long an unbroken run, a lost slot may be raised for again.
 const RAISE_AGAIN_AFTER_MS: i64 = 3_600_000;
@@ -354,7 +352,7 @@ impl Fold<'_> {
         });
         // A rent's number is the moment of the clock at which it was asked for, or a little more.
         let asked_at = i64::try_from(label.intent.0).ok().map(Time);
-        let asked_at = asked_at.filter(|&at| at <= now && now.since(at) <= ADOPTED_AGE_MAX);
+        let asked_at = asked_at.filter(|&at| at <= now && now.since(at) <= CLOCK_OFF_MAX);
         let started_at = row.started_at.filter(|&at| at <= now);
         let created_at = started_at.or(asked_at).unwrap_or(now);
         // An instance that is older than another of its replica must not pass for the newer one.

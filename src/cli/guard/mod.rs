@@ -24,7 +24,7 @@ use alert::{Alert, Course, Kind, Stuck, Ways};
 use memory::{AGAIN_AFTER, LOOKS_MIN, Memory, Sight};
 use source::Source;
 
-use super::clock::{self, ClockChoice};
+use super::clock::ClockChoice;
 use super::context::{Context, block_on};
 use super::failure::{Done, Exit, Failure};
 use super::run::interrupted;
@@ -141,14 +141,7 @@ pub(crate) fn run(context: &Context, args: &GuardArgs) -> Done {
         // Better now than when it is needed. A timer has nobody to tell but by alerts.
         super::connect::token(&config.provider)?;
     }
-    let followed;
-    let context = match args.clock {
-        ClockChoice::System => context,
-        ClockChoice::Market => {
-            followed = context.with_clock(clock::of_market(&config.provider)?);
-            &followed
-        }
-    };
+    let context = &args.clock.of(context, &config.provider)?;
     let mut guard = Guard::new(context, &config, args, ways)?;
     block_on(guard.watch())
 }

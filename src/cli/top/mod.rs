@@ -14,14 +14,14 @@ use chrono::DateTime;
 use clap::Args;
 
 use frame::{Scene, Size, frame, painted};
-use screen::{Keys, Resizes, Screen};
+use screen::{Keys, Screen};
 
-use super::clock::{self, ClockChoice};
+use super::clock::ClockChoice;
 use super::context::{Context, block_on, open_reader};
 use super::explain::known_world;
 use super::failure::{Done, Exit, Failure};
 use super::run::interrupted;
-use super::service::Hangups;
+use super::signals::Signals;
 use super::sources::broken;
 use crate::clock::SystemClock;
 use crate::config::Config;
@@ -64,14 +64,7 @@ pub(crate) struct TopArgs {
 
 pub(crate) fn run(context: &Context, args: &TopArgs) -> Done {
     let config = context.config()?;
-    let followed;
-    let context = match args.clock {
-        ClockChoice::System => context,
-        ClockChoice::Market => {
-            followed = context.with_clock(clock::of_market(&config.provider)?);
-            &followed
-        }
-    };
+    let context = &args.clock.of(context, &config.provider)?;
     // What cannot be read at all is told before the screen is taken.
     let first = look(context, &config)?;
     if args.once || context.output.is_json() {
@@ -96,7 +89,7 @@ async fn live(context: &Context, args: &TopArgs, config: &Config, first: Looked)
     let output = context.output;
     let pace = SystemClock::new();
     let stop = interrupted();
-    let (mut hangups, mut resizes) = (Hangups::watch(), Resizes::watch());
+    let (mut hangups, mut resizes) = (Signals::hangups(), Signals::resizes());
     tokio::pin!(stop);
     // From here on the terminal is ours, until this is dropped: at the end, at an error, in a panic.
     let screen = Screen::take(output)?;

@@ -99,37 +99,6 @@ fn goes_on(key: Option<u8>) -> bool {
     !matches!(key, None | Some(b'q' | b'Q' | 3 | 4))
 }
 
-/// Changes of the terminal's size. Where they cannot be watched, the next look finds them.
-pub(super) struct Resizes {
-    #[cfg(unix)]
-    signal: Option<tokio::signal::unix::Signal>,
-}
-
-impl Resizes {
-    #[cfg(unix)]
-    pub(super) fn watch() -> Self {
-        use tokio::signal::unix::{SignalKind, signal};
-        Self {
-            signal: signal(SignalKind::window_change()).ok(),
-        }
-    }
-
-    #[cfg(not(unix))]
-    pub(super) fn watch() -> Self {
-        Self {}
-    }
-
-    pub(super) async fn next(&mut self) {
-        #[cfg(unix)]
-        if let Some(signal) = &mut self.signal
-            && signal.recv().await.is_some()
-        {
-            return;
-        }
-        std::future::pending::<()>().await;
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
