@@ -36,7 +36,10 @@ const LAST_ROW_WITHIN: Duration = Duration::from_mins(10);
 
 /// A bill does not change any more when its instance has been gone for so long: rows were seen to
 /// come more than a day after the use, and the first that come are not all.
-const BILL_CLOSED_AFTER: Duration = Duration::from_hours(36);
+pub const BILL_CLOSED_AFTER: Duration = Duration::from_hours(36);
+
+/// Rows are shown with three decimals: less than this shows in none.
+const ROW_SHOWS_FROM: Money = Money(500_000);
 
 /// Differences smaller than this are booked without a word: rows are shown with three decimals, and
 /// intervals are known to seconds.
@@ -196,10 +199,12 @@ pub fn reconcile(books: &Books<'_>, charges: &[Charge], now: Time) -> Reconciled
     {
         let bill = bills.remove(&held.id).unwrap_or_default();
         let closed = now.since(held.accrued_to) >= BILL_CLOSED_AFTER;
-        // No row at all is no bill of nothing: a gateway answers empty when it does not know.
-        let whole = bill
-            .last
-            .is_some_and(|last| closed || last + LAST_ROW_WITHIN >= end_of(held));
+        let whole = match bill.last {
+            Some(last) => closed || last + LAST_ROW_WITHIN >= end_of(held),
+            // No row at all is no bill of nothing: a gateway answers empty when it does not know. But what
+            // was gone within a moment has none, in a bill that has others.
+            None => closed && !charges.is_empty() && held.spent() < ROW_SHOWS_FROM,
+        };
         let every_row = bill.is_every_row_of(held, books.asked_from, closed);
         let corrected = take_up(
             &mut draft,
@@ -780,6 +785,31 @@ mod tests {
         assert_eq!(changes, vec![]);
         run(&mut state, &mut ended, &[]);
         assert_eq!(state.spent(&ended[0].replica.job), Money(1100));
+    }
+
+    /// It was gone before a moment was billed, and was reckoned at a second of its disk.
+    #[test]
+    fn what_no_row_shows_was_nothing_once_the_bill_is_closed() {
+        for (spent_disk, left) in [(5_149, 0), (500_000, 500_000)] {
+            let (mut state, held) = spent(0, spent_disk);
+            let other = Charge {
+                instance: Some(InstanceId(6)),
+                ..charge(Component::Gpu, 2, 900)
+            };
+            let soon = held.accrued_to + BILL_CLOSED_AFTER - Duration::from_secs(1);
+            let (mut ledger, mut ended) = (Ledger::default(), [held]);
+            let job = ended[0].replica.job.clone();
+            compare(
+                (&mut state, &mut ledger),
+                &mut ended,
+                std::slice::from_ref(&other),
+                soon,
+            );
+            assert_eq!(state.spent(&job), Money(spent_disk));
+            let closed = soon + Duration::from_secs(1);
+            compare((&mut state, &mut ledger), &mut ended, &[other], closed);
+            assert_eq!(state.spent(&job), Money(left));
+        }
     }
 
     #[test]
