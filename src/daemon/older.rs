@@ -14,11 +14,12 @@ use super::poll::Polled;
 use super::settle::{AFTER_REQUEST, APART};
 use super::{Daemon, DaemonError};
 use crate::engine::forgotten::{forgotten, last_rent_named};
+use crate::engine::reconcile::BILL_CLOSED_AFTER;
 use crate::ports::Standing;
 use crate::types::ids::{InstanceId, IntentId};
 use crate::types::instance::{Held, Listing};
 use crate::types::intent::Charge;
-use crate::types::money::BID_STEP;
+use crate::types::money::{BID_STEP, Money};
 use crate::types::state::{Change, Event, Severity};
 use crate::types::time::{Mono, Time};
 
@@ -32,6 +33,10 @@ const UNMARKED: &str = "the mark beside it is missing, as after a move by hand, 
 
 /// What a database says that was put back with `haggle restore`.
 pub const RESTORED: &str = "restored";
+
+/// Until when rows of what was forgotten may still come late, so that the whole bill is asked for; in
+/// milliseconds.
+const LATE_ROWS_UNTIL: &str = "older.late-rows-until";
 
 /// Intents are numbered from here on.
 const INTENTS_AFTER: &str = "intents-after";
@@ -203,9 +208,15 @@ impl Daemon {
     }
 
     /// From when on the bill is wanted, where it is to say what was forgotten: as far back as bills
-    /// are asked for.
+    /// are asked for, and for as long as rows of it may come.
     pub(super) fn bill_wanted_from(&self, usual: Time, longest: Time) -> Time {
-        if self.is_comparing() { longest } else { usual }
+        let until = self.state.wire.get(LATE_ROWS_UNTIL);
+        let until = until.and_then(|text| text.parse().ok()).map(Time);
+        if self.is_comparing() || until.is_some_and(|until| self.now() < until) {
+            longest
+        } else {
+            usual
+        }
     }
 
     /// What the bill names of ours that no record is left of, and that exists no more. What still
@@ -248,7 +259,17 @@ impl Daemon {
             instance: None,
             text,
         });
-        self.commit(&[wire(COMPARING, None), caught_up])?;
+        let mut changes = vec![wire(COMPARING, None), caught_up];
+        if self
+            .state
+            .wire
+            .get(COMPARING)
+            .is_some_and(|why| why != UNMARKED)
+        {
+            let until = self.now() + BILL_CLOSED_AFTER;
+            changes.push(wire(LATE_ROWS_UNTIL, Some(until.0.to_string())));
+        }
+        self.commit(&changes)?;
         self.comparing = None;
         Ok(())
     }
@@ -273,6 +294,15 @@ impl Comparing {
     }
 }
 
+/// Whether a bill says nothing: it has no row, and some of what is known was billed within the time that
+/// it was asked for.
+pub(super) fn is_no_bill<'a>(
+    charges: &[Charge],
+    mut known: impl Iterator<Item = &'a Held>,
+) -> bool {
+    charges.is_empty() && known.any(|held| held.billed > Money::ZERO)
+}
+
 /// Whether a listing has shown it before: then what is kept of it was not only asked for.
 pub(super) fn was_read(held: &Held) -> bool {
     held.accrued_to > held.created_at
@@ -282,5 +312,28 @@ fn wire(key: &str, value: Option<String>) -> Change {
     Change::Wire {
         key: key.to_owned(),
         value,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::eligible::samples::{NOW, held, job, offer, usd};
+
+    #[test]
+    fn an_empty_bill_says_nothing_where_something_was_billed() {
+        let mut known = held(5, &job("a"), &offer(9), usd(0.2));
+        let row = Charge {
+            instance: Some(InstanceId(5)),
+            label: None,
+            component: None,
+            start: NOW,
+            end: NOW,
+            amount: Money(1),
+        };
+        assert!(!is_no_bill(&[], [&known].into_iter()));
+        known.billed = Money(1);
+        assert!(is_no_bill(&[], [&known].into_iter()));
+        assert!(!is_no_bill(&[row], [&known].into_iter()));
     }
 }

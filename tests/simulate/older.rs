@@ -11,14 +11,15 @@ use std::time::Duration;
 use haggle::clock::SimClock;
 use haggle::daemon::{Daemon, Looking, Observer, Pace, Settings};
 use haggle::market::faults::Faults;
-use haggle::market::{Market, MarketOptions, MarketServer, WireOptions};
+use haggle::market::{Disputed, Market, MarketOptions, MarketServer, WireOptions};
 use haggle::ports::Clock;
 use haggle::simulate::{Checker, Path, Rig, TOKEN, Way};
 use haggle::store::{Reader, mark_file};
 use haggle::types::ids::InstanceId;
 use haggle::types::instance::{DestroyWhy, Phase, Rental};
 use haggle::types::intent::{Effect, Intent};
-use haggle::types::state::{Ask, Change};
+use haggle::types::money::Money;
+use haggle::types::state::{Ask, Change, Wish};
 use haggle::types::time::Time;
 use haggle::types::world::EngineConfig;
 
@@ -64,12 +65,17 @@ struct Scene {
 
 impl Scene {
     fn new(seed: u64, path: Path) -> Self {
+        Self::disputed(seed, path, Disputed::default())
+    }
+
+    fn disputed(seed: u64, path: Path, disputed: Disputed) -> Self {
         let clock = Arc::new(SimClock::new(START));
         let mut market = Market::generated(MarketOptions {
             seed,
             start: START,
             machines: Some(60),
             intensity: 4.0,
+            disputed,
             ..MarketOptions::default()
         });
         let account = market.account_for(TOKEN);
@@ -317,4 +323,55 @@ async fn an_older_copy_without_its_mark_is_compared_before_anything_is_rented() 
 #[tokio::test]
 async fn an_older_copy_with_a_mark_as_old_is_noticed_by_what_the_account_holds() {
     goes_on_with_an_older_copy(7, Path::New, Mark::Old).await;
+}
+
+/// What was rented and ended after the copy shows on the bill a day later, and the database has nothing of
+/// that time that would have the bill asked for so far back.
+#[tokio::test]
+async fn rows_that_come_late_are_still_asked_for() {
+    let late = Disputed {
+        charges_late_hours: 26,
+        ..Disputed::default()
+    };
+    let scene = Scene::disputed(5, Path::New, late);
+    let database = scene.directory.path().join("haggle.db");
+    let copy = scene.directory.path().join("copy.db");
+    let wish = |wish| {
+        for job in jobs() {
+            let job = job.name.clone();
+            scene.rig.ask(&Ask::Job { job, wish }).unwrap();
+        }
+    };
+    let mut daemon = scene.start();
+    wish(Wish::Pause);
+    daemon.tick().await.unwrap();
+    drop(daemon);
+    assert!(scene.rented().is_empty());
+    put_back(&database, &copy);
+
+    let mut daemon = scene.start();
+    wish(Wish::Run);
+    scene.run(&mut daemon, 2.0).await;
+    assert!(!scene.rented().is_empty());
+    scene.rig.checker.lock().unwrap().ending();
+    daemon.destroy_all(Duration::from_hours(1)).await.unwrap();
+    drop(daemon);
+
+    put_back(&copy, &database);
+    let mut daemon = scene.start();
+    scene.run(&mut daemon, 0.2).await;
+    assert_eq!(scene.told("database-compared"), 1);
+    let spent = |daemon: &Daemon| -> Money {
+        let of = jobs().into_iter();
+        of.map(|job| daemon.state().spent(&job.name)).sum()
+    };
+    assert_eq!(spent(&daemon), Money::ZERO, "no row has come yet");
+    scene.clock.advance(Duration::from_hours(30));
+    daemon.tick().await.unwrap();
+    let charged = scene.rig.server.with_market(|market| {
+        let checker = scene.rig.checker.lock().unwrap();
+        checker.charged(market).into_values().sum::<Money>()
+    });
+    assert!(charged > Money::ZERO);
+    assert_eq!(spent(&daemon), charged);
 }
