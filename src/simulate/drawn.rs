@@ -336,7 +336,7 @@ fn script_drawn(
     let mut script = Vec::new();
     let mut at = draw.whole(HOUR / 2..=2 * HOUR);
     while at + 2 * HOUR < trouble.as_secs() {
-        let lasts = draw.whole(2 * MINUTE..=20 * MINUTE);
+        let lasts = draw.whole(2 * MINUTE..=28 * MINUTE);
         for (after, turn) in episode(draw, more, jobs, lasts, usual, shared) {
             script.push((Duration::from_secs(at + after), turn));
         }

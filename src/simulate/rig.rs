@@ -147,10 +147,8 @@ impl Stage {
         match turn {
             // Where the store cannot take it the user is told so, and this one does not insist.
             Turn::Ask(ask) => {
-                if let Ask::Job { job, .. } = &ask {
-                    checker.asked(job);
-                }
-                let _ = (self.adapters.ask)(self.wall.now(), &ask);
+                let taken = (self.adapters.ask)(self.wall.now(), &ask).is_ok();
+                checker.asked(&ask, taken);
             }
             Turn::Policy { file, policy } => {
                 if let Some(Policy::Good(job)) = &policy {
@@ -159,7 +157,13 @@ impl Stage {
                 let mut policies = lock(&self.policies);
                 match policy {
                     Some(policy) => policies.insert(file, policy),
-                    None => policies.remove(&file),
+                    None => {
+                        let before = policies.remove(&file);
+                        if let Some(Policy::Good(job)) = &before {
+                            checker.policy_removed(job.name.clone());
+                        }
+                        before
+                    }
                 };
             }
             Turn::WallClock(ahead_ms) => {

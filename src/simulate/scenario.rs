@@ -324,6 +324,7 @@ impl Observer for Story {
     fn ticked(&mut self, view: &TickView<'_>) {
         let done = std::mem::take(&mut self.done);
         let mut checker = lock(&self.checker);
+        checker.ticked();
         if !checker.is_still() {
             return;
         }

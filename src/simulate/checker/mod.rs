@@ -8,6 +8,7 @@ mod books;
 mod disks;
 mod end;
 mod limits;
+mod obeys;
 mod runners;
 mod runway;
 mod versions;
@@ -17,17 +18,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::market::{ExactBill, Happening, Market, RawInstance};
-use crate::types::ids::{Installation, IntentId, JobName, Label, ReplicaId};
+use crate::types::ids::{Installation, InstanceId, IntentId, JobName, Label, ReplicaId};
 use crate::types::intent::{Effect, Intent};
 use crate::types::job::{CheckpointPlace, Finish, Job, RentalChoice};
 use crate::types::money::{BID_PARKED, Money, Rate};
-use crate::types::state::Event;
+use crate::types::state::{Ask, Event};
 use crate::types::time::Time;
 use crate::types::world::EngineConfig;
 
 use bids::Bids;
 use disks::Disks;
 use limits::Limits;
+use obeys::Obeys;
 use runners::Runners;
 use runway::Runway;
 use versions::Versions;
@@ -54,6 +56,7 @@ pub struct Checker {
     /// What an instance's traffic may cost at most that limits count.
     traffic_most: BTreeMap<u64, Money>,
     limits: Limits,
+    obeys: Obeys,
     runway: Runway,
     /// When the rows of the bill were last looked at.
     bill_looked_at: Option<Time>,
@@ -125,6 +128,7 @@ impl Checker {
             reckoned: BTreeMap::new(),
             looked_at: None,
             traffic_most: BTreeMap::new(),
+            obeys: Obeys::default(),
             runway: Runway::default(),
             bill_looked_at: None,
             ahead_ms: 0,
@@ -203,10 +207,26 @@ impl Checker {
     /// From now on a job's policy is this.
     pub fn policy(&mut self, job: &Arc<Job>, now: Time) {
         self.limits.policy(job, now);
+        self.obeys.has_policy(&job.name);
     }
 
-    /// The user asked for something that is to be done with a job: its disks are the user's to lose.
-    pub fn asked(&mut self, job: &JobName) {
+    /// A job's policy is there no more.
+    pub fn policy_removed(&mut self, job: JobName) {
+        self.obeys.removed(job);
+    }
+
+    /// A tick ended.
+    pub fn ticked(&mut self) {
+        self.obeys.ticked();
+    }
+
+    /// The user asked for something; `taken`: it was taken down.
+    pub fn asked(&mut self, ask: &Ask, taken: bool) {
+        if taken {
+            self.obeys.asked(ask);
+        }
+        let Ask::Job { job, .. } = ask else { return };
+        // A job's disks are the user's to lose.
         let of_it = self.ours.iter().filter_map(|(id, replica)| {
             let replica = replica.as_ref()?;
             (replica.job == *job).then_some(*id)
@@ -247,6 +267,7 @@ impl Checker {
     pub fn intends(&mut self, intent: &Intent, market: &Market) {
         self.bids.asks(intent, market);
         let effect = &intent.effect;
+        self.check_obeys(effect, market);
         let mut may_stop = false;
         match effect {
             Effect::Rent { .. } => self.runway.decided(intent.id),
@@ -279,6 +300,25 @@ impl Checker {
         if is_so {
             self.violations
                 .insert(format!("it asks for what is so already: {effect:?}"));
+        }
+    }
+
+    /// Nothing is rented, started or bid higher against what the user asked.
+    fn check_obeys(&mut self, effect: &Effect, market: &Market) {
+        let of_instance = |id: InstanceId| self.ours.get(&id.0)?.as_ref();
+        let raises = |id: InstanceId, bid: Rate| {
+            let stands = market.standing(self.account, id.0);
+            stands.is_some_and(|stands| stands.bid.is_none_or(|now| now < bid))
+        };
+        let replica = match effect {
+            Effect::Rent { replica, .. } => Some(replica),
+            Effect::Start { instance } => of_instance(*instance),
+            Effect::SetBid { instance, bid } if raises(*instance, *bid) => of_instance(*instance),
+            _ => None,
+        };
+        let forbidden = replica.and_then(|replica| self.obeys.forbids(&replica.job));
+        if let Some(why) = forbidden {
+            self.broken(market, format!("{why}, and still it asks for {effect:?}"));
         }
     }
 

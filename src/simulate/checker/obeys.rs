@@ -1,0 +1,105 @@
+//! What the user asks is done: after a kill nothing spends, from that moment on; after a pause, a stop
+//! or a removed policy, nothing spends for that job once the tick is over that was under way.
+
+use std::collections::BTreeMap;
+
+use crate::types::ids::JobName;
+use crate::types::state::{Ask, Wish};
+
+/// What the user has forbidden.
+#[derive(Debug, Default)]
+pub(super) struct Obeys {
+    /// Everything.
+    killed: bool,
+    /// Jobs that are to rest, by what was asked; and whether a tick has begun since.
+    resting: BTreeMap<JobName, (&'static str, bool)>,
+    /// Jobs whose policy was removed, likewise.
+    removed: BTreeMap<JobName, bool>,
+}
+
+impl Obeys {
+    /// The user asked for something, and it was taken down.
+    pub(super) fn asked(&mut self, ask: &Ask) {
+        match ask {
+            Ask::Kill => self.killed = true,
+            Ask::ResumeAll => {
+                self.killed = false;
+                self.resting.clear();
+            }
+            Ask::Job { job, wish } => {
+                let asked = match wish {
+                    Wish::Run => {
+                        self.resting.remove(job);
+                        return;
+                    }
+                    Wish::Pause => "paused",
+                    Wish::Stop => "stopped",
+                    Wish::Done => "ended",
+                };
+                self.resting.insert(job.clone(), (asked, false));
+            }
+        }
+    }
+
+    /// A job's policy is no longer among the others.
+    pub(super) fn removed(&mut self, job: JobName) {
+        self.removed.entry(job).or_insert(false);
+    }
+
+    /// A job has a policy again.
+    pub(super) fn has_policy(&mut self, job: &JobName) {
+        self.removed.remove(job);
+    }
+
+    /// A tick ended, so that the next begins.
+    pub(super) fn ticked(&mut self) {
+        self.resting
+            .values_mut()
+            .for_each(|(_, begun)| *begun = true);
+        self.removed.values_mut().for_each(|begun| *begun = true);
+    }
+
+    /// Why nothing more may be spent on a job.
+    pub(super) fn forbids(&self, job: &JobName) -> Option<String> {
+        if self.killed {
+            return Some("everything was killed".to_owned());
+        }
+        if let Some((asked, true)) = self.resting.get(job) {
+            return Some(format!("{job} was {asked}"));
+        }
+        let removed = self.removed.get(job).is_some_and(|&begun| begun);
+        removed.then(|| format!("the policy of {job} was removed"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn job(name: &str) -> JobName {
+        name.parse().unwrap()
+    }
+
+    fn of(name: &str, wish: Wish) -> Ask {
+        let job = job(name);
+        Ask::Job { job, wish }
+    }
+
+    #[test]
+    fn a_kill_forbids_at_once_and_a_wish_from_the_next_tick_on() {
+        let mut obeys = Obeys::default();
+        obeys.asked(&of("a", Wish::Pause));
+        obeys.removed(job("b"));
+        assert_eq!(obeys.forbids(&job("a")), None);
+        obeys.ticked();
+        assert_eq!(obeys.forbids(&job("a")).unwrap(), "a was paused");
+        assert!(obeys.forbids(&job("b")).is_some());
+        assert_eq!(obeys.forbids(&job("c")), None);
+        obeys.asked(&Ask::Kill);
+        assert!(obeys.forbids(&job("c")).is_some());
+        obeys.asked(&Ask::ResumeAll);
+        obeys.has_policy(&job("b"));
+        assert_eq!(obeys.forbids(&job("a")), None);
+        assert_eq!(obeys.forbids(&job("b")), None);
+    }
+}
