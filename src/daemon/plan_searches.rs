@@ -121,7 +121,8 @@ impl Searches {
         {
             self.spent.pop_front();
         }
-        let expected = |query: &OfferQuery| self.expected_rows(query, wanted.market);
+        let answers = self.answers();
+        let expected = |query: &OfferQuery| self.expected_rows(query, wanted.market, &answers);
         let own = own_searches(wanted.own);
         let jobs = market_searches(wanted.jobs, wanted.market, &expected);
         let mut history = BTreeSet::new();
@@ -143,19 +144,20 @@ impl Searches {
         };
         let mut round = Round::default();
         self.history = history;
+        let answers = self.answers();
         let kept_back = room.min(MARKET_PAGES_MIN);
         let mut budget = Budget {
             room: room - kept_back,
             spent: spent_own,
         };
-        self.take_turns(now, wanted, own, &mut budget, &mut round);
+        self.take_turns(now, wanted, &answers, own, &mut budget, &mut round);
         budget.room += kept_back;
         budget.spent = spent_market;
         let all = jobs
             .into_iter()
             .chain(self.history.iter().cloned())
             .collect();
-        self.take_turns(now, wanted, all, &mut budget, &mut round);
+        self.take_turns(now, wanted, &answers, all, &mut budget, &mut round);
         self.forget(now, &round);
         round
     }
@@ -194,7 +196,12 @@ impl Searches {
     /// Rows that a search is expected to return: those of its last answer; else those known that
     /// match it, with a guess for models of which none are known; at least as many as a search of
     /// some of its models returned, for what is shared is bounded no tighter.
-    fn expected_rows(&self, query: &OfferQuery, market: &Snapshot) -> usize {
+    fn expected_rows(
+        &self,
+        query: &OfferQuery,
+        market: &Snapshot,
+        answers: &[(usize, &OfferQuery)],
+    ) -> usize {
         if let Some(rows) = self.records.get(query).and_then(|record| record.rows) {
             return rows;
         }
@@ -209,22 +216,24 @@ impl Searches {
                 !offers.any(|offer| same_model(name, &offer.gpu_name))
             })
             .count();
-        let mut expected = known + unknown * ROWS_UNKNOWN;
-        for (part, record) in &self.records {
-            // Only what would change the answer is compared name by name: there are hundreds.
-            let Some(rows) = record.rows.filter(|&rows| rows > expected) else {
-                continue;
-            };
-            let named = names(part).next().is_some();
-            let of_some = named
-                && part.market == query.market
+        let expected = known + unknown * ROWS_UNKNOWN;
+        let more = answers.iter().take_while(|&&(rows, _)| rows > expected);
+        let mut of_some = more.filter(|(_, part)| {
+            part.market == query.market
                 && names(part).all(|name| names(query).any(|other| name == other))
-                && !self.is_for_history(part);
-            if of_some {
-                expected = rows;
-            }
-        }
-        expected
+        });
+        of_some.next().map_or(expected, |&(rows, _)| rows)
+    }
+
+    /// Rows that searches by model returned last, those with most first; not those for history.
+    fn answers(&self) -> Vec<(usize, &OfferQuery)> {
+        let records = self.records.iter();
+        let mut answers: Vec<(usize, &OfferQuery)> = records
+            .filter(|(query, _)| names(query).next().is_some() && !self.is_for_history(query))
+            .filter_map(|(query, record)| Some((record.rows?, query)))
+            .collect();
+        answers.sort_by_key(|&(rows, _)| std::cmp::Reverse(rows));
+        answers
     }
 
     /// Asks in turn what is due, as long as there is room.
@@ -232,6 +241,7 @@ impl Searches {
         &self,
         now: Mono,
         wanted: &Wanted<'_>,
+        answers: &[(usize, &OfferQuery)],
         queries: Vec<OfferQuery>,
         budget: &mut Budget,
         round: &mut Round,
@@ -255,7 +265,7 @@ impl Searches {
                 round.waiting.push(query);
                 continue;
             }
-            let cost = pages(self.expected_rows(&query, wanted.market));
+            let cost = pages(self.expected_rows(&query, wanted.market, answers));
             if full || !budget.takes(cost) {
                 full = true;
                 round.deferred += 1;

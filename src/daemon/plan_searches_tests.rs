@@ -202,7 +202,7 @@ proptest! {
         for (poll, gap) in gaps.iter().enumerate() {
             now = Mono(now.0 + gap);
             let round = searches.round(now, &world.wanted(&market, false));
-            let known = |query: &OfferQuery| pages(searches.expected_rows(query, &market));
+            let known = |query: &OfferQuery| pages(searches.expected_rows(query, &market, &searches.answers()));
             let within: u32 = made.iter().filter(|(at, _)| now.0 - at < MINUTE).map(|(_, cost)| cost).sum();
             for of_own in [true, false] {
                 let class: Vec<&OfferQuery> = round.asked.iter().filter(|q| q.open == of_own).collect();
