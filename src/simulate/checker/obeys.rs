@@ -74,7 +74,16 @@ impl Obeys {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use super::super::Checker;
     use super::*;
+    use crate::engine::eligible::samples;
+    use crate::market::{Market, MarketOptions};
+    use crate::types::ids::OfferId;
+    use crate::types::intent::{Effect, Intent, IntentState};
+    use crate::types::money::Money;
+    use crate::types::world::EngineConfig;
 
     fn job(name: &str) -> JobName {
         name.parse().unwrap()
@@ -101,5 +110,43 @@ mod tests {
         obeys.has_policy(&job("b"));
         assert_eq!(obeys.forbids(&job("a")), None);
         assert_eq!(obeys.forbids(&job("b")), None);
+    }
+
+    #[test]
+    fn a_rent_against_a_kill_is_found() {
+        let mut market = Market::generated(MarketOptions::default());
+        let account = market.account_for("token");
+        let jobs = [Arc::new(samples::job("a"))];
+        let mut checker = Checker::new(account, &jobs, EngineConfig::default());
+        let held = samples::held(5, &jobs[0], &samples::offer(9), samples::usd(0.2));
+        let rent = Intent {
+            id: held.intent,
+            at: market.now(),
+            effect: Effect::Rent {
+                replica: held.replica,
+                generation: 1,
+                slot: held.slot,
+                offer: OfferId(9),
+                rental: held.rental,
+                price: held.price,
+                disk_gb: held.disk_gb,
+                storage: held.storage,
+                from: None,
+                traffic: None,
+            },
+            reserved: Money::ZERO,
+            state: IntentState::Open,
+        };
+        checker.asked(&Ask::Kill, false);
+        checker.intends(&rent, &market);
+        assert_eq!(
+            checker.violations(),
+            Vec::<String>::new(),
+            "it was not taken down"
+        );
+        checker.asked(&Ask::Kill, true);
+        checker.intends(&rent, &market);
+        let found = checker.violations();
+        assert!(found[0].starts_with("everything was killed"), "{found:?}");
     }
 }
