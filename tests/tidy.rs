@@ -7,7 +7,6 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-#[path = "tidy/docs.rs"]
 mod docs;
 
 /// Which rooms of `src/` a room may name beside itself. `cli` may name all.
