@@ -141,6 +141,8 @@ impl Server {
                 )
                 .env("HAGGLE_PROVIDER__TIMEOUT", "10s")
                 .env("HAGGLE_TOKEN", TOKEN)
+                // What `policies/finetune.toml` can be made to name: it is there, so that consent alone lacks.
+                .env("S3_SECRET", "a secret of a job")
                 .arg(command)
                 .args(args);
         })

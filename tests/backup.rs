@@ -5,16 +5,15 @@
 #![allow(clippy::unwrap_used, reason = "a test may stop")]
 #![allow(clippy::print_stdout, reason = "a test says what it skips")]
 
-mod support;
-
 use std::fs;
 use std::path::Path;
 use std::process::Output;
 
 use rusqlite::Connection;
 use serde_json::Value;
-use support::{Gateway, POLICY, Running, haggle, set_up};
 use tempfile::TempDir;
+
+use crate::support::{Gateway, POLICY, Running, haggle, set_up};
 
 const TOKEN: &str = "at_right";
 

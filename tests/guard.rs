@@ -7,8 +7,6 @@
 #![allow(clippy::unwrap_used, reason = "a test may stop")]
 #![allow(clippy::print_stdout, reason = "a test says what it did")]
 
-mod support;
-
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -19,7 +17,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde_json::Value;
-use support::{Running, haggle};
+
+use crate::support::{Running, haggle};
 
 const TOKEN: &str = "key-of-the-account-under-test";
 

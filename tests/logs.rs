@@ -4,8 +4,6 @@
 #![cfg(unix)]
 #![allow(clippy::unwrap_used, reason = "a test may stop")]
 
-mod support;
-
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write as _;
@@ -31,8 +29,9 @@ use haggle::types::state::{Change, JobRecord};
 use haggle::types::time::Time;
 use secrecy::SecretString;
 use serde_json::Value;
-use support::{Gateway, POLICY, Running, haggle, set_up_with};
 use tempfile::TempDir;
+
+use crate::support::{Gateway, POLICY, Running, haggle, set_up_with};
 
 const TOKEN: &str = "a-key-of-play-money";
 

@@ -3,8 +3,6 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
-mod support;
-
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
@@ -12,8 +10,9 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use rusqlite::Connection;
-use support::{Gateway, POLICY, Running, haggle, set_up};
 use tempfile::TempDir;
+
+use crate::support::{Gateway, POLICY, Running, haggle, set_up};
 
 const TOKEN: &str = "at_right";
 

@@ -9,12 +9,6 @@
 )]
 #![cfg(target_os = "linux")]
 
-#[allow(dead_code, reason = "it serves other tests, too")]
-#[path = "support/bench.rs"]
-mod bench;
-#[path = "support/processes.rs"]
-mod processes;
-
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -27,8 +21,8 @@ use haggle::types::job::{CheckpointPlace, Job, RentalChoice};
 use haggle::types::offer::Market as Search;
 use haggle::types::state::Ending;
 
-use bench::{Bench, WAIT_MAX, supervised};
-use processes::pause;
+use crate::bench::{Bench, WAIT_MAX, supervised};
+use crate::processes::pause;
 
 /// So far the job counts before it has been outbid.
 const WAITS_AT: u64 = 20;

@@ -5,8 +5,6 @@
 #![allow(clippy::unwrap_used, reason = "a test may stop")]
 #![allow(clippy::print_stdout, reason = "a test says what it did")]
 
-mod support;
-
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::net::UnixDatagram;
@@ -14,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use support::{Gateway, POLICY, Running, haggle, set_up};
+use crate::support::{Gateway, POLICY, Running, haggle, set_up};
 
 /// Exposure that is still well, in tenths, as `systemd-analyze security --threshold` takes it.
 const EXPOSURE_MAX: f64 = 1.5;

@@ -11,8 +11,6 @@
 #![allow(clippy::unwrap_used, reason = "a test may stop")]
 #![allow(clippy::print_stdout, reason = "a test says what it did")]
 
-mod support;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -28,6 +26,8 @@ use haggle::types::money::Money;
 use haggle::types::state::Ask;
 use haggle::types::time::Time;
 use serde_json::Value;
+
+use crate::support;
 
 /// At the gateway a token, at the marketplace a key: the same account.
 const TOKEN: &str = "at_paths";

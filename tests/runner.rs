@@ -8,10 +8,7 @@
 )]
 #![cfg(target_os = "linux")]
 
-#[path = "runner/inputs.rs"]
 mod inputs;
-#[path = "support/processes.rs"]
-mod processes;
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::symlink;
@@ -39,7 +36,7 @@ use secrecy::SecretString;
 use serde_json::Value;
 use tokio::net::TcpListener;
 
-use processes::{pause, serve};
+use crate::processes::{pause, serve};
 
 const KEY: &str = "the key of this run";
 

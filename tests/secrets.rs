@@ -4,9 +4,6 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
-mod support;
-
-#[path = "secrets/native.rs"]
 mod native;
 
 use std::collections::BTreeMap;
@@ -46,8 +43,9 @@ use rand_chacha::ChaCha8Rng;
 use regex::bytes::Regex;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
-use support::{Gateway, POLICY, Running, haggle, set_up};
 use tracing_subscriber::fmt::MakeWriter;
+
+use crate::support::{Gateway, POLICY, Running, haggle, set_up};
 
 /// What the daemon serves to whoever asks.
 const PATHS: [&str; 12] = [

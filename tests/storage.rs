@@ -2,14 +2,12 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may fail by panicking")]
 
-#[path = "storage/server.rs"]
-mod server;
-
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::server::{ACCESS, BUCKET, Odd, REGION, SECRET, Server};
 use bytes::Bytes;
 use haggle::storage::{
     DownloadError, Key, ManifestError, Objects, Place, Restore, RunKeys, StorageError, Sum, Tree,
@@ -19,7 +17,6 @@ use haggle::types::ids::{IntentId, ReplicaId};
 use haggle::types::job::{SecretRef, Storage};
 use haggle::types::time::Time;
 use reqwest::{Client, Method};
-use server::{ACCESS, BUCKET, Odd, REGION, SECRET, Server};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 

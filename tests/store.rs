@@ -2,13 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may stop")]
 
-#[path = "store/common.rs"]
 mod common;
-#[path = "store/history.rs"]
 mod history;
-#[path = "store/snapshots.rs"]
 mod snapshots;
-#[path = "store/strategies.rs"]
 mod strategies;
 
 use common::*;
@@ -188,10 +184,12 @@ fn a_killed_daemons_lock_is_free() {
     DaemonLock::acquire(&home.database()).unwrap();
 }
 
+/// One test of this file, in a process of its own.
 fn again(test: &str) -> Command {
+    let (_, file) = module_path!().split_once("::").unwrap();
     let mut command = Command::new(std::env::current_exe().unwrap());
     command
-        .args(["--exact", test, "--nocapture"])
+        .args(["--exact", &format!("{file}::{test}"), "--nocapture"])
         .stdout(Stdio::piped());
     command
 }

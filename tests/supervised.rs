@@ -8,15 +8,6 @@
 )]
 #![cfg(target_os = "linux")]
 
-#[allow(dead_code, reason = "it serves other tests, too")]
-#[path = "support/bench.rs"]
-mod bench;
-#[path = "support/processes.rs"]
-mod processes;
-#[allow(dead_code, reason = "it serves other tests, too")]
-#[path = "storage/server.rs"]
-mod server;
-
 use std::time::{Duration, Instant};
 
 use haggle::market::{ExactBill, Market};
@@ -29,8 +20,9 @@ use haggle::types::money::Money;
 use haggle::types::state::Ending;
 use haggle::types::time::Time;
 
-use bench::{Bench, WAIT_MAX, supervised};
-use processes::pause;
+use crate::bench::{Bench, WAIT_MAX, supervised};
+use crate::processes::pause;
+use crate::server;
 
 /// The keys of the tests' storage, whatever they are asked for.
 fn keys(reference: &SecretRef) -> &'static str {

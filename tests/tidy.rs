@@ -7,7 +7,6 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-#[path = "tidy/docs.rs"]
 mod docs;
 
 /// Which rooms of `src/` a room may name beside itself. `cli` may name all.
@@ -267,6 +266,63 @@ fn files_stay_small() {
         .filter(|source| source.code.lines().count() > FILE_LINES_MAX);
     report(
         long.map(|s| format!("{} has {} lines", s.name, s.code.lines().count()))
+            .collect(),
+    );
+}
+
+/// The files that the programs of tests are made of.
+fn files_of_programs(root: &Path) -> BTreeSet<PathBuf> {
+    let manifest = fs::read_to_string(root.join("Cargo.toml")).unwrap();
+    let manifest: toml::Table = manifest.parse().unwrap();
+    let programs = manifest["test"].as_array().unwrap();
+    // Each with the directory that its modules are in.
+    let mut unread: Vec<(PathBuf, PathBuf)> = programs
+        .iter()
+        .map(|program| {
+            let beside = format!("tests/{}.rs", program["name"].as_str().unwrap());
+            let path = program.get("path").and_then(toml::Value::as_str);
+            let file = root.join(path.unwrap_or(&beside));
+            let home = file.parent().unwrap().to_owned();
+            (file, home)
+        })
+        .collect();
+    let mut found = BTreeSet::new();
+    while let Some((file, home)) = unread.pop() {
+        let text = fs::read_to_string(&file).unwrap();
+        let mut path = None;
+        for line in text.lines() {
+            let given = line.strip_prefix("#[path = \"");
+            if let Some(given) = given.and_then(|line| line.strip_suffix("\"]")) {
+                path = Some(file.parent().unwrap().join(given));
+            }
+            let module = line.strip_prefix("mod ");
+            let Some(name) = module.and_then(|line| line.strip_suffix(';')) else {
+                continue;
+            };
+            let module = path.take().unwrap_or(home.join(name).with_extension("rs"));
+            if module.exists() {
+                let home = module.with_extension("");
+                unread.push((module, home));
+            } else {
+                unread.push((home.join(name).join("mod.rs"), home.join(name)));
+            }
+        }
+        found.insert(file);
+    }
+    found
+}
+
+/// Cargo looks for no programs of tests by itself here: a file that none names would never be compiled.
+#[test]
+fn every_file_of_tests_is_in_a_program() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let known = files_of_programs(root);
+    let files = sources(&root.join("tests"));
+    assert!(files.len() > 40, "only {} files are found", files.len());
+    let unknown = files.iter().filter(|file| !known.contains(*file));
+    report(
+        unknown
+            .map(|file| format!("no program of `[[test]]` names {}", file.display()))
             .collect(),
     );
 }

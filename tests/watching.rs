@@ -9,8 +9,6 @@
 #![allow(clippy::unwrap_used, reason = "a test may stop")]
 #![allow(clippy::print_stdout, reason = "a test says what it did")]
 
-mod support;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -23,6 +21,8 @@ use haggle::store::append_request;
 use haggle::types::state::Ask;
 use haggle::types::time::Time;
 use serde_json::Value;
+
+use crate::support;
 
 /// Between two looks at what is waited for.
 const LOOK_EVERY: Duration = Duration::from_millis(500);

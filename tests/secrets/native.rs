@@ -7,8 +7,8 @@ use haggle::clock::SystemClock;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
-use super::support::set_up_with;
 use super::*;
+use crate::support::set_up_with;
 
 /// Everything secret, as a careless or hostile sender could put it into a text.
 fn everything() -> String {

@@ -1,0 +1,12 @@
+//! The daemon on the embedded market, in one process and mostly in virtual time.
+
+mod support;
+
+mod arrays;
+mod cheapest;
+mod deadlines;
+mod loss;
+mod money;
+mod planner;
+mod secrets;
+mod starts;

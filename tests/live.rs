@@ -1,0 +1,8 @@
+//! Real daemons on a served market whose time runs fast: what watches them, and what becomes of what they
+//! rented.
+
+mod support;
+
+mod guard;
+mod paths;
+mod watching;

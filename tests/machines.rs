@@ -1,0 +1,16 @@
+//! What runs on rented machines, and what it keeps: real processes, and real servers of storage.
+
+#[cfg(target_os = "linux")]
+#[path = "support/bench.rs"]
+mod bench;
+#[cfg(target_os = "linux")]
+#[path = "support/processes.rs"]
+mod processes;
+#[path = "storage/server.rs"]
+mod server;
+
+mod inputs;
+mod moves;
+mod runner;
+mod storage;
+mod supervised;
