@@ -114,7 +114,7 @@ const ROWS: [Row; 12] = [
 fn text(row: &Row) -> String {
     let (name, models, gpus, hours, every, disk, cents, reliability) = row;
     format!(
-        "name = \"{name}\"\nrental = \"auto\"\npatience = \"10m\"\nboot_overhead = \"5m\"\n\
+        "name = \"{name}\"\nrental = \"auto\"\nboot_overhead = \"5m\"\n\
          [run]\nimage = \"a/b:c\"\n\
          [gpu]\nmodels = {models:?}\ncount = {gpus}\n\
          [machine]\ndisk = \"{disk}GB\"\nreliability = 0.{reliability}\n\

@@ -116,7 +116,7 @@ pub(super) const SECTIONS: &[Section] = &[
             field("rental", Choice(&["interruptible", "on-demand", "auto"]), Is("\"auto\""), NextRental, "Bids only, the host's fixed rate only, or bids, and on-demand where it is no dearer or takes an outbid machine back"),
             field("finish", Choice(&["work", "exit", "gone", "manual", "never"]), Unset("`exit` with `[array]`, `never` with `[service]`, else `exit` with `run.supervised`, else `work` if `[work] gpu_hours` is given, else `manual`"), Live, "When a replica is finished: its share of the work is done; its container ended; its instance destroyed itself; you said `done`; never, a service"),
             field("min_run", Span(0, 30 * DAY), Is("\"1m\""), Live, "A container that ends sooner has failed"),
-            field("patience", Span(0, 7 * DAY), Is("\"10m\""), Live, "How long an outbid instance is waited for before the replica moves"),
+            field("patience", Span(0, 7 * DAY), Is("\"2m\""), Live, "How long an outbid instance is waited for before the replica moves"),
             field("provision_timeout", Span(60, DAY), Is("\"15m\""), Live, "How long an instance may take to come up before another host is tried"),
             field("max_lifetime", Span(600, 365 * DAY), Unset("no end"), Live, "Longest life of one instance"),
             field("boot_overhead", Span(0, DAY), Is("\"3m\""), Live, "Time from running to useful work, at each start; it is part of the price"),

@@ -50,7 +50,7 @@ fn the_least_policy_has_the_documented_defaults() {
     assert_eq!(job.run.run_type, RunType::Args);
     assert_eq!(job.price_max, Rate(1_000_000_000));
     assert_eq!(job.bid_margin, BidMargin::Auto);
-    assert_eq!(job.patience, Duration::from_mins(10));
+    assert_eq!(job.patience, Duration::from_mins(2));
     assert_eq!(job.provision_timeout, Duration::from_mins(15));
     assert_eq!(job.start.status_within, Some(Duration::from_mins(3)));
     assert_eq!(job.start.loading_unchanged, Some(Duration::from_mins(10)));
