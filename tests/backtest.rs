@@ -503,7 +503,7 @@ fn a_grid_tries_each_combination_in_order_whatever_the_threads() {
             "--set",
             "price.bid_margin=5%,50%",
             "--set",
-            "rental=interruptible,on-demand",
+            "work.gpu_hours=0.5,2",
         ];
         let args = [&SPAN[..], &more, &["--threads", threads, "--json"]].concat();
         document(&what_if(directory.path(), &args))["variants"].clone()
@@ -512,29 +512,27 @@ fn a_grid_tries_each_combination_in_order_whatever_the_threads() {
     let rows = one.as_array().unwrap();
     let set = |row: &Value| {
         let of = |key: &str| row["set"][key].as_str().unwrap().to_owned();
-        (of("price.bid_margin"), of("rental"))
+        (of("price.bid_margin"), of("work.gpu_hours"))
     };
     let sets: Vec<(String, String)> = rows.iter().map(set).collect();
-    let wanted = |margin: &str, rental: &str| (margin.to_owned(), rental.to_owned());
+    let wanted = |margin: &str, hours: &str| (margin.to_owned(), hours.to_owned());
     assert_eq!(
         sets,
         [
-            wanted("5%", "interruptible"),
-            wanted("5%", "on-demand"),
-            wanted("50%", "interruptible"),
-            wanted("50%", "on-demand"),
+            wanted("5%", "0.5"),
+            wanted("5%", "2"),
+            wanted("50%", "0.5"),
+            wanted("50%", "2"),
         ]
     );
+    // Half an hour is done before somebody bids more.
     let outbids: Vec<&Value> = rows.iter().map(|row| &row["outbids"]).collect();
-    assert_eq!(outbids, [1, 0, 1, 0]);
+    assert_eq!(outbids, [0, 1, 0, 1]);
     let gpu = |at: usize| -> f64 { rows[at]["gpu_dollars"].as_str().unwrap().parse().unwrap() };
-    assert!(
-        gpu(2) > 1.3 * gpu(0),
-        "$0.30 and $0.21 an hour: {} {}",
-        gpu(2),
-        gpu(0)
-    );
-    assert_eq!(rows[1]["on_demand_dollars"], rows[1]["gpu_dollars"]);
+    for (low, high) in [(0, 2), (1, 3)] {
+        let ratio = gpu(high) / gpu(low);
+        assert!((ratio - 0.30 / 0.21).abs() < 0.01, "{ratio}");
+    }
     assert_eq!(one, grid("4"));
 }
 
