@@ -7,6 +7,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use haggle::ports::Store;
+use haggle::store::SqliteStore;
+use haggle::types::ids::{IntentId, MachineId, OfferId, ReplicaId};
+use haggle::types::ledger::{Component, Entry, EntryKind, Payer};
+use haggle::types::money::{Money, Rate};
+use haggle::types::offer::{Coverage, Extent, Market, Offer, OfferQuery, Snapshot};
+use haggle::types::state::Change;
+use haggle::types::time::Time;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -309,4 +317,343 @@ fn a_family_of_markets_that_is_none_is_refused() {
     assert_eq!(nothing.status.code(), Some(1));
     let told = String::from_utf8_lossy(&nothing.stderr);
     assert!(told.contains("--traces"), "{told}");
+}
+
+// ------------------------------------------------------------------------------------- what if
+
+/// 2025-10-01, 08:00 UTC.
+const BEGIN: Time = Time(1_759_305_600_000);
+const SPAN: [&str; 4] = [
+    "--from",
+    "2025-10-01T08:00:00Z",
+    "--to",
+    "2025-10-01T14:00:00Z",
+];
+
+fn listed(machine: u64, floor: i64) -> Offer {
+    Offer {
+        id: OfferId(machine),
+        machine: MachineId(machine),
+        host: None,
+        gpus: 1,
+        machine_gpus: Some(1),
+        gpu_ids: vec![0],
+        gpu_name: "RTX 4090".into(),
+        gpu_ram_mb: Some(24_564),
+        compute_cap: Some(890),
+        cuda_max: Some(1240),
+        driver_version: Some(550_054_014),
+        nvlink_gb_s: None,
+        pcie_gb_s: Some(12.0),
+        cpu_cores: Some(16.0),
+        cpu_ram_mb: Some(64_000),
+        disk_gb: Some(500.0),
+        disk_mb_s: Some(2000.0),
+        inet_down_mbit_s: Some(800.0),
+        inet_up_mbit_s: Some(400.0),
+        inet_down_price: Some(Money(3_000_000)),
+        inet_up_price: Some(Money(3_000_000)),
+        storage_price: Some(Money(150_000_000)),
+        reliability: Some(0.99),
+        verified: Some(true),
+        datacenter: Some(false),
+        static_ip: Some(true),
+        direct_ports: Some(10),
+        country: None,
+        ends_at: Some(Time(BEGIN.0 + 90 * 24 * 3_600_000)),
+        on_demand: Some(Rate(400_000_000)),
+        floor: Some(Rate(floor)),
+        rentable: Some(true),
+        rented: Some(false),
+        dlperf: None,
+    }
+}
+
+/// A record of five hours, a look every minute, with one slot: $0.20 an hour, but $0.46 in the second hour. The
+/// job `train` cost a dollar then.
+fn recorded() -> TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    let database = directory.path().join("haggle.db");
+    let mut store = SqliteStore::open(&database, None, 1).unwrap();
+    for minute in 0..300 {
+        let floor = if (60..120).contains(&minute) {
+            460_000_000
+        } else {
+            200_000_000
+        };
+        let snapshot = Snapshot {
+            at: Time(BEGIN.0 + minute * 60_000),
+            offers: vec![listed(7, floor)],
+            coverage: vec![Coverage {
+                query: OfferQuery::all(Market::OnDemand),
+                extent: Extent::Complete,
+                malformed: 0,
+            }],
+        };
+        store.snapshot(&snapshot).unwrap();
+    }
+    let entry = Entry {
+        at: Time(BEGIN.0 + 3_600_000),
+        day: "2025-10-01".parse().unwrap(),
+        kind: EntryKind::Accrue,
+        replica: ReplicaId {
+            job: "train".parse().unwrap(),
+            index: 0,
+        },
+        payer: Payer::default(),
+        intent: IntentId(1),
+        instance: None,
+        component: Some(Component::Gpu),
+        amount: Money::dollars(1),
+    };
+    store.commit(&[Change::Entry(entry)]).unwrap();
+    fs::write(
+        directory.path().join("train.toml"),
+        r#"
+name = "train"
+rental = "interruptible"
+finish = "work"
+patience = "3h"
+[run]
+image = "pytorch/pytorch"
+onstart = "python train.py"
+[gpu]
+models = ["RTX 4090"]
+[machine]
+verified = true
+[price]
+max = "$0.45/gpu-hour"
+bid_margin = "5%"
+[work]
+gpu_hours = 2
+[checkpoint]
+every = "10m"
+place = "remote"
+"#,
+    )
+    .unwrap();
+    directory
+}
+
+fn what_if(directory: &Path, more: &[&str]) -> Output {
+    backtest(directory, &[&["--what-if", "train.toml"], more].concat())
+}
+
+#[test]
+fn what_a_policy_would_have_cost_is_reckoned_from_the_record() {
+    let directory = recorded();
+    let found = document(&what_if(
+        directory.path(),
+        &[&SPAN[..], &["--json"]].concat(),
+    ));
+    let history = &found["history"];
+    assert_eq!(
+        (&history["looks"], &history["slots"]),
+        (&json!(300), &json!(1))
+    );
+    // Five hours, and the last look stands for ten minutes more.
+    assert_eq!(history["asked_hours"], 6.0);
+    assert!(history["looked_hours"].as_f64().unwrap() > 5.1, "{history}");
+    assert!((history["coverage_share"].as_f64().unwrap() - 309.0 / 360.0).abs() < 0.01);
+    let one = &found["variants"][0];
+    assert_eq!(one["outbids"], 1, "{one}");
+    assert_eq!(one["instances"], 1, "{one}");
+    assert_eq!(one["useful_gpu_hours"], 2.0);
+    assert_eq!(one["work_from"], "policy");
+    let paused = one["paused_hours"].as_f64().unwrap();
+    assert!((0.95..1.05).contains(&paused), "{one}");
+    // At 5 % over the floor, while it was up.
+    let gpu: f64 = one["gpu_dollars"].as_str().unwrap().parse().unwrap();
+    let up = one["bid_hours"].as_f64().unwrap();
+    assert!((gpu - 0.21 * up).abs() < 0.01, "{gpu} for {up} h");
+    let cost: f64 = one["cost_dollars"].as_str().unwrap().parse().unwrap();
+    let less: f64 = one["less_than_really_dollars"]
+        .as_str()
+        .unwrap()
+        .parse()
+        .unwrap();
+    assert_eq!(found["really"]["spend_dollars"], "1.00");
+    assert!((less + cost - 1.0).abs() < 1e-9, "{less} {cost}");
+    let phases = one["timeline"].as_array().unwrap().iter();
+    let phases: Vec<&str> = phases
+        .filter_map(|moment| moment["phase"].as_str())
+        .collect();
+    assert!(
+        phases.contains(&"paused") && phases.contains(&"bid"),
+        "{phases:?}"
+    );
+    let text = what_if(directory.path(), &SPAN);
+    let text = String::from_utf8(text.stdout).unwrap();
+    for part in [
+        "300 looks at 1 slots",
+        "1 gap",
+        "this would have cost",
+        "not known:",
+        "as written",
+    ] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+}
+
+#[test]
+fn a_grid_tries_each_combination_in_order_whatever_the_threads() {
+    let directory = recorded();
+    let grid = |threads: &str| {
+        let more = [
+            "--set",
+            "price.bid_margin=5%,50%",
+            "--set",
+            "work.gpu_hours=0.5,2",
+        ];
+        let args = [&SPAN[..], &more, &["--threads", threads, "--json"]].concat();
+        document(&what_if(directory.path(), &args))["variants"].clone()
+    };
+    let one = grid("1");
+    let rows = one.as_array().unwrap();
+    let set = |row: &Value| {
+        let of = |key: &str| row["set"][key].as_str().unwrap().to_owned();
+        (of("price.bid_margin"), of("work.gpu_hours"))
+    };
+    let sets: Vec<(String, String)> = rows.iter().map(set).collect();
+    let wanted = |margin: &str, hours: &str| (margin.to_owned(), hours.to_owned());
+    assert_eq!(
+        sets,
+        [
+            wanted("5%", "0.5"),
+            wanted("5%", "2"),
+            wanted("50%", "0.5"),
+            wanted("50%", "2"),
+        ]
+    );
+    // Half an hour is done before somebody bids more.
+    let outbids: Vec<&Value> = rows.iter().map(|row| &row["outbids"]).collect();
+    assert_eq!(outbids, [0, 1, 0, 1]);
+    let gpu = |at: usize| -> f64 { rows[at]["gpu_dollars"].as_str().unwrap().parse().unwrap() };
+    for (low, high) in [(0, 2), (1, 3)] {
+        let ratio = gpu(high) / gpu(low);
+        assert!((ratio - 0.30 / 0.21).abs() < 0.01, "{ratio}");
+    }
+    assert_eq!(one, grid("4"));
+}
+
+#[test]
+fn a_record_that_says_too_little_is_refused() {
+    let directory = recorded();
+    let path = directory.path();
+    let told = |args: &[&str], wanted: &str| {
+        let output = what_if(path, args);
+        let said = String::from_utf8_lossy(&output.stderr);
+        let said = said.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert_eq!(output.status.code(), Some(1), "{args:?}: {said}");
+        assert!(said.contains(wanted), "{args:?}: {said}");
+    };
+    let span = |from: &'static str, to: &'static str| ["--from", from, "--to", to];
+    told(
+        &span("2025-01-01", "2025-01-02"),
+        "the record has looks from 2025-10-01T08:00:00Z",
+    );
+    let short = span("2025-10-01T08:00:00Z", "2025-10-01T08:20:00Z");
+    told(&short, "the record is too short: 20 looks at the market");
+    told(
+        &span("2025-10-02", "2025-10-01"),
+        "nothing that has passed is between them",
+    );
+    told(
+        &[&SPAN[..], &["--set", "gpu.model=H100"]].concat(),
+        "with gpu.model = H100",
+    );
+    told(&[&SPAN[..], &["--days", "3"]].concat(), "--days");
+    told(&["--database", "none.db"], "there is no database");
+    fs::write(path.join("train.toml"), "[gpu]\n").unwrap();
+    told(&SPAN, "train.toml cannot be used");
+}
+
+// -------------------------------------------------------------------------------- sheets and pages
+
+/// A page on its own: nothing that runs, nothing from elsewhere, and every element closed.
+fn is_self_contained(page: &str) {
+    assert!(page.starts_with("<!DOCTYPE html>"), "{page}");
+    for none in [
+        "<script", "src=", "href=", "url(", "http://", "https://", "@import",
+    ] {
+        assert!(!page.contains(none), "{none}: {page}");
+    }
+    for element in ["svg", "table", "figure", "text", "tr", "td"] {
+        let opened = page.matches(&format!("<{element}>")).count()
+            + page.matches(&format!("<{element} ")).count();
+        assert_eq!(
+            opened,
+            page.matches(&format!("</{element}>")).count(),
+            "{element}"
+        );
+    }
+}
+
+#[test]
+fn traces_come_as_a_sheet_and_as_a_page() {
+    let directory = directory();
+    let args = [&OWN[..], &["--policy", "greedy,hazard-mdp"]].concat();
+    let more = [&args[..], &["--csv", "--html", "report.html"]].concat();
+    let output = backtest(directory.path(), &more);
+    let sheet = String::from_utf8(output.stdout).unwrap();
+    let lines: Vec<&str> = sheet.split("\r\n").collect();
+    assert!(
+        lines[0].starts_with("policy,runs,mean_cost_dollars,optimum"),
+        "{sheet}"
+    );
+    assert!(lines[1].starts_with("greedy,3,") && lines[2].starts_with("hazard-mdp,3,"));
+    let page = fs::read_to_string(directory.path().join("report.html")).unwrap();
+    is_self_contained(&page);
+    assert_eq!(page.matches("<svg").count(), 2, "the costs, and one run");
+    for part in [
+        "optimum: 1.0000",
+        "One run of hazard-mdp",
+        "deadline",
+        "<polyline",
+    ] {
+        assert!(page.contains(part), "{part}: {page}");
+    }
+    let both = [&args[..], &["--csv", "--json"]].concat();
+    let refused = backtest(directory.path(), &both);
+    assert_eq!(refused.status.code(), Some(1));
+    let nowhere = [&args[..], &["--html", "none/report.html"]].concat();
+    let refused = backtest(directory.path(), &nowhere);
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(said.contains("cannot write none/report.html"), "{said}");
+}
+
+#[test]
+fn what_if_comes_as_a_sheet_and_as_a_page_whose_texts_are_text() {
+    let directory = recorded();
+    let odd = "tra<b>in&.toml";
+    fs::rename(
+        directory.path().join("train.toml"),
+        directory.path().join(odd),
+    )
+    .unwrap();
+    let set = ["--set", "owner==1+1<i>,x", "--csv", "--html", "report.html"];
+    let args = [&["--what-if", odd], &SPAN[..], &set].concat();
+    let output = backtest(directory.path(), &args);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    let sheet = String::from_utf8(output.stdout).unwrap();
+    assert!(sheet.starts_with("owner,job,cost_dollars,"), "{sheet}");
+    let lines: Vec<&str> = sheet.trim_end().split("\r\n").collect();
+    assert_eq!(lines.len(), 3, "{sheet}");
+    assert!(
+        lines[1].starts_with("'=1+1<i>,train,"),
+        "no formula: {sheet}"
+    );
+    let page = fs::read_to_string(directory.path().join("report.html")).unwrap();
+    is_self_contained(&page);
+    for part in [
+        "tra&lt;b&gt;in&amp;.toml",
+        "&lt;i&gt;",
+        "really: 1.0000 $",
+        "stands still",
+    ] {
+        assert!(page.contains(part), "{part}: {page}");
+    }
+    assert!(!page.contains("<b>") && !page.contains("<i>"), "{page}");
 }

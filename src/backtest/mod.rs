@@ -5,6 +5,7 @@
 
 mod chance;
 mod optimum;
+pub mod past;
 mod replay;
 mod series;
 mod summary;
@@ -15,7 +16,7 @@ mod trouble;
 mod windows;
 
 pub use optimum::Optimizer;
-pub use replay::{Outcome, Tick, replay};
+pub use replay::{Outcome, Step, Tick, replay, replay_seen};
 pub use series::{Series, SeriesError, TICK_SECONDS};
 pub use summary::{Interval, over_optimum};
 pub use sweep::{Batch, Played, Prices, Sweep};

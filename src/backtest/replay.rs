@@ -50,12 +50,35 @@ pub struct Outcome {
 /// Longest run after the deadline, in ticks, before it is given up.
 const OVERTIME: i64 = 1_000;
 
+/// A tick of a run, as it went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// Its number, from 0.
+    pub tick: i64,
+    /// Whether interruptible capacity was there.
+    pub spot: bool,
+    /// What was held for it; a start that failed is idle.
+    pub mode: Mode,
+    /// Seconds of work that are left after it.
+    pub work_left: i64,
+}
+
 /// Runs a policy. Where the trace ends, interruptible capacity is gone and on-demand capacity is
 /// there.
 pub fn replay<P: DeadlinePolicy + ?Sized>(
     policy: &mut P,
     terms: &Terms,
     trace: &[Tick],
+) -> Outcome {
+    replay_seen(policy, terms, trace, |_| {})
+}
+
+/// The same, telling of each tick.
+pub fn replay_seen<P: DeadlinePolicy + ?Sized>(
+    policy: &mut P,
+    terms: &Terms,
+    trace: &[Tick],
+    mut seen_by: impl FnMut(Step),
 ) -> Outcome {
     let ticks = terms.ticks();
     let mut moment = Moment {
@@ -106,6 +129,12 @@ pub fn replay<P: DeadlinePolicy + ?Sized>(
             overhead = (overhead - terms.tick).max(0);
         }
         (moment.mode, moment.overhead_left) = (mode, overhead);
+        seen_by(Step {
+            tick: moment.tick,
+            spot,
+            mode,
+            work_left: moment.work_left.max(0),
+        });
         moment.tick += 1;
         moment.ticks_left -= 1;
     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::optimum::Optimizer;
-use super::replay::{Outcome, Tick, replay};
+use super::replay::{Outcome, Step, Tick, replay, replay_seen};
 use super::series::Series;
 use super::trouble::Trouble;
 use super::windows::Window;
@@ -170,6 +170,29 @@ impl Sweep {
             ..batch.cover
         };
         HazardTables::within(&terms, costs, &self.prior, terms.tick / FINEST, TABLE_BYTES)
+    }
+
+    /// One window's run under a policy, tick by tick.
+    pub fn steps(&self, at: usize, kind: DeadlineKind) -> Vec<Step> {
+        let mut policy: Box<dyn DeadlinePolicy> = match kind {
+            DeadlineKind::OnDemand => Box::new(OnDemand),
+            DeadlineKind::Greedy => Box::new(Greedy),
+            DeadlineKind::UniformProgress => Box::new(UniformProgress),
+            DeadlineKind::UniformProgressPrelude => Box::new(Prelude::default()),
+            DeadlineKind::SlackBand => Box::new(SlackBand),
+            DeadlineKind::HazardMdp => {
+                let batches = self.batches();
+                let its = batches.iter().find(|batch| batch.windows.contains(&at));
+                match its {
+                    Some(batch) => Box::new(HazardMdp::new(Arc::new(self.tables(batch)))),
+                    None => Box::new(OnDemand),
+                }
+            }
+        };
+        let mut steps = Vec::new();
+        let terms = &self.windows[at].terms;
+        replay_seen(&mut policy, terms, &self.trace(at), |step| steps.push(step));
+        steps
     }
 
     fn runs<P: DeadlinePolicy>(

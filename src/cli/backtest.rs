@@ -1,6 +1,11 @@
 //! `haggle backtest`: deadline policies on recorded traces, beside the exact optimum.
 
+mod chart;
 mod markets;
+mod parallel;
+mod shown;
+mod traces;
+mod what_if;
 mod work;
 
 use std::fs;
@@ -18,12 +23,13 @@ use crate::backtest::{
 use crate::engine::deadline::{Counts, DeadlineKind, Prior};
 use crate::types::money::Rate;
 use crate::types::spelling;
+use shown::{Forms, require_one, show};
 use work::Work;
 
 /// Runs deadline policies on recorded traces of interruptible capacity, and reckons the least that each
-/// run could have cost to one who knows the trace.
+/// run could have cost to one who knows the trace; or a policy on what the daemon itself recorded of the market.
 #[derive(Args, Clone, Debug)]
-#[command(group = clap::ArgGroup::new("what").required(true).args(["suite", "windows", "market"]))]
+#[command(group = clap::ArgGroup::new("what").required(true).args(["suite", "windows", "market", "what_if"]))]
 pub(crate) struct BacktestArgs {
     /// A published set of windows: `cant-be-late:A`, `cant-be-late:B` or `cant-be-late:C`
     #[arg(long, value_name = "SUITE", value_parser = suite)]
@@ -36,14 +42,37 @@ pub(crate) struct BacktestArgs {
     /// `calm`, `usual`, `churning`, `hostile`, `scarce`, `cheap-on-demand`, by comma, or `all`
     #[arg(long, value_name = "FAMILY", value_delimiter = ',', value_parser = markets::family)]
     market: Vec<markets::Families>,
+    /// A policy's file: what it would have cost on the market that the daemon recorded
+    #[arg(long, value_name = "POLICY.toml")]
+    what_if: Option<PathBuf>,
+    /// From when on: a day as 2026-11-24, a time as 2026-11-24T08:00:00Z, or how long ago, such as 7d
+    #[arg(
+        long,
+        value_name = "WHEN",
+        requires = "what_if",
+        conflicts_with = "days"
+    )]
+    from: Option<String>,
+    /// Up to, but not with, this time, written in the same ways; by default now
+    #[arg(
+        long,
+        value_name = "WHEN",
+        requires = "what_if",
+        conflicts_with = "days"
+    )]
+    to: Option<String>,
+    /// Values of a key of the policy, by comma, such as price.bid_margin=5%,10%; each is tried with those of
+    /// every other --set
+    #[arg(long, value_name = "KEY=VALUE,…", requires = "what_if")]
+    set: Vec<String>,
     /// Of each family, how many markets
     #[arg(long, value_name = "N", default_value_t = 20, requires = "market", value_parser = clap::value_parser!(u64).range(1..))]
     seeds: u64,
-    /// Days on each market
-    #[arg(long, value_name = "D", default_value_t = 7, requires = "market", value_parser = clap::value_parser!(u32).range(1..=60))]
-    days: u32,
+    /// Days on each market, 7 by default; or the last days of the record, 30 by default
+    #[arg(long, value_name = "D", conflicts_with_all = ["suite", "windows"], value_parser = clap::value_parser!(u32).range(1..=3660))]
+    days: Option<u32>,
     /// Directory of the traces, SERIES.json each
-    #[arg(long, value_name = "DIR", required_unless_present = "market")]
+    #[arg(long, value_name = "DIR", required_unless_present_any = ["market", "what_if"])]
     traces: Option<PathBuf>,
     /// First ticks of a suite's windows, a JSON array; by default `window-starts.json` in the
     /// directory of the traces or in its parent
@@ -73,6 +102,12 @@ pub(crate) struct BacktestArgs {
     /// From which failures are drawn
     #[arg(long, value_name = "SEED", default_value_t = 1)]
     seed: u64,
+    /// Comma-separated values in place of the table, a row for each policy
+    #[arg(long)]
+    csv: bool,
+    /// A page with charts into this file, beside what goes to stdout
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
     /// How many threads; by default as many as there are cores
     #[arg(long, value_name = "K", value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
@@ -141,8 +176,12 @@ struct PolicyDocument {
 pub(crate) fn run(context: &Context, args: &BacktestArgs) -> Done {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let threads = args.threads.map_or(cores, usize::from);
+    require_one(context, args)?;
     if !args.market.is_empty() {
         return markets::run(context, args, threads);
+    }
+    if let Some(policy) = &args.what_if {
+        return what_if::run(context, args, policy, threads);
     }
     let (series, mut windows) = read_windows(args)?;
     let (prior, trained_on) = read_prior(args)?;
@@ -175,7 +214,7 @@ pub(crate) fn run(context: &Context, args: &BacktestArgs) -> Done {
         args.policy.clone()
     };
     let mut policies = Vec::new();
-    for kind in kinds {
+    for &kind in &kinds {
         context
             .output
             .progress(&format!("{}: running", kind.as_str()));
@@ -191,10 +230,39 @@ pub(crate) fn run(context: &Context, args: &BacktestArgs) -> Done {
         threads,
         policies,
     };
-    context
-        .output
-        .show(&document, || text(context.output, &document))?;
+    let forms = Forms {
+        text: &|| text(context.output, &document),
+        csv: &|| traces::csv(&document),
+        page: &|| {
+            traces::page(
+                &document,
+                pictured(&work, &kinds, &least, &feasible).as_ref(),
+            )
+        },
+    };
+    show(context, args, &document, &forms)?;
     Ok(Exit::Success)
+}
+
+/// The run that a picture is made of: of `hazard-mdp` where it was run, else of the first policy; on the
+/// window that is in the middle by what it cost over its optimum.
+fn pictured(
+    work: &Work<'_>,
+    kinds: &[DeadlineKind],
+    least: &[Option<f64>],
+    feasible: &[usize],
+) -> Option<traces::Shown> {
+    let mdp = kinds.iter().find(|kind| **kind == DeadlineKind::HazardMdp);
+    let kind = *mdp.or(kinds.first())?;
+    let played = work.play(kind);
+    let over = |at: usize| {
+        let cost = work.sweep.cost(at, &played.outcomes[at]).as_dollars();
+        cost / least[at].unwrap_or(f64::INFINITY)
+    };
+    let mut order = feasible.to_vec();
+    order.sort_by(|&a, &b| over(a).total_cmp(&over(b)).then(a.cmp(&b)));
+    let middle = order.get(order.len() / 2)?;
+    Some(traces::shown(work.sweep, *middle, kind))
 }
 
 /// What a policy came to on the windows that somebody can finish.

@@ -2,6 +2,8 @@
 
 mod export;
 
+pub(crate) use export::moment;
+
 use std::time::Duration;
 
 use clap::{Args, Subcommand};

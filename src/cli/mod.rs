@@ -35,6 +35,7 @@ mod man;
 mod market;
 mod notify;
 mod output;
+mod page;
 mod plan;
 mod reach;
 mod receipt;

@@ -8,18 +8,15 @@ use std::time::Duration;
 
 use super::{Daemon, DaemonError};
 use crate::engine::array::member;
-use crate::types::ids::{InstanceId, IntentId, MachineId, Permit, ReplicaId};
-use crate::types::instance::{DestroyWhy, Rental};
+use crate::engine::sent::sent;
+use crate::types::ids::{InstanceId, IntentId, ReplicaId};
 use crate::types::intent::{Effect, Intent, IntentState};
 use crate::types::job::{Job, Parameters};
 use crate::types::ledger::{EntryKind, Line};
-use crate::types::money::{BID_PARKED, Money, Rate};
+use crate::types::money::Money;
 use crate::types::plan::Action;
 use crate::types::state::{Change, Event, Severity};
 use crate::types::time::Time;
-
-/// For how many first coolings a machine is left alone after we were driven from it.
-const LEFT_ALONE: u32 = 3;
 
 /// So long an element of an array rests after a rent was refused for what it alone is given.
 pub(super) const ELEMENT_RESTS: Duration = Duration::from_mins(5);
@@ -95,13 +92,7 @@ impl Daemon {
             reserved,
             state: IntentState::Open,
         };
-        let mut changes = vec![Change::Intent(intent.clone())];
-        let owner = self.replica_of(&intent.effect);
-        if let (Some(replica), true) = (owner, reserved > Money::ZERO) {
-            let instance = intent.effect.instance();
-            changes.push(self.line(now, EntryKind::Reserve, replica, id, instance, reserved));
-        }
-        changes.extend(self.foreseen(&intent, parameters));
+        let changes = sent(&self.state, &self.settings.engine, &intent, parameters);
         self.commit(&changes)?;
         Ok(intent)
     }
@@ -111,105 +102,6 @@ impl Daemon {
             Effect::Rent { replica, .. } => Some(replica.clone()),
             _ => Some(self.state.held.get(&effect.instance()?)?.replica.clone()),
         }
-    }
-
-    /// What holds from the moment that a request may leave.
-    fn foreseen(&self, intent: &Intent, parameters: Option<Parameters>) -> Vec<Change> {
-        let now = intent.at;
-        if let Effect::Rent {
-            replica,
-            generation,
-            slot,
-            rental,
-            price,
-            ..
-        } = &intent.effect
-        {
-            let mut record = self.state.replica(replica);
-            record.generation = record.generation.max(*generation);
-            record.starts += 1;
-            record.parameters = parameters;
-            let mut changes = vec![Change::Replica(record)];
-            if *rental == Rental::Bid {
-                changes.push(self.bid_mark(slot.machine, *price, now));
-            }
-            return changes;
-        }
-        let held = intent
-            .effect
-            .instance()
-            .and_then(|id| self.state.held.get(&id));
-        let Some(mut held) = held.cloned() else {
-            return Vec::new();
-        };
-        let mut changes = Vec::new();
-        let resumes = match intent.effect {
-            Effect::SetBid { bid, .. } => bid > BID_PARKED,
-            Effect::Start { .. } => true,
-            _ => false,
-        };
-        if resumes && held.stop_asked {
-            // It is waited for from now on, however long it rested.
-            held.phase_since = now;
-        }
-        match intent.effect {
-            Effect::SetBid { bid, .. } if bid <= BID_PARKED => {
-                held.stop_asked = true;
-                held.bid_before_park = held.bid_before_park.or(Some(held.price));
-            }
-            Effect::SetBid { bid, .. } => {
-                held.asked_to_run_at(bid, now);
-                changes.push(self.bid_mark(held.slot.machine, bid, now));
-            }
-            Effect::Stop { .. } => held.stop_asked = true,
-            Effect::Start { .. } => {
-                held.stop_asked = false;
-                held.parked = false;
-            }
-            Effect::Destroy { why, .. } => {
-                if why == DestroyWhy::Moved && held.destroying.is_none() {
-                    changes.push(self.left(held.slot.machine, now));
-                }
-                held.destroying = Some(held.destroying.unwrap_or(why));
-                held.destroy_sent_at = Some(now);
-            }
-            // A label says so once the marketplace has answered, or a row shows it; but from now on it
-            // may, and what waits behind its gate may work.
-            Effect::Relabel { tail, .. } => {
-                let opens = tail.permit == Permit::Go && tail.generation == held.generation;
-                if let Some(bringing) = held.bringing.as_mut().filter(|_| opens) {
-                    bringing.opened = true;
-                    bringing.opened_at.get_or_insert(now);
-                }
-            }
-            Effect::Copy { .. } => {
-                if let Some(bringing) = &mut held.bringing {
-                    bringing.begun_at.get_or_insert(now);
-                    bringing.asked_at = Some(now);
-                    bringing.accepted = false;
-                }
-            }
-            Effect::Rent { .. } => {}
-        }
-        changes.push(Change::Held(Box::new(held)));
-        changes
-    }
-
-    /// A machine that we were driven from is left alone for a while: what displaced us is likely
-    /// still there, and coming back pays for another boot.
-    fn left(&self, machine: MachineId, now: Time) -> Change {
-        let mut record = self.state.machine(machine);
-        let until = now + self.settings.engine.cooldown * LEFT_ALONE;
-        record.cool_until = record.cool_until.max(Some(until));
-        Change::Machine(record)
-    }
-
-    /// Remembers our highest bid on a machine: a floor that only echoes it is no evidence.
-    fn bid_mark(&self, machine: MachineId, bid: Rate, now: Time) -> Change {
-        let mut record = self.state.machine(machine);
-        let highest = record.highest_bid.map_or(bid, |(known, _)| known.max(bid));
-        record.highest_bid = Some((highest, now));
-        Change::Machine(record)
     }
 
     pub(super) fn refused(&mut self, intent: Intent, reason: &str) -> Result<(), DaemonError> {

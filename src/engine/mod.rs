@@ -44,6 +44,7 @@ pub mod runway;
 #[cfg(test)]
 mod scenarios;
 pub mod searches;
+pub mod sent;
 mod service;
 mod start_words;
 mod track;

@@ -21,6 +21,7 @@ mod mark;
 mod migrate;
 mod offer_rows;
 mod offers;
+mod past;
 mod prune;
 mod reader;
 mod receipt;

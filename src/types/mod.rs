@@ -14,6 +14,7 @@ pub mod money;
 pub mod mutant;
 pub mod notification;
 pub mod offer;
+pub mod past;
 pub mod plan;
 pub mod recourse;
 pub mod schedule;

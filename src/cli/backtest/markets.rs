@@ -1,15 +1,17 @@
 //! Generated markets: haggle and the rules that people rent by, on the same ones.
 
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
-
 use serde::Serialize;
 
 use super::super::context::Context;
 use super::super::failure::{Done, Exit, Failure};
 use super::super::output::{Align, Output};
+use super::super::page::leaf;
+use super::super::sheet::Sheet;
 use super::super::simulate::play_adapters;
 use super::BacktestArgs;
+use super::chart::{Bar, bars};
+use super::parallel::in_parallel;
+use super::shown::{Forms, show};
 use crate::arena::{Family, Match, Played, Player, Recovery, Way, jobs, play};
 use crate::types::spelling;
 
@@ -83,7 +85,17 @@ struct RecoveryDocument {
 /// A market, and who plays; `None`: the bound.
 type Task = (Family, u64, Option<Player>);
 
+/// Days on each market where nothing is said, and at most.
+const DAYS: u32 = 7;
+const DAYS_MAX: u32 = 60;
+
 pub(super) fn run(context: &Context, args: &BacktestArgs, threads: usize) -> Done {
+    let days = args.days.unwrap_or(DAYS);
+    if days > DAYS_MAX {
+        return Err(Failure::mendable(format!(
+            "--days {days} is more than generated markets are made for; right is up to {DAYS_MAX}"
+        )));
+    }
     let jobs = jobs().map_err(|why| Failure::world(format!("the jobs cannot be read: {why}")))?;
     let mut families: Vec<Family> = Vec::new();
     for asked in &args.market {
@@ -107,7 +119,7 @@ pub(super) fn run(context: &Context, args: &BacktestArgs, threads: usize) -> Don
         let what = Match {
             family,
             seed,
-            days: args.days,
+            days,
             jobs: jobs.clone(),
         };
         let Some(player) = player else {
@@ -130,7 +142,7 @@ pub(super) fn run(context: &Context, args: &BacktestArgs, threads: usize) -> Don
     let document = Document {
         first_seed: args.seed,
         seeds: args.seeds,
-        days: args.days,
+        days,
         jobs: jobs.len(),
         families: families
             .iter()
@@ -138,47 +150,78 @@ pub(super) fn run(context: &Context, args: &BacktestArgs, threads: usize) -> Don
             .collect(),
         overall: standings(&tasks, &played, wanted, &|_| true),
     };
-    context
-        .output
-        .show(&document, || text(context.output, &document))?;
+    let forms = Forms {
+        text: &|| text(context.output, &document),
+        csv: &|| csv(&document),
+        page: &|| page(&document),
+    };
+    show(context, args, &document, &forms)?;
     Ok(Exit::Success)
 }
 
-/// All tasks, in their order.
-fn in_parallel(
-    output: Output,
-    tasks: &[Task],
-    threads: usize,
-    one: &(dyn Fn(&Task) -> Result<Played, String> + Sync),
-) -> Result<Vec<Played>, Failure> {
-    let next = AtomicUsize::new(0);
-    let done: Mutex<Vec<Option<Result<Played, String>>>> = Mutex::new(vec![None; tasks.len()]);
-    std::thread::scope(|scope| {
-        for _ in 0..threads.max(1) {
-            scope.spawn(|| {
-                loop {
-                    let at = next.fetch_add(1, Ordering::SeqCst);
-                    let Some(task) = tasks.get(at) else { break };
-                    let played = one(task);
-                    let mut done = done
-                        .lock()
-                        .unwrap_or_else(std::sync::PoisonError::into_inner);
-                    done[at] = Some(played);
-                    output.progress(&format!("{} of {} runs begun", at + 1, tasks.len()));
-                }
-            });
-        }
+/// One row a family and player, then one a player over all families.
+fn csv(document: &Document) -> Result<Vec<u8>, Failure> {
+    let mut sheet = Sheet::new([
+        "family",
+        "player",
+        "dollars_per_gpu_hour",
+        "bound_dollars_per_gpu_hour",
+        "cost_dollars",
+        "undone_dollars",
+        "useful_gpu_hours",
+        "jobs_done",
+        "interruptions",
+        "starts",
+        "lost_share",
+    ])?;
+    let families = document.families.iter().map(|family| {
+        let bound = family.bound_dollars_per_gpu_hour.to_string();
+        (family.family, bound, &family.players)
     });
-    let done = done
-        .into_inner()
-        .unwrap_or_else(std::sync::PoisonError::into_inner);
-    done.into_iter()
-        .map(|played| match played {
-            Some(Ok(played)) => Ok(played),
-            Some(Err(why)) => Err(Failure::world(why)),
-            None => Err(Failure::world("a run was not made")),
-        })
-        .collect()
+    for (family, bound, players) in families.chain([("all", String::new(), &document.overall)]) {
+        for one in players {
+            sheet.row([
+                family,
+                one.player,
+                &one.dollars_per_gpu_hour.to_string(),
+                &bound,
+                &one.cost_dollars.to_string(),
+                &one.undone_dollars.to_string(),
+                &one.useful_gpu_hours.to_string(),
+                &one.jobs_done.to_string(),
+                &one.interruptions.to_string(),
+                &one.starts.to_string(),
+                &one.lost_share
+                    .map_or(String::new(), |share| share.to_string()),
+            ])?;
+        }
+    }
+    sheet.taken()
+}
+
+/// A chart for each family, and one over all.
+fn page(document: &Document) -> String {
+    let mut body = format!(
+        "<h1>Backtest on generated markets</h1>\n<p>{} markets of each family from seed {} on, {} days each, {} \
+         jobs; dollars a GPU-hour of all the work, what was left undone at the on-demand price.</p>\n",
+        document.seeds, document.first_seed, document.days, document.jobs
+    );
+    let bar = |one: &Standing| Bar {
+        name: one.player.to_owned(),
+        value: one.dollars_per_gpu_hour,
+        spread: None,
+    };
+    let chart = |name: &str, players: &[Standing], bound: Option<f64>| {
+        let all: Vec<Bar> = players.iter().map(bar).collect();
+        let line = bound.map(|bound| ("no less is possible", bound));
+        bars(name, "$", &all, line)
+    };
+    for family in &document.families {
+        let bound = Some(family.bound_dollars_per_gpu_hour);
+        body += &chart(family.family, &family.players, bound);
+    }
+    body += &chart("all families", &document.overall, None);
+    leaf("haggle: backtest on generated markets", &body)
 }
 
 fn family_document(

@@ -190,7 +190,7 @@ impl Writer for Array {
 }
 
 /// A moment as people write it: a day in the configuration's zone, a time, or how long ago.
-fn moment(text: &str, now: Time, zone: Tz) -> Result<Time, Failure> {
+pub(crate) fn moment(text: &str, now: Time, zone: Tz) -> Result<Time, Failure> {
     if let Ok(time) = DateTime::parse_from_rfc3339(text) {
         return Ok(Time(time.timestamp_millis()));
     }
