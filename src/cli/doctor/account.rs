@@ -10,6 +10,7 @@ use super::findings::{Findings, Health};
 use crate::cli::connect::{token, transport};
 use crate::cli::context::{Context, Patience, block_on};
 use crate::config::{Config, ProviderKind};
+use crate::engine::runway::lasts;
 use crate::marketplace::by_hand::{self, ByHand};
 use crate::marketplace::operation::{Given, Operation, Wire, prepare};
 use crate::policy::LoadedJob;
@@ -88,10 +89,13 @@ pub(super) fn runway(
     let burn = held.fold(Rate::ZERO, |sum, held| {
         sum.saturating_add(held.worst_rate())
     });
+    // Where nothing is held nothing runs out.
     if burn.0 <= 0 {
         return;
     }
-    let lasts = Duration::from_secs_f64((free.0.max(0) as f64 / burn.0 as f64) * 3600.0);
+    let Some(lasts) = lasts(i128::from(free.0.max(0)), i128::from(burn.0)) else {
+        return;
+    };
     let pays_in = (lasts < RUNWAY_MIN).then(|| user(context, config).as_ref().and_then(pays_in));
     judge_runway(lasts, burn, pays_in.flatten(), findings);
 }
