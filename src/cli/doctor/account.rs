@@ -63,10 +63,12 @@ fn judge_clock(dated: Time, (before, after): (Time, Time), findings: &mut Findin
     } else {
         (ahead.max(0), "ahead of")
     };
-    let health = match off {
-        CLOCK_FAIL_MS.. => Health::Fail,
-        CLOCK_WARN_MS.. => Health::Warn,
-        _ => return findings.ok("clock", "agrees with the marketplace's"),
+    let health = if off >= CLOCK_FAIL_MS {
+        Health::Fail
+    } else if off >= CLOCK_WARN_MS {
+        Health::Warn
+    } else {
+        return findings.ok("clock", "agrees with the marketplace's");
     };
     let off = human(Duration::from_millis(off.unsigned_abs()));
     findings.advise(

@@ -103,10 +103,12 @@ fn kind(directory: &Path, unfit: Option<Unfit>, findings: &mut Findings) {
 }
 
 fn room(directory: &Path, free: u64, findings: &mut Findings) {
-    let health = match free {
-        ..ROOM_FAIL => Health::Fail,
-        ..ROOM_WARN => Health::Warn,
-        _ => return,
+    let health = if free < ROOM_FAIL {
+        Health::Fail
+    } else if free < ROOM_WARN {
+        Health::Warn
+    } else {
+        return;
     };
     findings.advise(
         "disk",
