@@ -22,6 +22,9 @@ use rusqlite::{Connection, OpenFlags};
 /// Between two readings of the daemon's pages there is so much real time.
 const READ_EVERY: Duration = Duration::from_millis(500);
 
+/// With fewer ticks a week shows nothing: the market does not keep up with its own time.
+const TICKS_MIN: u64 = 100;
+
 const WEEK_SECONDS: f64 = 7.0 * 86_400.0;
 
 /// Linux counts processor time in hundredths of a second, whatever the machine.
@@ -304,6 +307,11 @@ fn main() {
         let sample = Sample::take(daemon.0.id(), &database, listen);
         let last = samples.last().unwrap();
         let ticks = sample.ticks - last.ticks;
+        assert!(
+            ticks >= TICKS_MIN,
+            "{ticks} ticks in week {week}: --speed {} is too fast for this machine",
+            args.speed
+        );
         println!(
             "{week:>4} {:>9} {:>9} {:>4} {:>8} {ticks:>6} {:>12.2} {:>8.2} {:>8.2} {:>13} {:>13}",
             sample.rss_kb,
