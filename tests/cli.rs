@@ -378,6 +378,48 @@ fn a_configuration_with_an_unknown_key_is_refused() {
     assert_eq!(json(&doctor)["healthy"], false);
 }
 
+#[test]
+fn what_is_logged_is_said_by_a_variable_that_has_to_make_sense() {
+    let directory = directory();
+    fs::create_dir(directory.path().join("policies")).unwrap();
+    let with = |log: &str, args: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_haggle"));
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("HAGGLE_") {
+                command.env_remove(name);
+            }
+        }
+        // Nobody listens there, and the daemon says so in its log.
+        command
+            .current_dir(directory.path())
+            .env("HAGGLE_TOKEN", "at_nowhere")
+            .env("HAGGLE_PROVIDER__BASE_URL", "http://127.0.0.1:1/vastai")
+            .env("HAGGLE_LISTEN", "127.0.0.1:0")
+            .env("HAGGLE_LOG", log)
+            .args(args)
+            .output()
+            .unwrap()
+    };
+    let quiet = stderr(&with("off", &["run", "--once"]));
+    let lines = |text: &str, level: &str| text.lines().filter(|l| l.contains(level)).count();
+    assert_eq!(lines(&quiet, "DEBUG") + lines(&quiet, "WARN"), 0, "{quiet}");
+    let all = stderr(&with("haggle=debug", &["run", "--once"]));
+    assert!(lines(&all, "DEBUG") > 0, "{all}");
+    let wrong = with("haggle=debgu", &["check"]);
+    assert_eq!(wrong.status.code(), Some(1));
+    let told = stderr(&wrong);
+    assert!(
+        told.contains("HAGGLE_LOG") && told.contains("hint: "),
+        "{told}"
+    );
+    // It is not in the red button's way, which fails here for want of a database.
+    let kill = stderr(&with("debgu", &["kill", "--yes", "--database", "none.db"]));
+    assert!(
+        !kill.contains("HAGGLE_LOG") && kill.contains("--installation"),
+        "{kill}"
+    );
+}
+
 /// An embedded marketplace in a process of its own, ended with the test.
 struct Town {
     child: Child,

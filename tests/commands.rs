@@ -1,5 +1,7 @@
 //! What a user meets at the command line: the program, as processes.
 
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 mod api;
@@ -8,6 +10,7 @@ mod backup;
 mod cli;
 mod conformance;
 mod demo;
+mod doctor;
 mod logs;
 mod mistakes;
 mod notify;

@@ -1,5 +1,7 @@
 //! The daemon on the embedded market, in one process and mostly in virtual time.
 
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 mod arrays;

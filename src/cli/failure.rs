@@ -65,6 +65,11 @@ impl Failure {
         self
     }
 
+    /// The first that was said would help.
+    pub(crate) fn first_hint(&self) -> Option<&str> {
+        self.hints.first().map(String::as_str)
+    }
+
     /// Why, on one line, with its causes.
     pub(crate) fn in_short(&self) -> String {
         format!("{:#}", self.error)

@@ -9,10 +9,9 @@ use super::daemon;
 use super::failure::{Done, Exit};
 use super::output::Align;
 use crate::types::instance::Held;
-use crate::types::job::{Job, RunType};
-use crate::types::start::Asked;
+
 use crate::types::time::{Time, human};
-use crate::view::instances::{InstanceDocument, instance, ssh_command};
+use crate::view::instances::{InstanceDocument, has_shell, instance, ssh_command};
 use crate::view::jobs::held_word;
 use crate::view::words;
 
@@ -47,9 +46,12 @@ pub(crate) fn run(context: &Context, args: &InstancesArgs) -> Done {
     } else {
         crate::policy::Loaded::default()
     };
-    let jobs: Vec<&Job> = loaded.jobs.iter().map(|loaded| &loaded.job).collect();
+    let job_of = |held: &Held| {
+        let mut jobs = loaded.jobs.iter().map(|loaded| &loaded.job);
+        jobs.find(|job| job.name == held.replica.job)
+    };
     for held in &mut held {
-        if !has_shell(held, &jobs) {
+        if !has_shell(held, job_of(held)) {
             held.ssh = None;
         }
     }
@@ -59,11 +61,14 @@ pub(crate) fn run(context: &Context, args: &InstancesArgs) -> Done {
         Vec::new()
     };
     let document = InstancesDocument {
-        instances: held.iter().map(|held| instance(held, None)).collect(),
+        instances: held
+            .iter()
+            .map(|held| instance(held, job_of(held), None))
+            .collect(),
         ended: args.all.then(|| {
             ended
                 .iter()
-                .map(|ended| instance(&ended.held, Some(ended.at)))
+                .map(|ended| instance(&ended.held, None, Some(ended.at)))
                 .collect()
         }),
     };
@@ -81,17 +86,6 @@ pub(crate) fn run(context: &Context, args: &InstancesArgs) -> Done {
         text
     })?;
     Ok(Exit::Success)
-}
-
-/// Whether a shell can be had on an instance: not where its image's own entry point runs, whatever
-/// address the marketplace shows. Where its policy has changed since, that is not known.
-fn has_shell(held: &Held, jobs: &[&Job]) -> bool {
-    let job = jobs.iter().find(|job| job.name == held.replica.job);
-    let asked = held.asked.as_ref();
-    job.is_none_or(|job| {
-        let same = asked.is_none_or(|asked| asked.start == Asked::of(&job.run).start);
-        job.run.run_type != RunType::Args || !same
-    })
 }
 
 fn table(context: &Context, held: &[Held], now: Time) -> String {
@@ -163,37 +157,4 @@ fn ended_table(context: &Context, ended: &[crate::store::Ended]) -> String {
         })
         .collect();
     context.output.table(&columns, rows)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::types::ids::{InstanceId, IntentId, ReplicaId};
-
-    #[test]
-    fn no_shell_is_shown_where_the_image_runs_its_own_entry_point() {
-        let job = |name: &str, of_type: &str| {
-            let text = format!(
-                "name = \"{name}\"\n[run]\nimage = \"x\"\ntype = \"{of_type}\"\n[price]\nmax = \"$1/gpu-hour\"\n"
-            );
-            crate::policy::parse("a.toml", &text).unwrap()
-        };
-        let of = |job: &Job| {
-            let replica = ReplicaId {
-                job: job.name.clone(),
-                index: 0,
-            };
-            let mut held = Held::new(InstanceId(1), IntentId(1), replica, Time(0));
-            held.asked = Some(Asked::of(&job.run));
-            held
-        };
-        let (args, ssh) = (job("a", "args"), job("b", "ssh"));
-        let jobs = [&args, &ssh];
-        assert!(!has_shell(&of(&args), &jobs));
-        assert!(has_shell(&of(&ssh), &jobs));
-        // It was rented when its policy said otherwise.
-        let changed = job("a", "ssh");
-        assert!(has_shell(&of(&changed), &jobs));
-        assert!(has_shell(&of(&args), &[]), "nothing is known of it");
-    }
 }

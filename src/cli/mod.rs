@@ -180,11 +180,15 @@ where
         }
     };
     let context = Context::new(cli.global);
-    logging::start(
+    let logging = logging::start(
         &context.global,
         matches!(cli.command, Command::Demo(_) | Command::Simulate(_)),
     );
-    let done = dispatch(&context, cli.command);
+    let done = match logging {
+        // Nothing of the log may be in the red button's way.
+        Err(failure) if !matches!(cli.command, Command::Kill(_)) => Err(failure),
+        _ => dispatch(&context, cli.command),
+    };
     done.unwrap_or_else(|failure| output::failed(&failure))
         .into()
 }

@@ -142,7 +142,7 @@ fn none_to_test(config: &Config, name: Option<&str>) -> Failure {
 }
 
 /// What sends to a channel. Its secrets are kept out of whatever is shown.
-fn sender(
+pub(crate) fn sender(
     context: &Context,
     config: &Config,
     channel: &Channel,

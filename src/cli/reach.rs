@@ -12,13 +12,11 @@ use super::failure::{Done, Exit, Failure};
 use crate::config::Config;
 use crate::types::ids::{InstanceId, ReplicaId};
 use crate::types::instance::{Held, Phase};
-use crate::types::job::{Job, RunType, SecretRef};
+use crate::types::job::SecretRef;
 use crate::view::address::Address;
+use crate::view::instances::has_ssh_server;
 use crate::view::jobs::held_word;
 use crate::view::which::Of;
-
-/// The port on which an image of the user's own may listen.
-const SSH_PORT: u16 = 22;
 
 /// A running instance that can be reached.
 #[derive(Clone, Debug)]
@@ -46,7 +44,7 @@ pub(crate) fn reach(config: &Config, of: &Of) -> Result<Reached, Failure> {
     let job = jobs
         .map(|loaded| &loaded.job)
         .find(|job| job.name == of.job);
-    if job.is_some_and(has_no_ssh) {
+    if job.is_some_and(|job| !has_ssh_server(job)) {
         return Err(Failure::mendable(format!(
             "{} has no SSH server: its policy says run.type = \"args\"",
             held.replica
@@ -57,15 +55,6 @@ pub(crate) fn reach(config: &Config, of: &Of) -> Result<Reached, Failure> {
         ));
     }
     address_of(held)
-}
-
-/// Whether a job's containers have no SSH server, as far as its policy says.
-fn has_no_ssh(job: &Job) -> bool {
-    let own = job.run.ports.iter();
-    let own = own
-        .clone()
-        .any(|(port, protocol)| *port == SSH_PORT && protocol == "tcp");
-    job.run.run_type == RunType::Args && !own
 }
 
 /// The instance that runs; of a replica that is moving, the newest.

@@ -104,6 +104,20 @@ pub fn heartbeat_file(database: &Path) -> PathBuf {
     with_ending(database, ".heartbeat")
 }
 
+/// The file by which is known that somebody watches the heartbeat: `<database>.guarded`. It is empty; when
+/// it was written last is what counts.
+pub fn guarded_file(database: &Path) -> PathBuf {
+    with_ending(database, ".guarded")
+}
+
+/// Notes that the heartbeat of a database was looked at. Where it cannot be noted, as in a directory that
+/// is another user's, `haggle doctor` does not see the guard, and nothing else is lost.
+pub fn note_guarded(database: &Path) {
+    if let Err(error) = std::fs::write(guarded_file(database), "") {
+        tracing::debug!("that the heartbeat is watched cannot be noted: {error}");
+    }
+}
+
 fn with_ending(path: &Path, ending: &str) -> PathBuf {
     let mut name = OsString::from(path);
     name.push(ending);
@@ -113,6 +127,7 @@ fn with_ending(path: &Path, ending: &str) -> PathBuf {
 /// An observer that publishes the heartbeat.
 pub struct Pulse {
     shared: Arc<Shared>,
+    database: PathBuf,
     file: PathBuf,
     pace: Pace,
     /// Whether the file could not be written the last time: it is told once.
@@ -124,6 +139,7 @@ impl Pulse {
     pub fn new(shared: Arc<Shared>, database: &Path, pace: Pace) -> Self {
         Self {
             shared,
+            database: database.to_owned(),
             file: heartbeat_file(database),
             pace,
             failed: false,
@@ -169,6 +185,9 @@ impl Observer for Pulse {
         let credit = view.polled.account.and_then(|account| account.credit);
         let heartbeat = Heartbeat::of(view.state, world.now, view.live, credit, next);
         self.publish(&heartbeat);
+        if self.shared.heartbeat_was_read() {
+            note_guarded(&self.database);
+        }
     }
 }
 

@@ -7,6 +7,7 @@
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use axum::Router;
@@ -33,6 +34,8 @@ pub struct Shared {
     metrics: RwLock<Arc<str>>,
     unready: RwLock<Arc<[String]>>,
     heartbeat: RwLock<Arc<str>>,
+    /// Whether it was handed out since that was last asked.
+    heartbeat_read: AtomicBool,
     webhook: Option<Webhook>,
 }
 
@@ -51,6 +54,7 @@ impl Shared {
                 "no poll of the marketplace has succeeded yet",
             )])),
             heartbeat: RwLock::new(Arc::from("")),
+            heartbeat_read: AtomicBool::new(false),
             webhook: None,
         }
     }
@@ -82,6 +86,11 @@ impl Shared {
     /// The heartbeat that was published last; empty: none was.
     pub fn heartbeat(&self) -> Arc<str> {
         get_of(&self.heartbeat)
+    }
+
+    /// Whether somebody asked for the heartbeat since this was called last.
+    pub fn heartbeat_was_read(&self) -> bool {
+        self.heartbeat_read.swap(false, Ordering::Relaxed)
     }
 
     /// Why the daemon is not ready; empty: it is.
@@ -219,6 +228,7 @@ async fn readyz(Extract(shared): Extract<Arc<Shared>>) -> Response {
 /// The loop's last word. That it is served proves nothing: that its tick moves does.
 async fn heartbeat(Extract(shared): Extract<Arc<Shared>>) -> Response {
     let text = shared.heartbeat();
+    shared.heartbeat_read.store(true, Ordering::Relaxed);
     if text.is_empty() {
         return (StatusCode::SERVICE_UNAVAILABLE, "no heartbeat yet\n").into_response();
     }

@@ -155,16 +155,11 @@ impl Stage {
                     checker.policy(job, self.server.with_market(|market| market.now()));
                 }
                 let mut policies = lock(&self.policies);
-                match policy {
-                    Some(policy) => policies.insert(file, policy),
-                    None => {
-                        let before = policies.remove(&file);
-                        if let Some(Policy::Good(job)) = &before {
-                            checker.policy_removed(job.name.clone());
-                        }
-                        before
-                    }
-                };
+                if let Some(policy) = policy {
+                    policies.insert(file, policy);
+                } else if let Some(Policy::Good(job)) = policies.remove(&file) {
+                    checker.policy_removed(job.name.clone());
+                }
             }
             Turn::WallClock(ahead_ms) => {
                 self.wall.set_ahead(ahead_ms);

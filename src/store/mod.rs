@@ -360,7 +360,7 @@ pub fn append_request(path: &Path, now: Time, ask: &Ask) -> Result<i64, StoreErr
 }
 
 /// Forgets history older than `before` at once, beside a running daemon or without one, and tells after
-/// each piece how many rows are gone in all. What is never forgotten says [`prune`]; the file keeps its
+/// each piece how many rows are gone in all. What is never forgotten says `prune`; the file keeps its
 /// size, and what is free in it is used again.
 ///
 /// # Errors

@@ -258,6 +258,8 @@ pub(crate) fn board(seen: &Seen<'_>) -> (BoardDocument, Vec<JobRow>) {
     let rented = Rented::of(seen.state);
     let mut rows = job_rows(seen, &rented);
     let (config, state) = (seen.config, seen.state);
+    let jobs = seen.jobs.iter();
+    let by_name: BTreeMap<&JobName, &Job> = jobs.map(|job| (&job.name, &**job)).collect();
     let mut limits: Vec<&Projection> = seen.report.limits.iter().collect();
     limits.sort_by_key(|limit| {
         let of_account = limit.row.scope == Scope::Account;
@@ -292,7 +294,7 @@ pub(crate) fn board(seen: &Seen<'_>) -> (BoardDocument, Vec<JobRow>) {
             .held
             .values()
             .take(INSTANCES_MAX)
-            .map(instance_row)
+            .map(|held| instance_row(held, by_name.get(&held.replica.job).copied()))
             .collect(),
         broken_policies: seen.broken.to_vec(),
         was_decided: seen.was_decided,
@@ -483,8 +485,8 @@ fn expected_end(rented: &Rented<'_>, job: &Job, left: i64, now: Time) -> Option<
     Some(Time(now.0.saturating_add(i64::try_from(ms).ok()?)))
 }
 
-fn instance_row(held: &Held) -> InstanceRow {
-    let document = instances::instance(held, None);
+fn instance_row(held: &Held, job: Option<&Job>) -> InstanceRow {
+    let document = instances::instance(held, job, None);
     let tone = match document.status {
         "running" => Tone::Good,
         "provisioning" | "clearing" => Tone::Wait,

@@ -7,7 +7,12 @@ use super::address::Address;
 use super::jobs::{burn, held_word};
 use super::words;
 use crate::types::instance::Held;
+use crate::types::job::{Job, RunType};
+use crate::types::start::Asked;
 use crate::types::time::Time;
+
+/// The port on which an image of the user's own may listen for SSH.
+const SSH_PORT: u16 = 22;
 
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub(crate) struct InstanceDocument {
@@ -34,8 +39,11 @@ pub(crate) struct InstanceDocument {
     pub(crate) destroyed_because: Option<&'static str>,
 }
 
-/// The document of an instance; of one that is gone, with when that was settled.
-pub(crate) fn instance(held: &Held, ended_at: Option<Time>) -> InstanceDocument {
+/// The document of an instance, with its job where that is known; of one that is gone, with when that was
+/// settled.
+pub(crate) fn instance(held: &Held, job: Option<&Job>, ended_at: Option<Time>) -> InstanceDocument {
+    let reachable = ended_at.is_none() && has_shell(held, job);
+    let ssh = held.ssh.as_deref().filter(|_| reachable);
     InstanceDocument {
         instance: held.id.0,
         replica: held.replica.to_string(),
@@ -58,13 +66,30 @@ pub(crate) fn instance(held: &Held, ended_at: Option<Time>) -> InstanceDocument 
         },
         spend_dollars: held.spent().decimal(),
         billed_dollars: held.billed.decimal(),
-        ssh: held.ssh.clone(),
-        ssh_command: held.ssh.as_deref().and_then(ssh_command),
+        ssh: ssh.map(str::to_owned),
+        ssh_command: ssh.and_then(ssh_command),
         created_at: held.created_at.to_string(),
         ends_at: held.ends_at.map(|at| at.to_string()),
         ended_at: ended_at.map(|at| at.to_string()),
         destroyed_because: held.destroying.map(words::destroy),
     }
+}
+
+/// Whether a job's containers have an SSH server, as far as its policy says.
+pub(crate) fn has_ssh_server(job: &Job) -> bool {
+    let mut ports = job.run.ports.iter();
+    let own = ports.any(|(port, protocol)| *port == SSH_PORT && protocol == "tcp");
+    job.run.run_type != RunType::Args || own
+}
+
+/// Whether a shell can be had on an instance: not where its image's own entry point runs, whatever
+/// address the marketplace shows. Where its policy has changed since, or is not known, that is not known.
+pub(crate) fn has_shell(held: &Held, job: Option<&Job>) -> bool {
+    let asked = held.asked.as_ref();
+    job.is_none_or(|job| {
+        let same = asked.is_none_or(|asked| asked.start == Asked::of(&job.run).start);
+        has_ssh_server(job) || !same
+    })
 }
 
 /// The command that opens a shell; `None` where the address is not known or not one.
@@ -75,6 +100,42 @@ pub(crate) fn ssh_command(address: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::types::ids::{InstanceId, IntentId, ReplicaId};
+
+    #[test]
+    fn no_address_is_shown_where_the_image_runs_its_own_entry_point() {
+        let job = |name: &str, rest: &str| {
+            let text = format!(
+                "name = \"{name}\"\n[run]\nimage = \"x\"\n{rest}\n[price]\nmax = \"$1/gpu-hour\"\n"
+            );
+            crate::policy::parse("a.toml", &text).unwrap()
+        };
+        let of = |job: &Job| {
+            let replica = ReplicaId {
+                job: job.name.clone(),
+                index: 0,
+            };
+            let mut held = Held::new(InstanceId(1), IntentId(1), replica, Time(0));
+            held.asked = Some(Asked::of(&job.run));
+            held.ssh = Some("ssh4.example.net:31022".to_owned());
+            held
+        };
+        let (args, ssh) = (job("a", "type = \"args\""), job("b", "type = \"ssh\""));
+        let own = job("c", "type = \"args\"\nports = [\"22/tcp\"]");
+        let shown = |held: &Held, job: Option<&Job>, ended| {
+            let document = instance(held, job, ended);
+            assert_eq!(document.ssh.is_some(), document.ssh_command.is_some());
+            document.ssh.is_some()
+        };
+        assert!(!shown(&of(&args), Some(&args), None));
+        assert!(shown(&of(&ssh), Some(&ssh), None));
+        assert!(shown(&of(&own), Some(&own), None), "a server of its own");
+        // It was rented when its policy said otherwise.
+        let before = job("a", "type = \"ssh\"");
+        assert!(shown(&of(&before), Some(&args), None));
+        assert!(shown(&of(&args), None, None), "nothing is known of it");
+        assert!(!shown(&of(&ssh), Some(&ssh), Some(Time(1))), "it is gone");
+    }
 
     #[test]
     fn a_shell_command_is_made_of_safe_addresses_only() {

@@ -158,7 +158,7 @@ pub(super) async fn job(
             .collect(),
         ended: ended
             .iter()
-            .map(|ended| instance(&ended.held, Some(ended.at)))
+            .map(|ended| instance(&ended.held, None, Some(ended.at)))
             .collect(),
         events: events.iter().map(|(_, e)| EventDocument::of(e)).collect(),
     };

@@ -212,6 +212,11 @@ impl Gateway {
         Self::start(token, Box::new(|_, _| None))
     }
 
+    /// Requests so far.
+    pub(crate) fn requests(&self) -> u64 {
+        *self.seen.requests.lock().unwrap()
+    }
+
     /// Waits until a condition holds after some request.
     pub(crate) fn wait_until(&self, what: &str, mut holds: impl FnMut(u64) -> bool) {
         let requests = self.seen.requests.lock().unwrap();

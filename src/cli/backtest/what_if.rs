@@ -5,6 +5,7 @@ mod variants;
 mod words;
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::path::Path;
 use std::time::Duration;
 
@@ -296,8 +297,8 @@ impl Facts {
         let mut pasts = BTreeMap::new();
         for variant in asked {
             let gpus = variant.job.requirements.gpu_count;
-            if !pasts.contains_key(&gpus) {
-                pasts.insert(gpus, reader.past(span, gpus)?);
+            if let Entry::Vacant(place) = pasts.entry(gpus) {
+                place.insert(reader.past(span, gpus)?);
             }
         }
         let ended = reader.ended(u32::MAX)?;

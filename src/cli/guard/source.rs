@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::cli::failure::{Failure, OrFail};
 use crate::cli::wish::daemon_running;
-use crate::daemon::heartbeat::{HEARTBEAT_BYTES_MAX, Heartbeat};
+use crate::daemon::heartbeat::{HEARTBEAT_BYTES_MAX, Heartbeat, note_guarded};
 use crate::marketplace::http::HttpTransport;
 use crate::ports::{Method, Request, Transport};
 
@@ -53,16 +53,21 @@ impl Source {
     /// longer holds the lock of its database. For a moment this holds the lock itself, so it is not
     /// asked at every look.
     pub(super) fn process_has_ended(&self) -> bool {
-        let Self::File(path) = self else {
-            return false;
-        };
-        let name = path.to_string_lossy();
-        let Some(database) = name.strip_suffix(".heartbeat").map(PathBuf::from) else {
+        let Some(database) = self.database() else {
             return false;
         };
         // Without a lock's file it was written elsewhere, or never by a daemon.
         let lock = PathBuf::from(format!("{}.lock", database.display()));
         lock.is_file() && !daemon_running(&database)
+    }
+
+    /// The database beside which the heartbeat's file lies, where it has the name that a daemon gives it.
+    fn database(&self) -> Option<PathBuf> {
+        let Self::File(path) = self else {
+            return None;
+        };
+        let name = path.to_string_lossy();
+        name.strip_suffix(".heartbeat").map(PathBuf::from)
     }
 
     /// The heartbeat, or in a few words why there is none.
@@ -71,6 +76,10 @@ impl Source {
             Self::File(path) => {
                 let bytes =
                     read_file(path).map_err(|error| format!("{}: {error}", path.display()))?;
+                // Of what is served the daemon notes it by itself.
+                if let Some(database) = self.database() {
+                    note_guarded(&database);
+                }
                 Heartbeat::read(&bytes).map_err(|why| format!("{}: {why}", path.display()))
             }
             Self::Http(transport) => {

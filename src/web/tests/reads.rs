@@ -1,6 +1,7 @@
 //! What can be read, and what is in it.
 
 use super::*;
+use crate::types::job::RunType;
 
 const READS: [&str; 12] = [
     "/api/v1/state",
@@ -316,4 +317,20 @@ fn how_a_job_stands_with_its_deadline_is_told_wherever_it_is_shown() {
     place.tick(&filled(1, 0));
     let state = place.get("/api/v1/state", &[]).json();
     assert!(state["jobs"][0]["deadline"].is_null());
+}
+
+#[test]
+fn an_address_is_shown_only_where_a_server_listens() {
+    let place = Place::new(With::default());
+    for (of_type, shown) in [(RunType::Args, false), (RunType::Ssh, true)] {
+        let mut world = filled(1, 1);
+        Arc::make_mut(&mut world.jobs[0]).run.run_type = of_type;
+        let one = world.state.held.get_mut(&InstanceId(1)).unwrap();
+        one.ssh = Some("ssh4.example.net:31022".to_owned());
+        place.tick(&world);
+        let state = place.get("/api/v1/state", &[]).json();
+        let one = &state["instances"][0];
+        assert_eq!(one["ssh"].is_string(), shown, "{of_type:?}: {one}");
+        assert_eq!(one["ssh_command"].is_string(), shown, "{of_type:?}");
+    }
 }
