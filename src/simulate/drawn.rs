@@ -37,8 +37,11 @@ const CENT: i64 = 10_000_000;
 /// before clocks are set forward in Europe.
 const BEGINNINGS: [Time; 3] = [START, Time(1_769_810_400_000), Time(1_774_713_600_000)];
 
-/// Spells, in which something goes wrong without pause. Each is well within the outage that a
-/// reservation allows for.
+/// The longest that a spell lasts. With the requests that fail by chance before and after it, and those
+/// that are on their way when it ends, that is what a reservation allows for.
+const EPISODE_MAX: u64 = 25 * MINUTE;
+
+/// Spells, in which something goes wrong without pause.
 const SPELLS: [&str; 5] = [
     "5xx=100%",
     "timeout-before=60%,timeout-after=40%",
@@ -336,7 +339,7 @@ fn script_drawn(
     let mut script = Vec::new();
     let mut at = draw.whole(HOUR / 2..=2 * HOUR);
     while at + 2 * HOUR < trouble.as_secs() {
-        let lasts = draw.whole(2 * MINUTE..=28 * MINUTE);
+        let lasts = draw.whole(2 * MINUTE..=EPISODE_MAX);
         for (after, turn) in episode(draw, more, jobs, lasts, usual, shared) {
             script.push((Duration::from_secs(at + after), turn));
         }
