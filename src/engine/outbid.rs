@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::types::deadline::Stance;
 use crate::types::instance::{DestroyWhy, Held, Rental, RunnerView};
-use crate::types::job::RentalChoice;
+use crate::types::job::{Job, RentalChoice};
 use crate::types::money::{BID_PARKED, Rate};
 use crate::types::plan::{Action, Candidate, Missing, Refusal, Situation, Why};
 use crate::types::recourse::{Recourse, Turn};
@@ -32,6 +32,15 @@ pub(super) const RAISE_TAKES: Duration = Duration::from_mins(5);
 /// Whether a bid was raised so lately that it may yet win its slot back.
 pub(super) fn takes_effect(held: &Held, now: Time) -> bool {
     held.raised_at.is_some_and(|at| now < at + RAISE_TAKES)
+}
+
+/// How long what stands still is waited for. Patience is with rivals: what none stopped was asked to run,
+/// and may take as long to come up as a raised bid.
+pub(super) fn waited_for(job: &Job, held: &Held) -> Duration {
+    match held.outbid_at {
+        Some(_) => job.patience,
+        None => job.patience.max(RAISE_TAKES),
+    }
 }
 
 /// Whether its machine or its runner is no good, although it has work.
@@ -68,7 +77,7 @@ fn waits(
         step.actions.extend(park(world, held, Why::Limit));
         return Situation::Clearing;
     }
-    let until = held.phase_since + ground.job.patience;
+    let until = held.phase_since + waited_for(ground.job, held);
     if !heard_out(world, held) {
         return Situation::Outbid { until };
     }
@@ -98,7 +107,7 @@ fn ladder(
     step: &mut Step,
 ) -> Situation {
     let world = ground.world;
-    let until = held.phase_since + ground.job.patience;
+    let until = held.phase_since + waited_for(ground.job, held);
     let has_time = !(ground.in_time && finds_sure(ground, held));
     let moves = moves(ground, held, count);
     let reclaim = reclaim(ground, held, count);

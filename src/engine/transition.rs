@@ -17,7 +17,7 @@ use super::act::given_up;
 use super::budget::unbilled_traffic;
 use super::ladder::names_fault;
 use super::observe::Fold;
-use super::outbid::takes_effect;
+use super::outbid::{takes_effect, waited_for};
 use super::track::Ill;
 
 /// A wait that doubles with each failure in a row, to a longest.
@@ -109,7 +109,7 @@ impl Fold<'_> {
             return;
         };
         let patience = match held.phase {
-            Phase::Stopped if !held.stop_asked => job.patience,
+            Phase::Stopped if !held.stop_asked => waited_for(&job, held),
             Phase::Provisioning if held.first_ran_at.is_some() => job.provision_timeout,
             _ => return,
         };

@@ -18,11 +18,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::market::{ExactBill, Happening, Market, RawInstance};
-use crate::types::ids::{Installation, InstanceId, IntentId, JobName, Label, ReplicaId};
+use crate::types::ids::{Installation, IntentId, JobName, Label, ReplicaId};
 use crate::types::intent::{Effect, Intent};
 use crate::types::job::{CheckpointPlace, Finish, Job, RentalChoice};
 use crate::types::money::{BID_PARKED, Money, Rate};
-use crate::types::state::{Ask, Event};
+use crate::types::state::Event;
 use crate::types::time::Time;
 use crate::types::world::EngineConfig;
 
@@ -210,30 +210,6 @@ impl Checker {
         self.obeys.has_policy(&job.name);
     }
 
-    /// A job's policy is there no more.
-    pub fn policy_removed(&mut self, job: JobName) {
-        self.obeys.removed(job);
-    }
-
-    /// A tick ended.
-    pub fn ticked(&mut self) {
-        self.obeys.ticked();
-    }
-
-    /// The user asked for something; `taken`: it was taken down.
-    pub fn asked(&mut self, ask: &Ask, taken: bool) {
-        if taken {
-            self.obeys.asked(ask);
-        }
-        let Ask::Job { job, .. } = ask else { return };
-        // A job's disks are the user's to lose.
-        let of_it = self.ours.iter().filter_map(|(id, replica)| {
-            let replica = replica.as_ref()?;
-            (replica.job == *job).then_some(*id)
-        });
-        self.announced.extend(of_it.collect::<Vec<_>>());
-    }
-
     /// The daemon's wall clock was set so far ahead, in milliseconds.
     pub fn clock_is_ahead(&mut self, ahead_ms: i64) {
         self.ahead_ms = ahead_ms;
@@ -300,25 +276,6 @@ impl Checker {
         if is_so {
             self.violations
                 .insert(format!("it asks for what is so already: {effect:?}"));
-        }
-    }
-
-    /// Nothing is rented, started or bid higher against what the user asked.
-    fn check_obeys(&mut self, effect: &Effect, market: &Market) {
-        let of_instance = |id: InstanceId| self.ours.get(&id.0)?.as_ref();
-        let raises = |id: InstanceId, bid: Rate| {
-            let stands = market.standing(self.account, id.0);
-            stands.is_some_and(|stands| stands.bid.is_none_or(|now| now < bid))
-        };
-        let replica = match effect {
-            Effect::Rent { replica, .. } => Some(replica),
-            Effect::Start { instance } => of_instance(*instance),
-            Effect::SetBid { instance, bid } if raises(*instance, *bid) => of_instance(*instance),
-            _ => None,
-        };
-        let forbidden = replica.and_then(|replica| self.obeys.forbids(&replica.job));
-        if let Some(why) = forbidden {
-            self.broken(market, format!("{why}, and still it asks for {effect:?}"));
         }
     }
 

@@ -3,7 +3,11 @@
 
 use std::collections::BTreeMap;
 
-use crate::types::ids::JobName;
+use super::Checker;
+use crate::market::Market;
+use crate::types::ids::{InstanceId, JobName};
+use crate::types::intent::Effect;
+use crate::types::money::Rate;
 use crate::types::state::{Ask, Wish};
 
 /// What the user has forbidden.
@@ -72,16 +76,60 @@ impl Obeys {
     }
 }
 
+impl Checker {
+    /// A job's policy is there no more.
+    pub fn policy_removed(&mut self, job: JobName) {
+        self.obeys.removed(job);
+    }
+
+    /// A tick ended.
+    pub fn ticked(&mut self) {
+        self.obeys.ticked();
+    }
+
+    /// The user asked for something; `taken`: it was taken down.
+    pub fn asked(&mut self, ask: &Ask, taken: bool) {
+        if taken {
+            self.obeys.asked(ask);
+        }
+        let Ask::Job { job, .. } = ask else { return };
+        // A job's disks are the user's to lose.
+        let of_it = self.ours.iter().filter_map(|(id, replica)| {
+            let replica = replica.as_ref()?;
+            (replica.job == *job).then_some(*id)
+        });
+        self.announced.extend(of_it.collect::<Vec<_>>());
+    }
+
+    /// Nothing is rented, started or bid higher against what the user asked.
+    pub(super) fn check_obeys(&mut self, effect: &Effect, market: &Market) {
+        let of_instance = |id: InstanceId| self.ours.get(&id.0)?.as_ref();
+        let raises = |id: InstanceId, bid: Rate| {
+            let stands = market.standing(self.account, id.0);
+            stands.is_some_and(|stands| stands.bid.is_none_or(|now| now < bid))
+        };
+        let replica = match effect {
+            Effect::Rent { replica, .. } => Some(replica),
+            Effect::Start { instance } => of_instance(*instance),
+            Effect::SetBid { instance, bid } if raises(*instance, *bid) => of_instance(*instance),
+            _ => None,
+        };
+        let forbidden = replica.and_then(|replica| self.obeys.forbids(&replica.job));
+        if let Some(why) = forbidden {
+            self.broken(market, format!("{why}, and still it asks for {effect:?}"));
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
 
-    use super::super::Checker;
     use super::*;
     use crate::engine::eligible::samples;
-    use crate::market::{Market, MarketOptions};
+    use crate::market::MarketOptions;
     use crate::types::ids::OfferId;
-    use crate::types::intent::{Effect, Intent, IntentState};
+    use crate::types::intent::{Intent, IntentState};
     use crate::types::money::Money;
     use crate::types::world::EngineConfig;
 
